@@ -1,0 +1,208 @@
+use std::ops::Range;
+use std::sync::Arc;
+
+use domain::{ImageId, SyndromeId};
+use secure::SiteIndex;
+use secure::kernel::Rotation;
+
+use crate::envelope::{Kind, Party};
+use crate::plan::Plan;
+use crate::release::{Release, SignedRelease};
+
+/// Tensors of every member in plan order: `[member][tensor][element]`.
+pub type Tensors = Vec<Vec<Vec<f32>>>;
+
+/// An encoded message and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Who sends it.
+    pub from: Party,
+    /// Who shall get it.
+    pub to: Party,
+    /// What it is, for accounting and the audit log.
+    pub kind: Kind,
+    /// The stage it belongs to.
+    pub round: u32,
+    /// The message.
+    pub bytes: Vec<u8>,
+}
+
+/// What the host shall do, in the order given.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Action {
+    /// Move these bytes.
+    Send(Outgoing),
+    /// Write `snapshot()` durably (at a site: and the model, if it changed) before the next action.
+    Save,
+    /// Site: the lists and counts stand. Build the starting model from the plan's seed, then call
+    /// [`crate::Participant::model_applied`].
+    Begin(Begin),
+    /// Site: train these epochs (from 0), then call [`crate::Participant::submit_update`] or
+    /// [`crate::Participant::abstain`].
+    Train {
+        /// The round, from 1.
+        round: u32,
+        /// The epochs, from 0.
+        epochs: Range<u32>,
+    },
+    /// Site: take this aggregate into the model as it was after the round before, then call
+    /// [`crate::Participant::model_applied`].
+    Apply(Apply),
+    /// Site: encode the gallery with the final model and call [`crate::Participant::submit_gallery`].
+    Encode(KernelSetup),
+    /// Site: the gallery of all sites stands. Call [`crate::Participant::submit_probes`], with none if
+    /// there are none, and when the answers are in [`crate::Participant::submit_metrics`].
+    Ask,
+    /// Site: rankings of probes asked about before.
+    Answers(Vec<Answer>),
+    /// Site: the added metrics of all sites, as words of [`domain::evaluate::HitCounts`].
+    Metrics(Vec<u32>),
+    /// Site: it is this site's turn to publish. Call [`crate::Participant::publish`].
+    Publish,
+    /// The release with enough signatures. Keep it.
+    Released(Box<SignedRelease>),
+    /// Newcomer: the release, checked, with its weights and syndromes.
+    Adopt(Box<Adoption>),
+    /// Site: this newcomer asks for the group key. Ask a person; call [`crate::Participant::approve`].
+    Approve {
+        /// The newcomer's place in the roster.
+        site: SiteIndex,
+    },
+    /// Something worth a line in the log: who refused, sat out or fell away, and why.
+    Notice(String),
+    /// The session's work is done; the kernel stays open.
+    Finished,
+    /// The session cannot go on at this party.
+    Halt {
+        /// Why, with the culprit's name.
+        reason: String,
+    },
+}
+
+/// What the sites know together before training.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begin {
+    /// The plan.
+    pub plan: Plan,
+    /// Syndromes that some site trains on: the classifier's rows, in order.
+    pub trained: Vec<SyndromeId>,
+    /// Every syndrome that some site has, in order.
+    pub all: Vec<SyndromeId>,
+    /// Training images over all sites, by row.
+    pub counts: Vec<u32>,
+    /// Sites that train on it, by row.
+    pub holders: Vec<u32>,
+    /// Training images over all sites.
+    pub images: u64,
+    /// The sites that take part, by place in the roster.
+    pub sites: Vec<SiteIndex>,
+}
+
+impl Eq for Plan {}
+
+/// One aggregate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Apply {
+    /// The round, from 1.
+    pub round: u32,
+    /// Averaged deltas; zeros where nothing is shared (classifier rows that stay local).
+    pub deltas: Tensors,
+    /// The sites' metrics, added.
+    pub metrics: RoundMetrics,
+    /// Whose updates are in it.
+    pub sites: Vec<SiteIndex>,
+}
+
+/// Sums over a site's images in the last epoch of a round; added up over sites.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RoundMetrics {
+    /// Sum of the training loss over images.
+    pub loss: f64,
+    /// Training images ranked right.
+    pub correct: f64,
+    /// Training images.
+    pub images: f64,
+    /// Sum of the validation loss over images.
+    pub validation_loss: f64,
+    /// Validation images ranked right.
+    pub validation_correct: f64,
+    /// Validation images.
+    pub validation_images: f64,
+}
+
+/// What encodings must look like.
+#[derive(Debug, Clone)]
+pub struct KernelSetup {
+    /// Length of an encoding.
+    pub dim: usize,
+    /// Names the kernel: the same at every site of the release.
+    pub label: [u8; 32],
+}
+
+/// A diagnosed image for the gallery. It is masked before it leaves the site.
+#[derive(Debug, Clone)]
+pub struct GalleryImage {
+    /// The image; only a pseudonym leaves the site.
+    pub image: ImageId,
+    /// Its syndrome; only a token leaves the site.
+    pub syndrome: SyndromeId,
+    /// Bit 0: frequent gallery; bit 1 + s: rare gallery of split s.
+    pub galleries: u32,
+    /// Unit-length encoding.
+    pub encoding: Vec<f32>,
+}
+
+/// An image to be ranked.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// The image; only a pseudonym leaves the site.
+    pub image: ImageId,
+    /// One ranking for each entry: a gallery image takes part when it shares a bit with the entry.
+    pub galleries: Vec<u32>,
+    /// Unit-length encoding.
+    pub encoding: Vec<f32>,
+}
+
+/// One ranking of one probe.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The probe.
+    pub image: ImageId,
+    /// The galleries it was ranked in.
+    pub galleries: u32,
+    /// Nearest first, at most as many as the plan's `top`.
+    pub ranked: Vec<RankedSyndrome>,
+}
+
+/// One place in a ranking.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RankedSyndrome {
+    /// The syndrome; none when it is a token of a syndrome this site has never heard of.
+    pub syndrome: Option<SyndromeId>,
+    /// Distance of its nearest gallery image, rounded up to the plan's step.
+    pub distance: f32,
+    /// Pseudonym of that image.
+    pub nearest: [u8; 16],
+    /// That image, when it is this site's own.
+    pub own: Option<ImageId>,
+}
+
+/// What a newcomer takes over.
+#[derive(Debug, Clone)]
+pub struct Adoption {
+    /// The plan the release was trained under.
+    pub plan: Plan,
+    /// The release, its signatures checked.
+    pub release: Release,
+    /// Weights of every member's published tensors; empty where a tensor is not published.
+    pub tensors: Tensors,
+    /// The syndromes that were trained, in order.
+    pub trained: Vec<SyndromeId>,
+    /// Every syndrome of the release, in order.
+    pub all: Vec<SyndromeId>,
+    /// What encodings must look like.
+    pub kernel: Option<KernelSetup>,
+    /// The kernel's rotation, when the plan has a kernel.
+    pub rotation: Option<Arc<Rotation>>,
+}

@@ -1,0 +1,322 @@
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::identity::{CoordinatorKey, CoordinatorPublic, Digest, digest, hexed};
+use crate::refusal::{Refusal, RefusalKind, Result, refusal, refuse};
+use crate::wire;
+
+const LABEL: &str = "fedgestalt/plan/v1";
+/// Rounds a plan may have.
+const MAX_ROUNDS: u32 = 10_000;
+/// Words in one secure sum: 1 GiB.
+pub(crate) const MAX_WORDS: usize = 1 << 28;
+/// Syndromes a consortium may have.
+pub(crate) const MAX_SYNDROMES: usize = 100_000;
+
+/// How the sites' updates become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Aggregation {
+    /// Every site counts the same.
+    Mean,
+    /// A site counts by its number of training images.
+    SampleWeighted,
+    /// Encoder by training images; each classifier row by the site's images of that syndrome.
+    SyndromeRows,
+    /// Encoder by training images; the classifier stays at the site.
+    EncoderOnly,
+}
+
+impl fmt::Display for Aggregation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Aggregation::Mean => "mean",
+            Aggregation::SampleWeighted => "sample-weighted",
+            Aggregation::SyndromeRows => "syndrome-rows",
+            Aggregation::EncoderOnly => "encoder-only",
+        })
+    }
+}
+
+impl FromStr for Aggregation {
+    type Err = Refusal;
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "mean" => Aggregation::Mean,
+            "sample-weighted" => Aggregation::SampleWeighted,
+            "syndrome-rows" => Aggregation::SyndromeRows,
+            "encoder-only" => Aggregation::EncoderOnly,
+            _ => refuse!(
+                PlanInvalid,
+                "aggregation {text:?} does not exist; use mean, sample-weighted, syndrome-rows or encoder-only"
+            ),
+        })
+    }
+}
+
+/// Which classifier rows travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Rows {
+    /// Every row.
+    All,
+    /// Only rows of syndromes that at least so many sites train on; the others stay at the site.
+    Shared(u16),
+}
+
+impl fmt::Display for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rows::All => f.write_str("all"),
+            Rows::Shared(k) => write!(f, "shared:{k}"),
+        }
+    }
+}
+
+impl FromStr for Rows {
+    type Err = Refusal;
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "all" {
+            return Ok(Rows::All);
+        }
+        match text.strip_prefix("shared:").and_then(|k| k.parse().ok()) {
+            Some(k) if k >= 1 => Ok(Rows::Shared(k)),
+            _ => refuse!(PlanInvalid, "rows {text:?} does not exist; use all, or shared:3 for rows that 3 sites hold"),
+        }
+    }
+}
+
+macro_rules! as_string {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = Refusal;
+            fn try_from(text: String) -> Result<Self> {
+                text.parse()
+            }
+        }
+        impl From<$name> for String {
+            fn from(value: $name) -> String {
+                value.to_string()
+            }
+        }
+    };
+}
+as_string!(Aggregation);
+as_string!(Rows);
+
+/// What a tensor is to the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TensorKind {
+    /// Trained, part of the encoder; published in the release.
+    Encoder,
+    /// Not trained but needed (running mean and variance); published in the release.
+    Statistics,
+    /// One row for each trained syndrome; used in training only.
+    ClassifierRows,
+}
+
+/// One tensor of a member.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorSpec {
+    /// Name, such as `neck.weight`.
+    pub name: String,
+    /// Shape; for [`TensorKind::ClassifierRows`] the shape of one row (empty for a bias).
+    pub shape: Vec<usize>,
+    /// Greatest magnitude that an element of a round's delta may have; a larger one is an error.
+    pub range: f32,
+    /// What it is.
+    pub kind: TensorKind,
+}
+
+/// How a member is trained; the sites' trainers read it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecipePlan {
+    /// Images per step.
+    pub batch: u32,
+    /// Learning rate of the neck.
+    pub neck_lr: f32,
+    /// Weight decay of the neck.
+    pub neck_wd: f32,
+    /// Learning rate of the classifier.
+    pub classifier_lr: f32,
+    /// Weight decay of the classifier.
+    pub classifier_wd: f32,
+    /// Dropout before the classifier, 0 to below 1.
+    pub dropout: f32,
+}
+
+/// One trained member of the ensemble.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberPlan {
+    /// Name, such as `r50`.
+    pub name: String,
+    /// How it is trained.
+    pub recipe: RecipePlan,
+    /// Digest of the frozen trunk below it.
+    #[serde(with = "hexed")]
+    pub trunk: [u8; 32],
+    /// What travels, in order.
+    pub tensors: Vec<TensorSpec>,
+}
+
+/// The private kernel of the session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelPlan {
+    /// Length of an encoding.
+    pub dim: usize,
+    /// Length of a masked vector, at least `dim`.
+    pub width: usize,
+    /// Views in an encoding.
+    pub views: u8,
+    /// Splits of the rare gallery, 0 to 31.
+    pub splits: u8,
+    /// Syndromes in an answer, 1 to 30.
+    pub top: u8,
+    /// Distances are rounded up to a multiple of this, above 0 and at most 2.
+    pub distance_step: f32,
+    /// Rankings that a site may ask for in all.
+    pub answers_per_site: u32,
+}
+
+/// What the sites agree on before anything leaves them. Signed by the coordinator; each site accepts it
+/// under its own [`crate::Policy`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Session id, never used twice.
+    #[serde(with = "hexed")]
+    pub session: [u8; 16],
+    /// Seed of the starting model and of whatever the sites must draw alike.
+    pub seed: u64,
+    /// Digest of the roster it was made for.
+    #[serde(with = "hexed")]
+    pub roster: [u8; 32],
+    /// The trained members.
+    pub members: Vec<MemberPlan>,
+    /// Local epochs in all.
+    pub epochs: u32,
+    /// Local epochs per round.
+    pub interval: u32,
+    /// How updates become one.
+    pub aggregation: Aggregation,
+    /// Which classifier rows travel.
+    pub rows: Rows,
+    /// Whether the coordinator is kept from the sums too.
+    pub blind: bool,
+    /// Training images a site needs in order to take part.
+    pub min_cohort: u32,
+    /// The private kernel, if there is one.
+    pub kernel: Option<KernelPlan>,
+}
+
+impl Plan {
+    /// Aggregations: epochs / interval, rounded up.
+    pub fn rounds(&self) -> u32 {
+        self.epochs.div_ceil(self.interval.max(1))
+    }
+
+    /// The epochs (from 0) that belong to a round (from 1).
+    pub fn epochs_of(&self, round: u32) -> Range<u32> {
+        let start = round.saturating_sub(1).saturating_mul(self.interval).min(self.epochs);
+        start..start.saturating_add(self.interval).min(self.epochs)
+    }
+
+    /// Canonical bytes: JSON with the fields in the order above.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a checked plan has only strings and finite numbers")
+    }
+
+    /// From canonical bytes; other spellings of the same plan are refused, so that one plan has one digest.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let plan: Self =
+            serde_json::from_slice(bytes).map_err(|e| refusal(RefusalKind::Malformed, format!("not a plan: {e}")))?;
+        plan.check()?;
+        if plan.encode() != bytes {
+            refuse!(Malformed, "the plan is not in its canonical spelling");
+        }
+        Ok(plan)
+    }
+
+    /// Digest of the canonical bytes.
+    pub fn digest(&self) -> Digest {
+        digest(LABEL, &[&self.encode()])
+    }
+
+    /// Whether the plan makes sense in itself.
+    pub fn check(&self) -> Result<()> {
+        if self.members.is_empty() || self.members.len() > 16 {
+            refuse!(PlanInvalid, "a plan trains 1 to 16 members, not {}", self.members.len());
+        }
+        if self.interval == 0 || self.epochs == 0 || self.rounds() > MAX_ROUNDS {
+            refuse!(PlanInvalid, "epochs and interval must be at least 1 and give at most {MAX_ROUNDS} rounds");
+        }
+        for member in &self.members {
+            member.check().map_err(|e| e.at(format!("member {}", member.name)))?;
+        }
+        if let Some(kernel) = &self.kernel {
+            kernel.check()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn signed(&self, key: &CoordinatorKey) -> wire::Signed {
+        wire::Signed { document: self.encode().into(), signature: key.sign(&self.digest()).to_vec() }
+    }
+
+    pub(crate) fn verified(signed: &wire::Signed, coordinator: &CoordinatorPublic) -> Result<Self> {
+        let plan = Self::decode(&signed.document)?;
+        coordinator
+            .verify(&plan.digest(), &signed.signature)
+            .map_err(|_| refusal(RefusalKind::BadSignature, "the plan is not signed by the coordinator in the roster"))?;
+        Ok(plan)
+    }
+}
+
+impl MemberPlan {
+    fn check(&self) -> Result<()> {
+        let r = &self.recipe;
+        let rates = [r.neck_lr, r.neck_wd, r.classifier_lr, r.classifier_wd, r.dropout];
+        if r.batch == 0 || rates.iter().any(|x| !x.is_finite() || *x < 0.0) || r.dropout >= 1.0 {
+            refuse!(PlanInvalid, "batch must be at least 1, rates finite and not negative, dropout below 1");
+        }
+        if self.tensors.is_empty() || self.tensors.len() > 256 {
+            refuse!(PlanInvalid, "1 to 256 tensors, not {}", self.tensors.len());
+        }
+        for (i, spec) in self.tensors.iter().enumerate() {
+            let size = spec.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+            if size.is_none_or(|n| n == 0 || n > MAX_WORDS) {
+                refuse!(PlanInvalid, "tensor {} has an impossible shape {:?}", spec.name, spec.shape);
+            }
+            if !spec.range.is_finite() || spec.range <= 0.0 {
+                refuse!(PlanInvalid, "tensor {} has range {}; give a positive number", spec.name, spec.range);
+            }
+            if self.tensors[..i].iter().any(|other| other.name == spec.name) {
+                refuse!(PlanInvalid, "tensor {} is named twice", spec.name);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl KernelPlan {
+    fn check(&self) -> Result<()> {
+        if self.dim == 0 || self.width < self.dim || self.width > 1 << 16 {
+            refuse!(PlanInvalid, "kernel: width {} must be at least dim {} and at most 65536", self.width, self.dim);
+        }
+        if self.splits > 31 || self.top == 0 || self.top > 30 {
+            refuse!(PlanInvalid, "kernel: at most 31 splits, and 1 to 30 syndromes in an answer");
+        }
+        if !(self.distance_step > 0.0 && self.distance_step <= 2.0) {
+            refuse!(PlanInvalid, "kernel: distance_step {} must be above 0 and at most 2", self.distance_step);
+        }
+        Ok(())
+    }
+}
