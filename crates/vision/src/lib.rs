@@ -1,0 +1,30 @@
+//! From a photograph to trunk features.
+//!
+//! The way of a photograph: [`decode::decode`] (bytes to upright RGB pixels, metadata dropped),
+//! [`align::align`] (five facial points to the 112 x 112 ArcFace template), [`views::views`] (the four
+//! test-time views) or [`augment::augment`] (one training draw), and a [`Trunk`] (crops to features).
+//! A trunk is any ONNX file that takes `[N, 3, 112, 112]`: [`onnx::TrunkFile`] checks and cuts it,
+//! [`rten_trunk::RtenTrunk`] runs it.
+//!
+//! Nothing here opens files, reads clocks or draws its own randomness: bytes and seeds are arguments, and
+//! the same arguments give the same bits whatever the number of threads.
+
+pub mod align;
+pub mod augment;
+mod colour;
+mod crop;
+pub mod decode;
+mod error;
+mod jpeg;
+pub mod onnx;
+pub mod rten_trunk;
+mod trunk;
+pub mod views;
+
+pub use align::Points;
+pub use crop::{CROP_LEN, CROP_SIDE, Crop};
+pub use decode::Photo;
+pub use error::{Error, ErrorKind, Result};
+pub use onnx::{Cut, NeckWeights, TrunkFile};
+pub use rten_trunk::RtenTrunk;
+pub use trunk::{INPUT_LEN, Trunk, to_input};

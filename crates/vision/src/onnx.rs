@@ -1,0 +1,143 @@
+//! ONNX files as trunks: checking, cutting, and taking the neck's starting weights out.
+
+mod graph;
+mod neck;
+mod proto;
+
+use prost::Message;
+use prost::bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, ErrorKind, Result};
+use graph::Graph;
+pub use neck::NeckWeights;
+use proto::{GraphProto, ModelProto, ValueInfoProto};
+
+/// Where a network is cut to become a trunk.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Cut {
+    /// Before the final Gemm and BatchNormalization if the network ends `Flatten -> Gemm ->
+    /// BatchNormalization` (they become the [neck](TrunkFile::neck)), else [`Cut::End`]. `Reshape` stands for
+    /// `Flatten` and `MatMul [-> Add]` for `Gemm` too, and the `BatchNormalization` may be missing.
+    #[default]
+    Auto,
+    /// After the value or node of this name; whatever its shape, it is laid out flat.
+    Node(String),
+    /// At the network's only output.
+    End,
+}
+
+/// A network checked and cut, ready for an engine.
+#[derive(Clone)]
+pub struct TrunkFile {
+    /// SHA-256 over the whole file's SHA-256 and the value at which it is cut.
+    pub digest: [u8; 32],
+    /// The input as the file declares it, e.g. `input.1 [N, 3, 112, 112]`.
+    pub input: String,
+    /// The value at which the network is cut.
+    pub cut: String,
+    /// Numbers per crop, where the file tells (an engine finds out in any case).
+    pub output_len: Option<usize>,
+    /// The layers after an [`Cut::Auto`] cut, if the network ends in them.
+    pub neck: Option<NeckWeights>,
+    model: Vec<u8>,
+}
+
+impl TrunkFile {
+    /// Reads an ONNX file that takes `[N, 3, 112, 112]` (or `[1, 3, 112, 112]`) of `f32`, cuts it, and drops
+    /// everything that the cut leaves without use.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`] if the bytes are not ONNX, are cut short, keep weights in other files, or declare
+    /// another input; [`ErrorKind::Cut`] if there is nothing to cut at. The message says what was found and
+    /// what is needed.
+    pub fn parse(bytes: &[u8], cut: Cut) -> Result<Self> {
+        check_is_protobuf(bytes)?;
+        let file_digest: [u8; 32] = Sha256::digest(bytes).into();
+        let model = ModelProto::decode(Bytes::copy_from_slice(bytes)).map_err(not_onnx)?;
+        let Some(graph_bytes) = model.graph.clone().filter(|_| !model.opset_import.is_empty()) else {
+            return Err(Error::new(
+                ErrorKind::Model,
+                "the file holds no ONNX graph; give a network saved as .onnx",
+            ));
+        };
+        let graph = Graph::new(GraphProto::decode(graph_bytes).map_err(not_onnx)?)?;
+        let input = graph.check_input()?;
+
+        let end = || graph.only_output();
+        let (value, neck) = match &cut {
+            Cut::End => (end()?, None),
+            Cut::Node(name) => (graph.value_named(name)?, None),
+            Cut::Auto => match neck::find(&graph, &end()?)? {
+                Some(tail) => (tail.features, Some(tail.neck)),
+                None => (end()?, None),
+            },
+        };
+        let output_len = neck.as_ref().map(|neck| neck.input).or_else(|| graph.declared_len(&value));
+        let trimmed = graph.cut_at(&value)?;
+        let model = ModelProto { graph: Some(trimmed.encode_to_vec().into()), ..model };
+        Ok(Self {
+            digest: digest(&file_digest, &value),
+            input: describe(&input),
+            cut: value,
+            output_len,
+            neck,
+            model: model.encode_to_vec(),
+        })
+    }
+
+    /// The cut network as an ONNX file with one input and one output.
+    pub fn model(&self) -> &[u8] {
+        &self.model
+    }
+
+    pub(crate) fn into_model(self) -> Vec<u8> {
+        self.model
+    }
+}
+
+impl std::fmt::Debug for TrunkFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TrunkFile")
+            .field("input", &self.input)
+            .field("cut", &self.cut)
+            .field("output_len", &self.output_len)
+            .field("neck", &self.neck)
+            .finish_non_exhaustive()
+    }
+}
+
+fn digest(file: &[u8; 32], cut: &str) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"fedgestalt trunk v1\0");
+    hash.update(file);
+    hash.update(cut.as_bytes());
+    hash.finalize().into()
+}
+
+/// Tells the common mistakes apart before the parser only says "invalid wire type".
+fn check_is_protobuf(bytes: &[u8]) -> Result<()> {
+    let found = match bytes {
+        [] => "an empty file",
+        _ if bytes.starts_with(b"version https://git-lfs") => {
+            "a Git LFS pointer; fetch the real file with `git lfs pull`"
+        }
+        _ if bytes.starts_with(b"PK\x03\x04") => "a ZIP archive or PyTorch checkpoint; export it as ONNX",
+        _ if bytes.iter().take(512).all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) => "a text file",
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Model, format!("expected an ONNX network, found {found}")))
+}
+
+fn not_onnx(error: prost::DecodeError) -> Error {
+    Error::with_source(
+        ErrorKind::Model,
+        format!("the file is not an ONNX network, or it is cut short; get it again from its source: {error}"),
+        error,
+    )
+}
+
+fn describe(input: &ValueInfoProto) -> String {
+    let shape: Vec<String> = input.dims().unwrap_or_default().iter().map(ToString::to_string).collect();
+    format!("{} [{}]", input.name, shape.join(", "))
+}

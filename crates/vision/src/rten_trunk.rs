@@ -1,0 +1,164 @@
+//! Trunks on rten, the pure-Rust inference engine.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
+use rten_tensor::prelude::*;
+use rten_tensor::{NdTensorView, Tensor};
+
+use crate::crop::{CROP_SIDE, Crop};
+use crate::error::{Error, ErrorKind, Result};
+use crate::onnx::TrunkFile;
+use crate::trunk::{INPUT_LEN, Trunk, to_input};
+
+/// A network run by rten on the CPU.
+///
+/// Every crop is run by itself on one thread, as many crops at a time as there are threads. So the features
+/// of a crop cannot depend on the crops beside it or on the number of threads. They do depend, in the last
+/// bits, on the vector instructions of the processor.
+pub struct RtenTrunk {
+    model: Model,
+    input: NodeId,
+    output: NodeId,
+    output_len: usize,
+    digest: [u8; 32],
+    workers: Vec<Arc<ThreadPool>>,
+}
+
+impl RtenTrunk {
+    /// Loads a network with as many threads as the current rayon pool has.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Engine`] if rten cannot load it, or if one run on a black crop fails or gives numbers of
+    /// another shape than the file promises.
+    pub fn new(file: TrunkFile) -> Result<Self> {
+        Self::with_threads(file, rayon::current_num_threads())
+    }
+
+    /// Loads a network that runs on `threads` threads (at least 1).
+    pub fn with_threads(file: TrunkFile, threads: usize) -> Result<Self> {
+        let promised = file.neck.as_ref().map(|neck| neck.input).or(file.output_len);
+        let (digest, cut) = (file.digest, file.cut.clone());
+        let model =
+            ModelOptions::with_all_ops().prepack_weights(true).load(file.into_model()).map_err(|e| {
+                Error::with_source(
+                    ErrorKind::Engine,
+                    format!("rten cannot load the network; export it with standard operators: {e}"),
+                    e,
+                )
+            })?;
+        let (&[input], &[output]) = (model.input_ids(), model.output_ids()) else {
+            return Err(Error::new(
+                ErrorKind::Engine,
+                "rten does not see one input and one output in the cut network; cut it elsewhere",
+            ));
+        };
+        let workers = (0..threads.max(1)).map(|_| Arc::new(ThreadPool::with_num_threads(1))).collect();
+        let mut trunk = Self { model, input, output, output_len: 0, digest, workers };
+        let probe = trunk.run(&Crop::black(), &trunk.workers[0])?;
+        trunk.output_len = probe.len();
+        if probe.is_empty() || promised.is_some_and(|len| len != probe.len()) {
+            return Err(Error::new(
+                ErrorKind::Engine,
+                format!(
+                    "the network gives {} numbers per crop at `{cut}`, the file says {}; cut it elsewhere",
+                    probe.len(),
+                    promised.unwrap_or_default()
+                ),
+            ));
+        }
+        Ok(trunk)
+    }
+
+    /// How many crops are run at a time.
+    pub fn threads(&self) -> usize {
+        self.workers.len()
+    }
+
+    fn run(&self, crop: &Crop, pool: &Arc<ThreadPool>) -> Result<Tensor<f32>> {
+        let mut input = vec![0.0; INPUT_LEN];
+        to_input(crop, &mut input);
+        let view = NdTensorView::from_data([1, 3, CROP_SIDE, CROP_SIDE], input.as_slice());
+        let options = RunOptions::default().with_thread_pool(Some(pool.clone()));
+        let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
+            Error::with_source(
+                ErrorKind::Engine,
+                format!(
+                    "rten cannot run the network; export it for an input of [1, 3, {CROP_SIDE}, {CROP_SIDE}]: {e}"
+                ),
+                e,
+            )
+        };
+        let [output] = self
+            .model
+            .run_n(vec![(self.input, view.into())], [self.output], Some(options))
+            .map_err(|e| failed(e.into()))?;
+        let output: Tensor<f32> = output.try_into().map_err(|e: rten::TryFromValueError| failed(e.into()))?;
+        if !output.iter().all(|v| v.is_finite()) {
+            return Err(Error::new(
+                ErrorKind::Engine,
+                "the network gives numbers that are not finite; check that its file is intact and takes pixels in -1..1",
+            ));
+        }
+        Ok(output)
+    }
+}
+
+impl Trunk for RtenTrunk {
+    fn output_len(&self) -> usize {
+        self.output_len
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    fn features(&self, crops: &[Crop], out: &mut [f32]) -> Result<()> {
+        if out.len() != crops.len() * self.output_len {
+            return Err(Error::new(
+                ErrorKind::Size,
+                format!(
+                    "features of {} crops are {} x {} numbers, the buffer has {}",
+                    crops.len(),
+                    crops.len(),
+                    self.output_len,
+                    out.len()
+                ),
+            ));
+        }
+        let queue = Mutex::new(crops.iter().zip(out.chunks_exact_mut(self.output_len)));
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = |pool: &Arc<ThreadPool>| -> Result<()> {
+            while let Some((crop, out)) = next() {
+                let features = self.run(crop, pool)?;
+                for (out, &value) in out.iter_mut().zip(features.iter()) {
+                    *out = value;
+                }
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let running: Vec<_> = self
+                .workers
+                .iter()
+                .take(crops.len())
+                .map(|pool| scope.spawn(|| pool.run(|| work(pool))))
+                .collect();
+            running
+                .into_iter()
+                .map(|worker| {
+                    worker.join().unwrap_or_else(|_| {
+                        Err(Error::new(
+                            ErrorKind::Engine,
+                            "rten panicked while running the network; it cannot be used as a trunk",
+                        ))
+                    })
+                })
+                .collect()
+        })
+    }
+
+    fn engine(&self) -> &str {
+        "rten"
+    }
+}
