@@ -1,0 +1,78 @@
+//! Ranking labels by their nearest gallery image.
+//!
+//! The order is that of a stable sort of the gallery by falling similarity: where two gallery images are equally near,
+//! the earlier one comes first. Similarities are compared as given, not as distances, since `1 - s` in f32 would make
+//! ties of different values. NaN counts as farthest.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+
+/// A label at its place in a ranking.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ranked<L> {
+    /// What is ranked.
+    pub label: L,
+    /// Its nearest image, as an index into the gallery.
+    pub gallery_index: usize,
+    /// `1 - similarity` of that image.
+    pub distance: f32,
+}
+
+/// Whether gallery image `a` stands before `b` in the ranking.
+fn before(similarities: &[f32], a: usize, b: usize) -> bool {
+    let (x, y) = (value(similarities[a]), value(similarities[b]));
+    x > y || (x == y && a < b)
+}
+
+fn value(similarity: f32) -> f32 {
+    if similarity.is_nan() { f32::NEG_INFINITY } else { similarity }
+}
+
+/// Ranks the labels of a gallery for one probe: one entry per label, nearest first.
+///
+/// # Panics
+///
+/// When `similarities` and `labels` differ in length.
+pub fn rank<L: Copy + Eq + Hash>(similarities: &[f32], labels: &[L]) -> Vec<Ranked<L>> {
+    assert_eq!(similarities.len(), labels.len(), "one similarity per gallery image");
+    let mut nearest: HashMap<L, usize> = HashMap::new();
+    for (index, &label) in labels.iter().enumerate() {
+        let best = nearest.entry(label).or_insert(index);
+        if before(similarities, index, *best) {
+            *best = index;
+        }
+    }
+    let mut order: Vec<usize> = nearest.into_values().collect();
+    // Keys are unique, so the unstable sort is deterministic although the map's order is not.
+    order.sort_unstable_by(|&a, &b| {
+        if before(similarities, a, b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
+    });
+    order
+        .into_iter()
+        .map(|index| Ranked {
+            label: labels[index],
+            gallery_index: index,
+            distance: 1.0 - similarities[index],
+        })
+        .collect()
+}
+
+/// The 0-based place of `wanted` in the ranking, or `None` when the gallery does not have it. Equal to its place in
+/// [`rank`], without sorting.
+///
+/// # Panics
+///
+/// When `similarities` and `labels` differ in length.
+pub fn position<L: Copy + Eq + Hash>(similarities: &[f32], labels: &[L], wanted: &L) -> Option<usize> {
+    assert_eq!(similarities.len(), labels.len(), "one similarity per gallery image");
+    let nearest = nearest_of(similarities, labels, wanted)?;
+    let ahead: HashSet<L> =
+        (0..labels.len()).filter(|&i| before(similarities, i, nearest)).map(|i| labels[i]).collect();
+    Some(ahead.len())
+}
+
+fn nearest_of<L: Eq>(similarities: &[f32], labels: &[L], wanted: &L) -> Option<usize> {
+    (0..labels.len())
+        .filter(|&i| labels[i] == *wanted)
+        .reduce(|best, i| if before(similarities, i, best) { i } else { best })
+}
