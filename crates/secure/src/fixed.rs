@@ -1,0 +1,202 @@
+//! Fixed point: real numbers as wrapping integers, so that a sum of masked vectors is exact.
+//!
+//! A value x of an agreed range becomes round(x * 2^k), k as large as the sum of all sites' values
+//! allows, in two's complement. Sums wrap, masks cancel, and since the true sum fits a signed word, the
+//! decoded result is exactly the sum of the encoded values. A value outside the range is an error:
+//! it is never clipped or wrapped.
+
+use crate::{Error, ErrorKind, Result};
+
+/// A power-of-two scale for values of one tensor in one word of 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
+    range: f32,
+    exponent: i32,
+}
+
+impl Scale {
+    /// The finest scale at which `sites` values of magnitude at most `range` add up to less than 2^31.
+    ///
+    /// # Errors
+    /// `OutOfRange` unless `range` is positive and finite; `Parameter` unless there are 1 to 65,536 sites.
+    pub fn for_range(range: f32, sites: usize) -> Result<Self> {
+        let exponent = exponent(f64::from(range), sites, f64::from(i32::MAX))?;
+        Ok(Self { range, exponent })
+    }
+
+    /// Largest magnitude that can be encoded.
+    pub fn range(&self) -> f32 {
+        self.range
+    }
+
+    /// The distance between neighbouring encoded values, a power of two. Encoding moves a value by
+    /// at most half of it.
+    pub fn step(&self) -> f64 {
+        2f64.powi(-self.exponent)
+    }
+
+    /// Encodes `values` into `out`, ties to even.
+    ///
+    /// # Errors
+    /// `OutOfRange` with place and value for one that is not finite or larger than the range; `Length`
+    /// if the slices differ in length. `out` is then partly written.
+    pub fn encode(&self, values: &[f32], out: &mut [u32]) -> Result<()> {
+        check_len(values.len(), out.len())?;
+        let factor = 2f64.powi(self.exponent);
+        for (index, (&value, word)) in values.iter().zip(out).enumerate() {
+            // Written so that NaN fails it too.
+            if !(value.abs() <= self.range) {
+                return Err(out_of_range(index, f64::from(value), f64::from(self.range)));
+            }
+            *word = (f64::from(value) * factor).round_ties_even() as i32 as u32;
+        }
+        Ok(())
+    }
+
+    /// The real value of one word of a sum.
+    pub fn value(&self, word: u32) -> f64 {
+        f64::from(word as i32) * self.step()
+    }
+
+    /// Decodes words of a sum, rounded once to f32.
+    ///
+    /// # Errors
+    /// `Length` if the slices differ in length.
+    pub fn decode(&self, words: &[u32], out: &mut [f32]) -> Result<()> {
+        check_len(words.len(), out.len())?;
+        for (value, &word) in out.iter_mut().zip(words) {
+            *value = self.value(word) as f32;
+        }
+        Ok(())
+    }
+}
+
+/// A power-of-two scale for values that need 64 bits, such as summed losses.
+///
+/// A 64-bit two's complement value travels as [`WideScale::WORDS`] limbs of 22 bits in the same vector
+/// of u32 words: with at most [`WideScale::MAX_SITES`] sites no limb's sum overflows, so carries can
+/// be settled after the sum and nothing in the protocol needs to know.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WideScale {
+    range: f64,
+    exponent: i32,
+}
+
+impl WideScale {
+    /// Words per value.
+    pub const WORDS: usize = 3;
+    /// Most sites whose limbs can be added.
+    pub const MAX_SITES: usize = 1 << (32 - Self::BITS);
+    const BITS: u32 = 22;
+
+    /// The finest scale at which `sites` values of magnitude at most `range` add up to less than 2^63.
+    ///
+    /// # Errors
+    /// `OutOfRange` unless `range` is positive and finite; `Parameter` unless there are 1 to
+    /// [`WideScale::MAX_SITES`] sites.
+    pub fn for_range(range: f64, sites: usize) -> Result<Self> {
+        if sites > Self::MAX_SITES {
+            return Err(Error::new(
+                ErrorKind::Parameter,
+                format!(
+                    "{sites} sites: 64-bit sums support at most {}",
+                    Self::MAX_SITES
+                ),
+            ));
+        }
+        // 2^62 rather than 2^63 leaves room for the rounding of the product in f64.
+        let exponent = exponent(range, sites, 2f64.powi(62))?;
+        Ok(Self { range, exponent })
+    }
+
+    /// Largest magnitude that can be encoded.
+    pub fn range(&self) -> f64 {
+        self.range
+    }
+
+    /// The distance between neighbouring encoded values, a power of two.
+    pub fn step(&self) -> f64 {
+        2f64.powi(-self.exponent)
+    }
+
+    /// Encodes `values` into `out`, [`WideScale::WORDS`] words a value, ties to even.
+    ///
+    /// # Errors
+    /// As [`Scale::encode`].
+    pub fn encode(&self, values: &[f64], out: &mut [u32]) -> Result<()> {
+        check_len(values.len() * Self::WORDS, out.len())?;
+        let factor = 2f64.powi(self.exponent);
+        for (index, (&value, limbs)) in values
+            .iter()
+            .zip(out.chunks_exact_mut(Self::WORDS))
+            .enumerate()
+        {
+            if !(value.abs() <= self.range) {
+                return Err(out_of_range(index, value, self.range));
+            }
+            let integer = (value * factor).round_ties_even() as i64 as u64;
+            for (limb, word) in limbs.iter_mut().enumerate() {
+                *word = ((integer >> (Self::BITS * limb as u32)) & ((1 << Self::BITS) - 1)) as u32;
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes words of a sum, rounded once to f64.
+    ///
+    /// # Errors
+    /// `Length` if `words` is not [`WideScale::WORDS`] times as long as `out`.
+    pub fn decode(&self, words: &[u32], out: &mut [f64]) -> Result<()> {
+        check_len(out.len() * Self::WORDS, words.len())?;
+        for (value, limbs) in out.iter_mut().zip(words.chunks_exact(Self::WORDS)) {
+            let integer = limbs.iter().enumerate().fold(0u64, |total, (limb, &word)| {
+                total.wrapping_add(u64::from(word) << (Self::BITS * limb as u32))
+            });
+            *value = integer as i64 as f64 * self.step();
+        }
+        Ok(())
+    }
+}
+
+/// Largest e with sites * (range * 2^e + 1/2) <= limit.
+fn exponent(range: f64, sites: usize, limit: f64) -> Result<i32> {
+    if !(range > 0.0 && range.is_finite()) {
+        return Err(Error::new(
+            ErrorKind::OutOfRange,
+            format!("a range of {range} has no scale: give a positive, finite one"),
+        ));
+    }
+    if sites == 0 || sites > 1 << 16 {
+        return Err(Error::new(
+            ErrorKind::Parameter,
+            format!("{sites} sites: fixed point supports 1 to 65536"),
+        ));
+    }
+    let room = limit / sites as f64 - 0.5;
+    let mut exponent = (room / range).log2().floor().clamp(-1000.0, 1000.0) as i32;
+    // The logarithm may round up across an integer.
+    if range * 2f64.powi(exponent) > room {
+        exponent -= 1;
+    }
+    Ok(exponent)
+}
+
+fn check_len(expected: usize, got: usize) -> Result<()> {
+    if expected != got {
+        return Err(Error::new(
+            ErrorKind::Length,
+            format!("the output has {got} elements where {expected} are needed"),
+        ));
+    }
+    Ok(())
+}
+
+fn out_of_range(index: usize, value: f64, range: f64) -> Error {
+    Error::new(
+        ErrorKind::OutOfRange,
+        format!(
+            "value {value} at index {index} is outside the agreed range of +-{range}: \
+             check the training that produced it, or agree on a larger range"
+        ),
+    )
+}
