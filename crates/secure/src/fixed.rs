@@ -98,10 +98,7 @@ impl WideScale {
         if sites > Self::MAX_SITES {
             return Err(Error::new(
                 ErrorKind::Parameter,
-                format!(
-                    "{sites} sites: 64-bit sums support at most {}",
-                    Self::MAX_SITES
-                ),
+                format!("{sites} sites: 64-bit sums support at most {}", Self::MAX_SITES),
             ));
         }
         // 2^62 rather than 2^63 leaves room for the rounding of the product in f64.
@@ -126,11 +123,7 @@ impl WideScale {
     pub fn encode(&self, values: &[f64], out: &mut [u32]) -> Result<()> {
         check_len(values.len() * Self::WORDS, out.len())?;
         let factor = 2f64.powi(self.exponent);
-        for (index, (&value, limbs)) in values
-            .iter()
-            .zip(out.chunks_exact_mut(Self::WORDS))
-            .enumerate()
-        {
+        for (index, (&value, limbs)) in values.iter().zip(out.chunks_exact_mut(Self::WORDS)).enumerate() {
             if !(value.abs() <= self.range) {
                 return Err(out_of_range(index, value, self.range));
             }

@@ -78,12 +78,7 @@ impl fmt::Debug for GroupKey {
 /// HKDF-SHA256 (RFC 5869) with `info` = domain, length of label, label, context.
 pub(crate) fn derive(ikm: &[u8], salt: &[u8], label: &str, context: &[u8]) -> Secret {
     let mut okm = Secret([0; 32]);
-    let info = [
-        DOMAIN.as_bytes(),
-        &(label.len() as u32).to_le_bytes(),
-        label.as_bytes(),
-        context,
-    ];
+    let info = [DOMAIN.as_bytes(), &(label.len() as u32).to_le_bytes(), label.as_bytes(), context];
     Hkdf::<Sha256>::new(Some(salt), ikm)
         .expand_multi_info(&info, &mut okm.0)
         .expect("32 bytes are fewer than HKDF's limit of 8160");

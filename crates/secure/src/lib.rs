@@ -14,8 +14,8 @@
 pub mod boxes;
 mod error;
 pub mod fixed;
-mod key;
 pub mod kernel;
+mod key;
 mod prg;
 pub mod shamir;
 pub mod sum;

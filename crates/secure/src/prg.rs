@@ -34,10 +34,7 @@ impl Pads {
     /// Applies every pad to `words`, whose first word is word 0 of the keystreams. The result does
     /// not depend on the number of threads: each piece seeks to its own place in the streams.
     pub(crate) fn apply(&self, words: &mut [u32]) {
-        words
-            .par_chunks_mut(PIECE)
-            .enumerate()
-            .for_each(|(i, piece)| self.apply_at(i * PIECE, piece));
+        words.par_chunks_mut(PIECE).enumerate().for_each(|(i, piece)| self.apply_at(i * PIECE, piece));
     }
 
     fn apply_at(&self, first_word: usize, piece: &mut [u32]) {
@@ -75,14 +72,11 @@ fn streams(keys: &[Secret], first_word: usize) -> Vec<ChaCha20> {
 
 /// Adds `term` to `total`, word by word, wrapping.
 pub(crate) fn add_assign(total: &mut [u32], term: &[u32]) {
-    total
-        .par_chunks_mut(PIECE)
-        .zip(term.par_chunks(PIECE))
-        .for_each(|(total, term)| {
-            for (t, w) in total.iter_mut().zip(term) {
-                *t = t.wrapping_add(*w);
-            }
-        });
+    total.par_chunks_mut(PIECE).zip(term.par_chunks(PIECE)).for_each(|(total, term)| {
+        for (t, w) in total.iter_mut().zip(term) {
+            *t = t.wrapping_add(*w);
+        }
+    });
 }
 
 #[cfg(test)]
@@ -98,10 +92,8 @@ mod tests {
         let mut whole = vec![0; len];
         pads.apply_at(0, &mut whole);
         for threads in [1, 3] {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .expect("a small pool starts");
+            let pool =
+                rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a small pool starts");
             let mut words = vec![0; len];
             pool.install(|| pads.apply(&mut words));
             assert!(words == whole, "{threads} threads");

@@ -43,13 +43,7 @@ pub fn split(
     for coefficient in &mut coefficients[1..] {
         rng.fill_bytes(coefficient);
     }
-    let shares = points
-        .iter()
-        .map(|&x| Share {
-            x,
-            y: evaluate(&coefficients, x),
-        })
-        .collect();
+    let shares = points.iter().map(|&x| Share { x, y: evaluate(&coefficients, x) }).collect();
     coefficients.zeroize();
     Ok(shares)
 }

@@ -58,7 +58,5 @@ mod tests;
 pub use aggregator::{Aggregator, Consented, Phase};
 pub use blind::{BlindSum, Opened};
 pub use config::{Session, SumConfig};
-pub use message::{
-    Advert, Consent, Consents, Inbox, MaskedInput, SealedShares, Survivors, Unmasking,
-};
+pub use message::{Advert, Consent, Consents, Inbox, MaskedInput, SealedShares, Survivors, Unmasking};
 pub use site::Site;

@@ -9,8 +9,7 @@ use crate::{Error, ErrorKind, Result, SiteIndex};
 use super::message::{adverts_digest, commitment, consent_statement};
 use super::site::{point, self_mask};
 use super::{
-    Advert, BlindSum, Consent, Consents, Inbox, MaskedInput, SealedShares, SumConfig, Survivors,
-    Unmasking,
+    Advert, BlindSum, Consent, Consents, Inbox, MaskedInput, SealedShares, SumConfig, Survivors, Unmasking,
 };
 
 /// What the coordinator is collecting.
@@ -144,10 +143,7 @@ impl Aggregator {
         if !shares.boxes.iter().map(|(site, _)| site).eq(others) {
             return Err(self.refuse(
                 ErrorKind::Inconsistent,
-                &format!(
-                    "{} sealed shares to other sites than advertised",
-                    shares.site
-                ),
+                &format!("{} sealed shares to other sites than advertised", shares.site),
             ));
         }
         self.shares.insert(shares.site, shares);
@@ -173,11 +169,7 @@ impl Aggregator {
                         Some((from, share.clone()))
                     })
                     .collect();
-                let inbox = Inbox {
-                    tag: self.config.tag(),
-                    site: to,
-                    boxes,
-                };
+                let inbox = Inbox { tag: self.config.tag(), site: to, boxes };
                 (to, inbox)
             })
             .collect();
@@ -216,23 +208,12 @@ impl Aggregator {
     pub fn accept_consent(&mut self, consent: Consent) -> Result<()> {
         self.admit(Phase::Consents, &consent.tag, consent.site)?;
         let statement = self.consent_statement();
-        self.config.verify(
-            consent.site,
-            &statement,
-            &consent.signature,
-            "the list of survivors",
-        )?;
-        let vanished = self
-            .shares
-            .keys()
-            .filter(|site| !self.survivors.contains(site));
+        self.config.verify(consent.site, &statement, &consent.signature, "the list of survivors")?;
+        let vanished = self.shares.keys().filter(|site| !self.survivors.contains(site));
         if !consent.seeds.iter().map(|(site, _)| site).eq(vanished) {
             return Err(self.refuse(
                 ErrorKind::Inconsistent,
-                &format!(
-                    "{} gave seeds for other sites than those that vanished",
-                    consent.site
-                ),
+                &format!("{} gave seeds for other sites than those that vanished", consent.site),
             ));
         }
         self.consents.insert(consent.site, consent);
@@ -253,10 +234,7 @@ impl Aggregator {
             return Ok(Consented::Again(self.survivors_message()));
         }
         self.phase = Phase::Unmaskings;
-        Ok(Consented::Agreed(Consents {
-            tag: self.config.tag(),
-            signatures: self.signatures(),
-        }))
+        Ok(Consented::Agreed(Consents { tag: self.config.tag(), signatures: self.signatures() }))
     }
 
     /// Round 4: takes a survivor's shares.
@@ -266,12 +244,7 @@ impl Aggregator {
     /// share for each survivor; `Sealed` for a share other than the one committed to.
     pub fn accept_unmasking(&mut self, unmasking: Unmasking) -> Result<()> {
         self.admit(Phase::Unmaskings, &unmasking.tag, unmasking.site)?;
-        if !unmasking
-            .shares
-            .iter()
-            .map(|(site, _)| site)
-            .eq(&self.survivors)
-        {
+        if !unmasking.shares.iter().map(|(site, _)| site).eq(&self.survivors) {
             return Err(self.refuse(
                 ErrorKind::Inconsistent,
                 &format!("{} gave shares of other sites than the survivors", unmasking.site),
@@ -337,10 +310,7 @@ impl Aggregator {
             .values()
             .filter_map(|unmasking| {
                 let (_, share) = unmasking.shares.iter().find(|(site, _)| *site == owner)?;
-                Some(Share {
-                    x: point(unmasking.site),
-                    y: share.clone(),
-                })
+                Some(Share { x: point(unmasking.site), y: share.clone() })
             })
             .take(self.config.threshold())
             .collect()
@@ -358,35 +328,20 @@ impl Aggregator {
 
     fn consent_statement(&self) -> Vec<u8> {
         let sharers: Vec<SiteIndex> = self.shares.keys().copied().collect();
-        consent_statement(
-            &self.config,
-            &self.adverts_digest,
-            &self.blind_tag(),
-            &sharers,
-            &self.survivors,
-        )
+        consent_statement(&self.config, &self.adverts_digest, &self.blind_tag(), &sharers, &self.survivors)
     }
 
     /// The sites check that theirs are all the same before they go on, so any one will do.
     fn blind_tag(&self) -> [u8; 16] {
-        self.adverts
-            .values()
-            .next()
-            .map_or([0; 16], |advert| advert.blind_tag)
+        self.adverts.values().next().map_or([0; 16], |advert| advert.blind_tag)
     }
 
     fn signatures(&self) -> Vec<(SiteIndex, [u8; 64])> {
-        self.consents
-            .iter()
-            .map(|(site, consent)| (*site, consent.signature))
-            .collect()
+        self.consents.iter().map(|(site, consent)| (*site, consent.signature)).collect()
     }
 
     fn survivors_message(&self) -> Survivors {
-        Survivors {
-            tag: self.config.tag(),
-            sites: self.survivors.clone(),
-        }
+        Survivors { tag: self.config.tag(), sites: self.survivors.clone() }
     }
 
     fn admit(&self, phase: Phase, tag: &[u8; 16], site: SiteIndex) -> Result<()> {
@@ -400,28 +355,25 @@ impl Aggregator {
             ));
         }
         if !self.awaited().contains(&site) {
-            return Err(self.refuse(
-                ErrorKind::Duplicate,
-                &format!("{site} has already spoken in this phase"),
-            ));
+            return Err(
+                self.refuse(ErrorKind::Duplicate, &format!("{site} has already spoken in this phase"))
+            );
         }
         Ok(())
     }
 
     fn closing(&self, phase: Phase) -> Result<()> {
         if self.phase != phase {
-            return Err(self.refuse(
-                ErrorKind::OutOfPhase,
-                &format!("collecting {:?}, not {phase:?}", self.phase),
-            ));
+            return Err(
+                self.refuse(ErrorKind::OutOfPhase, &format!("collecting {:?}, not {phase:?}", self.phase))
+            );
         }
         Ok(())
     }
 
     fn enough<T>(&self, heard: &BTreeMap<SiteIndex, T>, what: &str) -> Result<()> {
         let present: Vec<SiteIndex> = heard.keys().copied().collect();
-        self.config
-            .check_threshold(&present, &self.config.all(), what)
+        self.config.check_threshold(&present, &self.config.all(), what)
     }
 
     fn refuse(&self, kind: ErrorKind, problem: &str) -> Error {

@@ -71,10 +71,7 @@ impl BlindSum {
             }
             pads.apply(&mut self.words);
         }
-        Ok(Opened {
-            sum: self.words,
-            sites,
-        })
+        Ok(Opened { sum: self.words, sites })
     }
 
     fn check(&self, config: &SumConfig) -> Result<()> {
@@ -90,13 +87,7 @@ impl BlindSum {
                 format!("the blind sum counts {site}, which had shared no keys"),
             ));
         }
-        let statement = consent_statement(
-            config,
-            &self.adverts,
-            &self.blind_tag,
-            &self.sharers,
-            &survivors,
-        );
+        let statement = consent_statement(config, &self.adverts, &self.blind_tag, &self.sharers, &survivors);
         for (site, signature) in &self.signatures {
             config.verify(*site, &statement, signature, "the list of survivors")?;
         }
@@ -107,10 +98,7 @@ impl BlindSum {
     pub fn encode(&self) -> Vec<u8> {
         let fixed = 52 + self.sharers.len() * 2 + self.signatures.len() * 66;
         let mut out = Writer::new(Kind::BlindSum, &self.tag, fixed + self.words.len() * 4);
-        out.bytes(&self.adverts)
-            .bytes(&self.blind_tag)
-            .sites(&self.sharers)
-            .count(self.signatures.len());
+        out.bytes(&self.adverts).bytes(&self.blind_tag).sites(&self.sharers).count(self.signatures.len());
         for (site, signature) in &self.signatures {
             out.site(*site).bytes(signature);
         }
@@ -138,12 +126,7 @@ impl BlindSum {
 }
 
 /// The key of a site's blind mask: never the same for two sums, since configuration and ephemeral keys enter.
-pub(crate) fn blind_seed(
-    key: &GroupKey,
-    config: &SumConfig,
-    adverts: &[u8; 32],
-    site: SiteIndex,
-) -> Secret {
+pub(crate) fn blind_seed(key: &GroupKey, config: &SumConfig, adverts: &[u8; 32], site: SiteIndex) -> Secret {
     let context = [&config.digest()[..], adverts, &site.0.to_le_bytes()].concat();
     key.derive("sum/blind", &context)
 }
@@ -153,8 +136,7 @@ pub(crate) fn blind_tag(config: &SumConfig, blind: Option<&GroupKey>) -> [u8; 16
     let mut tag = [0; 16];
     if let Some(key) = blind {
         let check = key.derive("sum/blind-check", b"");
-        let mut mac = Hmac::<Sha256>::new_from_slice(check.expose())
-            .expect("HMAC takes keys of any length");
+        let mut mac = Hmac::<Sha256>::new_from_slice(check.expose()).expect("HMAC takes keys of any length");
         mac.update(config.digest());
         tag.copy_from_slice(&mac.finalize().into_bytes()[..16]);
     }
@@ -175,10 +157,7 @@ pub(crate) fn check_blind_tag(
         (Some(_), true) => "is not in blind mode, which this site's plan demands",
         (Some(_), false) => "was made under another group key: exchange the current key first",
     };
-    Err(Error::new(
-        ErrorKind::GroupKey,
-        format!("{whose} for {} {problem}", config.name()),
-    ))
+    Err(Error::new(ErrorKind::GroupKey, format!("{whose} for {} {problem}", config.name())))
 }
 
 impl MaskedInput {

@@ -56,19 +56,14 @@ impl SumConfig {
         }
         let parameter = |message: String| Err(Error::new(ErrorKind::Parameter, message));
         if sites.len() > MAX_SITES {
-            return parameter(format!(
-                "{} sites: a secure sum supports at most {MAX_SITES}",
-                sites.len()
-            ));
+            return parameter(format!("{} sites: a secure sum supports at most {MAX_SITES}", sites.len()));
         }
         for (i, key) in sites.iter().enumerate() {
             if key.is_weak() {
                 return parameter(format!("site {i} has a weak signature key in the roster"));
             }
             if let Some(j) = sites[..i].iter().position(|other| other == key) {
-                return parameter(format!(
-                    "sites {j} and {i} have the same signature key in the roster"
-                ));
+                return parameter(format!("sites {j} and {i} have the same signature key in the roster"));
             }
         }
         if session.purpose.is_empty() || session.purpose.len() > MAX_PURPOSE {
@@ -78,17 +73,10 @@ impl SumConfig {
             ));
         }
         if words == 0 || words as u64 > MAX_WORDS {
-            return parameter(format!(
-                "a secure sum of {words} words is not possible: use 1 to 2^36"
-            ));
+            return parameter(format!("a secure sum of {words} words is not possible: use 1 to 2^36"));
         }
         let digest = digest(&session, &sites, words);
-        Ok(Self {
-            session,
-            sites,
-            words,
-            digest,
-        })
+        Ok(Self { session, sites, words, digest })
     }
 
     /// Which sum this is.
@@ -153,11 +141,7 @@ impl SumConfig {
         if words != self.words {
             return Err(Error::new(
                 ErrorKind::Length,
-                format!(
-                    "the vector has {words} words where {} has {}",
-                    self.name(),
-                    self.words
-                ),
+                format!("the vector has {words} words where {} has {}", self.name(), self.words),
             ));
         }
         Ok(())
@@ -187,11 +171,8 @@ impl SumConfig {
         if present.len() >= self.threshold() {
             return Ok(());
         }
-        let missing: Vec<String> = expected
-            .iter()
-            .filter(|site| !present.contains(site))
-            .map(|site| site.0.to_string())
-            .collect();
+        let missing: Vec<String> =
+            expected.iter().filter(|site| !present.contains(site)).map(|site| site.0.to_string()).collect();
         Err(Error::new(
             ErrorKind::BelowThreshold,
             format!(
@@ -214,28 +195,21 @@ impl SumConfig {
         what: &str,
     ) -> Result<()> {
         self.check_site(site)?;
-        self.sites[site.get()]
-            .verify_strict(statement, &Signature::from_bytes(signature))
-            .map_err(|_| {
-                Error::new(
-                    ErrorKind::Signature,
-                    format!(
-                        "the signature of {site} on {what} for {} does not verify: it was made by another key \
+        self.sites[site.get()].verify_strict(statement, &Signature::from_bytes(signature)).map_err(|_| {
+            Error::new(
+                ErrorKind::Signature,
+                format!(
+                    "the signature of {site} on {what} for {} does not verify: it was made by another key \
                          or for something else",
-                        self.name()
-                    ),
-                )
-            })
+                    self.name()
+                ),
+            )
+        })
     }
 
     /// The sum in words, for messages.
     pub(crate) fn name(&self) -> String {
-        let Session {
-            purpose,
-            round,
-            attempt,
-            ..
-        } = &self.session;
+        let Session { purpose, round, attempt, .. } = &self.session;
         format!("sum '{purpose}' of round {round}, attempt {attempt}")
     }
 

@@ -47,12 +47,7 @@ impl Advert {
 
     pub(crate) fn verify(&self, config: &SumConfig) -> Result<()> {
         config.check_tag(&self.tag)?;
-        config.verify(
-            self.site,
-            &self.statement(config),
-            &self.signature,
-            "its keys",
-        )
+        config.verify(self.site, &self.statement(config), &self.signature, "its keys")
     }
 
     /// The bytes of the message.
@@ -123,10 +118,7 @@ impl SealedShare {
     }
 
     fn read(reader: &mut Reader) -> Result<Self> {
-        Ok(Self {
-            commitment: reader.array()?,
-            sealed: reader.array()?,
-        })
+        Ok(Self { commitment: reader.array()?, sealed: reader.array()? })
     }
 }
 
@@ -199,11 +191,8 @@ impl Inbox {
     /// `Malformed`, `Version`, `WrongSession`, `UnknownSite`.
     pub fn decode(bytes: &[u8], config: &SumConfig) -> Result<Self> {
         let mut reader = Reader::new(bytes, Kind::Inbox, config)?;
-        let message = Self {
-            tag: config.tag(),
-            site: reader.site()?,
-            boxes: reader.list(SealedShare::read)?,
-        };
+        let message =
+            Self { tag: config.tag(), site: reader.site()?, boxes: reader.list(SealedShare::read)? };
         reader.end()?;
         Ok(message)
     }
@@ -249,11 +238,7 @@ impl MaskedInput {
     /// `Malformed`, `Version`, `WrongSession`, `UnknownSite`, `Length`.
     pub fn decode(bytes: &[u8], config: &SumConfig) -> Result<Self> {
         let mut reader = Reader::new(bytes, Kind::MaskedInput, config)?;
-        let message = Self {
-            tag: config.tag(),
-            site: reader.site()?,
-            words: reader.words()?,
-        };
+        let message = Self { tag: config.tag(), site: reader.site()?, words: reader.words()? };
         reader.end()?;
         Ok(message)
     }
@@ -285,10 +270,7 @@ impl Survivors {
     /// `Malformed`, `Version`, `WrongSession`, `UnknownSite`.
     pub fn decode(bytes: &[u8], config: &SumConfig) -> Result<Self> {
         let mut reader = Reader::new(bytes, Kind::Survivors, config)?;
-        let message = Self {
-            tag: config.tag(),
-            sites: reader.sites()?,
-        };
+        let message = Self { tag: config.tag(), sites: reader.sites()? };
         reader.end()?;
         Ok(message)
     }
@@ -335,10 +317,7 @@ impl Consent {
     /// The bytes of the message.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new(Kind::Consent, &self.tag, 100 + self.seeds.len() * 34);
-        out.site(self.site)
-            .bytes(&self.signature)
-            .bytes(self.opening.expose())
-            .count(self.seeds.len());
+        out.site(self.site).bytes(&self.signature).bytes(self.opening.expose()).count(self.seeds.len());
         for (site, seed) in &self.seeds {
             out.site(*site).bytes(seed.expose());
         }
@@ -392,10 +371,7 @@ impl Consents {
     /// `Malformed`, `Version`, `WrongSession`, `UnknownSite`.
     pub fn decode(bytes: &[u8], config: &SumConfig) -> Result<Self> {
         let mut reader = Reader::new(bytes, Kind::Consents, config)?;
-        let message = Self {
-            tag: config.tag(),
-            signatures: reader.list(|reader| reader.array())?,
-        };
+        let message = Self { tag: config.tag(), signatures: reader.list(|reader| reader.array())? };
         reader.end()?;
         Ok(message)
     }
@@ -431,11 +407,8 @@ impl Unmasking {
     /// `Malformed`, `Version`, `WrongSession`, `UnknownSite`.
     pub fn decode(bytes: &[u8], config: &SumConfig) -> Result<Self> {
         let mut reader = Reader::new(bytes, Kind::Unmasking, config)?;
-        let message = Self {
-            tag: config.tag(),
-            site: reader.site()?,
-            shares: reader.list(|reader| reader.secret())?,
-        };
+        let message =
+            Self { tag: config.tag(), site: reader.site()?, shares: reader.list(|reader| reader.secret())? };
         reader.end()?;
         Ok(message)
     }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use chacha20::ChaCha20Rng;
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
-use chacha20::ChaCha20Rng;
 use ed25519_dalek::{Signer, SigningKey};
 use rand::SeedableRng;
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -16,8 +16,8 @@ use crate::{Error, ErrorKind, GroupKey, Result, Secret, SiteIndex, shamir};
 use super::blind::{blind_seed, blind_tag, check_blind_tag};
 use super::message::{BOX, SealedShare, adverts_digest, commitment, consent_statement};
 use super::{
-    Advert, BlindSum, Consent, Consents, Inbox, MaskedInput, Opened, SealedShares, SumConfig,
-    Survivors, Unmasking,
+    Advert, BlindSum, Consent, Consents, Inbox, MaskedInput, Opened, SealedShares, SumConfig, Survivors,
+    Unmasking,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,7 +101,9 @@ impl Site {
         if key.verifying_key() != config.sites()[me.get()] {
             return Err(Error::new(
                 ErrorKind::Signature,
-                format!("this site's key is not the one the roster has for {me}: check the roster and the key file"),
+                format!(
+                    "this site's key is not the one the roster has for {me}: check the roster and the key file"
+                ),
             ));
         }
         let seed = Secret::from_bytes(seed);
@@ -154,8 +156,7 @@ impl Site {
         adverts.sort_by_key(|advert| advert.site);
         let sites: Vec<SiteIndex> = adverts.iter().map(|advert| advert.site).collect();
         self.config.check_list(&sites)?;
-        self.config
-            .check_threshold(&sites, &self.config.all(), "keys")?;
+        self.config.check_threshold(&sites, &self.config.all(), "keys")?;
         if !adverts.contains(&self.advert) {
             return Err(self.inconsistent("the adverts do not contain this site's own as it was sent"));
         }
@@ -192,12 +193,7 @@ impl Site {
         // would let shares of one count for the other.
         let coefficients = derive(self.secrets.coefficients.expose(), digest, "sum/polynomial", b"");
         let mut rng = ChaCha20Rng::from_seed(*coefficients.expose());
-        let shares = shamir::split(
-            &self.secrets.self_seed,
-            self.config.threshold(),
-            &points,
-            &mut rng,
-        )?;
+        let shares = shamir::split(&self.secrets.self_seed, self.config.threshold(), &points, &mut rng)?;
         let mut own = None;
         let mut boxes = Vec::with_capacity(adverts.len() - 1);
         for (advert, share) in adverts.iter().zip(shares) {
@@ -212,12 +208,7 @@ impl Site {
         }
         let (share, own) = own.ok_or_else(|| self.inconsistent("the adverts lack this site"))?;
         self.shares = BTreeMap::from([(self.me, share)]);
-        Ok(SealedShares {
-            tag: self.config.tag(),
-            site: self.me,
-            own,
-            boxes,
-        })
+        Ok(SealedShares { tag: self.config.tag(), site: self.me, own, boxes })
     }
 
     /// Round 2 (MaskedInputCollection), first half: opens the shares that the others sealed to this site.
@@ -241,8 +232,7 @@ impl Site {
             Ok(_) => return Err(self.inconsistent("the inbox has a box from this site itself")),
             Err(place) => sharers.insert(place, self.me),
         }
-        self.config
-            .check_threshold(&sharers, &self.config.all(), "shares")?;
+        self.config.check_threshold(&sharers, &self.config.all(), "shares")?;
         let mut shares = BTreeMap::new();
         for (from, share) in &inbox.boxes {
             shares.insert(*from, self.open_share(*from, share)?);
@@ -262,8 +252,7 @@ impl Site {
                 format!(
                     "the share of {from} for {} does not open: it was altered, or the coordinator showed \
                      {from} and {} different keys",
-                    self.me,
-                    self.me
+                    self.me, self.me
                 ),
             )
         })?;
@@ -285,11 +274,7 @@ impl Site {
         self.expect(&[Phase::Ready], "a vector to upload")?;
         self.config.check_words(words.len())?;
         let mut pads = Pads::default();
-        pads.add(self_mask(
-            &self.secrets.self_seed,
-            &self.secrets.opening,
-            &self.adverts_digest,
-        ));
+        pads.add(self_mask(&self.secrets.self_seed, &self.secrets.opening, &self.adverts_digest));
         for &peer in self.sharers.iter().filter(|&&peer| peer != self.me) {
             let seed = self.pair_seed(peer)?;
             if self.me < peer {
@@ -303,11 +288,7 @@ impl Site {
         }
         pads.apply(&mut words);
         self.phase = Phase::Uploaded;
-        Ok(MaskedInput {
-            tag: self.config.tag(),
-            site: self.me,
-            words,
-        })
+        Ok(MaskedInput { tag: self.config.tag(), site: self.me, words })
     }
 
     /// Round 3 (ConsistencyCheck): signs the list of survivors and gives up the pairwise seeds towards
@@ -325,8 +306,7 @@ impl Site {
             Phase::Consented => &self.survivors,
             _ => &self.sharers,
         };
-        self.config
-            .check_threshold(list, allowed, "vectors to be summed")?;
+        self.config.check_threshold(list, allowed, "vectors to be summed")?;
         if !list.contains(&self.me) {
             return Err(self.inconsistent("the list of survivors leaves this site out although it is here"));
         }
@@ -370,8 +350,7 @@ impl Site {
         self.expect(&[Phase::Consented], "consents")?;
         self.config.check_tag(&consents.tag)?;
         let signers: Vec<SiteIndex> = consents.sites().collect();
-        self.config
-            .check_threshold(&signers, &self.survivors, "consents")?;
+        self.config.check_threshold(&signers, &self.survivors, "consents")?;
         if signers != self.survivors {
             return Err(self.inconsistent("the consents are not those of the survivors this site signed for"));
         }
@@ -383,20 +362,12 @@ impl Site {
             &self.survivors,
         );
         for (site, signature) in &consents.signatures {
-            self.config
-                .verify(*site, &statement, signature, "the list of survivors")?;
+            self.config.verify(*site, &statement, signature, "the list of survivors")?;
         }
-        let shares = self
-            .survivors
-            .iter()
-            .filter_map(|site| Some((*site, self.shares.get(site)?.clone())))
-            .collect();
+        let shares =
+            self.survivors.iter().filter_map(|site| Some((*site, self.shares.get(site)?.clone()))).collect();
         self.phase = Phase::Unmasked;
-        Ok(Unmasking {
-            tag: self.config.tag(),
-            site: self.me,
-            shares,
-        })
+        Ok(Unmasking { tag: self.config.tag(), site: self.me, shares })
     }
 
     /// Opens the result, which must come from the keys and the list that this site signed.
@@ -440,21 +411,8 @@ impl Site {
         )
     }
 
-    fn box_key(
-        &self,
-        peer: &Advert,
-        digest: &[u8; 32],
-        from: SiteIndex,
-        to: SiteIndex,
-    ) -> Result<Secret> {
-        self.agree(
-            &self.secrets.box_key,
-            peer.box_key,
-            peer.site,
-            digest,
-            "sum/box",
-            [from, to],
-        )
+    fn box_key(&self, peer: &Advert, digest: &[u8; 32], from: SiteIndex, to: SiteIndex) -> Result<Secret> {
+        self.agree(&self.secrets.box_key, peer.box_key, peer.site, digest, "sum/box", [from, to])
     }
 
     /// X25519 and HKDF, salted with everybody's keys: who saw other adverts gets another secret.

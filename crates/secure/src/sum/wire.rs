@@ -77,11 +77,7 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Checks version, kind and session tag.
     pub(crate) fn new(bytes: &'a [u8], kind: Kind, config: &'a SumConfig) -> Result<Self> {
-        let mut reader = Self {
-            config,
-            kind,
-            rest: bytes,
-        };
+        let mut reader = Self { config, kind, rest: bytes };
         let [version, found] = reader.array()?;
         if version != VERSION {
             return Err(Error::new(
@@ -161,11 +157,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn end(self) -> Result<()> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(self.malformed("goes on after its end"))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(self.malformed("goes on after its end")) }
     }
 
     fn malformed(&self, problem: &str) -> Error {
