@@ -312,3 +312,93 @@ impl Cohort {
         Cohort::new(syndromes.into_values().cloned().collect(), cases, parts)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn case(image: &str, subject: &str, syndrome: &str) -> Case {
+        Case {
+            image: ImageId::new(image).unwrap(),
+            subject: SubjectId::new(subject).unwrap(),
+            syndrome: SyndromeId::new(syndrome).unwrap(),
+        }
+    }
+
+    fn syndromes(ids: &[&str]) -> Vec<Syndrome> {
+        ids.iter().map(|id| Syndrome::unnamed(SyndromeId::new(id).unwrap())).collect()
+    }
+
+    fn part(part: Part, images: &[&str]) -> BTreeMap<Part, Vec<ImageId>> {
+        BTreeMap::from([(part, images.iter().map(|id| ImageId::new(id).unwrap()).collect())])
+    }
+
+    #[test]
+    fn inconsistent_cohorts_are_refused_by_name() {
+        let one = || vec![case("7", "a", "1")];
+        for (cohort, kind, name) in [
+            (Cohort::new(syndromes(&["1", "1"]), one(), BTreeMap::new()), ErrorKind::Duplicate, "syndrome 1"),
+            (Cohort::new(syndromes(&["2"]), one(), BTreeMap::new()), ErrorKind::Unknown, "syndrome 1"),
+            (
+                Cohort::new(
+                    syndromes(&["1"]),
+                    vec![case("7", "a", "1"), case("7", "b", "1")],
+                    BTreeMap::new(),
+                ),
+                ErrorKind::Conflict,
+                "image 7",
+            ),
+            (
+                Cohort::new(syndromes(&["1"]), [one(), one()].concat(), BTreeMap::new()),
+                ErrorKind::Duplicate,
+                "image 7",
+            ),
+            (Cohort::new(syndromes(&["1"]), one(), part(Part::Train, &["8"])), ErrorKind::Unknown, "image 8"),
+            (
+                Cohort::new(syndromes(&["1"]), one(), part(Part::RareTest(3), &["7", "7"])),
+                ErrorKind::Duplicate,
+                "rare_test_3",
+            ),
+        ] {
+            let error = cohort.unwrap_err();
+            assert_eq!(error.kind(), kind);
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_cohort_that_joins_must_agree() {
+        let a = Cohort::new(syndromes(&["1"]), vec![case("7", "a", "1")], part(Part::Train, &["7"])).unwrap();
+        let b = Cohort::new(syndromes(&["2"]), vec![case("5", "b", "2")], part(Part::Train, &["5"])).unwrap();
+        let both = Cohort::merge(&[&a, &b]).unwrap();
+        assert_eq!(both.part(Part::Train).iter().map(ImageId::as_str).collect::<Vec<_>>(), ["7", "5"]);
+        assert_eq!(both.syndromes().len(), 2);
+        assert_eq!(
+            both.restrict(&|case| case.subject.as_str() == "a").part(Part::Train),
+            a.part(Part::Train)
+        );
+        assert_eq!(Cohort::merge(&[&a, &a]).unwrap_err().kind(), ErrorKind::Duplicate);
+        let mut renamed = syndromes(&["1"]);
+        renamed[0].name = "Kabuki".into();
+        let other = Cohort::new(renamed, Vec::new(), BTreeMap::new()).unwrap();
+        assert_eq!(Cohort::merge(&[&a, &other]).unwrap_err().kind(), ErrorKind::Conflict);
+    }
+
+    #[test]
+    fn parts_are_named() {
+        for part in [
+            Part::Train,
+            Part::Validation,
+            Part::FrequentGallery,
+            Part::FrequentTest,
+            Part::RareGallery(0),
+            Part::RareTest(9),
+        ] {
+            assert_eq!(part.to_string().parse::<Part>().unwrap(), part);
+        }
+        for text in ["", "rare_test", "rare_test_", "rare_test_256", "Train"] {
+            assert!(text.parse::<Part>().is_err(), "{text}");
+        }
+    }
+}

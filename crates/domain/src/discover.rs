@@ -365,3 +365,69 @@ pub fn cohort_similarity(
         p: (1 + as_close) as f64 / (1 + draws) as f64,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn small_matrices_have_trees_too() {
+        for (len, values, order) in
+            [(0, vec![], vec![]), (1, vec![0.0], vec![0]), (2, vec![0.0, 1.0, 1.0, 0.0], vec![0, 1])]
+        {
+            let distances = Distances::new(len, values).unwrap();
+            let tree = distances.cluster();
+            assert_eq!(tree.leaf_order(), order);
+            assert_eq!(tree.flat(0.5), order, "each leaf alone");
+            assert_eq!(distances.ranks().len(), len * len);
+        }
+    }
+
+    #[test]
+    fn ties_give_the_same_tree_again() {
+        let len = 9;
+        let values = (0..len * len).map(|i| if i / len == i % len { 0.0 } else { 1.0 }).collect();
+        let distances = Distances::new(len, values).unwrap();
+        let tree = distances.cluster();
+        assert_eq!(tree, distances.cluster());
+        let mut order = tree.leaf_order();
+        order.sort_unstable();
+        assert_eq!(order, (0..len).collect::<Vec<_>>());
+        assert_eq!(tree.flat(1.0), vec![0; len]);
+        assert_eq!(tree.flat(0.99), (0..len).collect::<Vec<_>>());
+        // Equally near items rank in their order, after the item itself.
+        assert_eq!(distances.ranks()[3 * len..4 * len], [1, 2, 3, 0, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn what_is_no_distance_is_refused() {
+        for values in [vec![0.0, 1.0, 2.0, 0.0], vec![0.0, -1.0, -1.0, 0.0], vec![1.0, 1.0, 1.0, 0.0]] {
+            assert_eq!(Distances::new(2, values).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        }
+        assert!(Distances::new(2, vec![0.0, f64::NAN, f64::NAN, 0.0]).is_err());
+        assert_eq!(Distances::new(2, vec![0.0; 3]).unwrap_err().kind(), ErrorKind::Length);
+        assert!(serde_json::from_str::<Distances>(r#"{"len":2,"values":[0,1,2,0]}"#).is_err());
+    }
+
+    #[test]
+    fn images_of_one_face_are_close_and_groups_are_checked() {
+        let face = |x: f32, y: f32| Encoding::from_representations(&[&[x, y]]).unwrap();
+        let faces = [face(1.0, 0.0), face(1.0, 0.1), face(0.0, 1.0)];
+        let distances = Distances::between_images(&faces.iter().collect::<Vec<_>>());
+        assert!(distances.get(0, 1) < 0.01 && (distances.get(0, 2) - 1.0).abs() < 1e-6);
+        assert_eq!(Distances::new(3, distances.as_slice().to_vec()).unwrap(), distances);
+        let within = distances.within_groups(&[0, 0, 1], 2).unwrap();
+        assert!(within[0].unwrap() < 0.01 && within[1].is_none());
+        for (group_of, groups) in [(&[0, 0][..], 1), (&[0, 0, 2], 2), (&[0, 0, 0], 2)] {
+            assert!(distances.between_groups(group_of, groups).is_err());
+        }
+        for (members, draws) in [(&[0][..], 5), (&[0, 0], 5), (&[0, 3], 5), (&[0, 1], 0)] {
+            let error = cohort_similarity(&distances, members, draws, 1).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        }
+        // The closest of the three pairs: a third of all random pairs are it.
+        let found = cohort_similarity(&distances, &[1, 0], 3000, 1).unwrap();
+        assert!((found.percentile - 100.0 / 3.0).abs() < 5.0, "{found:?}");
+    }
+}

@@ -149,20 +149,40 @@ fn patients(cohort: &Cohort) -> BySyndrome<'_> {
     by_syndrome
 }
 
-/// Deals each syndrome's shuffled subjects, one role after the other, and goes on dealing with the next site, so that
-/// neither roles, syndromes nor totals favour the first ones.
+/// Deals each syndrome's shuffled subjects round the sites, one role after the other. Each syndrome has its own order
+/// of sites: those with fewer subjects so far first, which keeps the totals even, and among equals those with fewer
+/// test, validation and rare subjects at the places that get more of these.
 fn near_uniform<'a>(patients: BySyndrome<'a>, sites: usize, seed: u64) -> HashMap<&'a SubjectId, usize> {
+    const SCARCE_FIRST: [Role; 3] = [Role::Test, Role::Validation, Role::Rare];
     let mut random = Random::new("draw near-uniform", seed, 0);
-    let mut order: Vec<usize> = (0..sites).collect();
-    random.shuffle(&mut order);
+    let mut held = vec![(0, [0; SCARCE_FIRST.len()]); sites];
     let mut site_of = HashMap::new();
-    let mut dealt = 0;
     for (_, mut patients) in patients {
         random.shuffle(&mut patients);
         patients.sort_by_key(|patient| patient.role);
-        for patient in patients {
-            site_of.insert(patient.subject, order[dealt % sites]);
-            dealt += 1;
+        let roles = |place: usize| {
+            let here = || patients.iter().skip(place).step_by(sites);
+            SCARCE_FIRST.map(|role| here().filter(|patient| patient.role == role).count())
+        };
+
+        let mut order: Vec<usize> = (0..sites).collect();
+        random.shuffle(&mut order);
+        order.sort_by_key(|&site| held[site]);
+        let fewest = order.partition_point(|&site| held[site].0 == held[order[0]].0);
+        let mut site_at = vec![0; sites];
+        for block in [0..fewest, fewest..sites] {
+            let mut places: Vec<usize> = block.clone().collect();
+            places.sort_by_key(|&place| std::cmp::Reverse(roles(place)));
+            for (place, site) in places.into_iter().zip(&order[block]) {
+                site_at[place] = *site;
+            }
+        }
+        for (patient, &site) in patients.iter().zip(site_at.iter().cycle()) {
+            site_of.insert(patient.subject, site);
+            held[site].0 += 1;
+            if let Some(role) = SCARCE_FIRST.iter().position(|role| *role == patient.role) {
+                held[site].1[role] += 1;
+            }
         }
     }
     site_of

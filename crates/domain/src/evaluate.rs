@@ -1,6 +1,6 @@
 //! The four settings of DESIGN section 3 and their macro top-k accuracies.
 //!
-//! Conventions, which reproduce the published way of counting:
+//! Conventions (`reference/README.md` tells how they were checked):
 //!
 //! * A probe counts as a hit at `k` when its syndrome is among the first `k` syndromes of the ranking, syndromes being
 //!   ordered by their nearest gallery image ([`crate::rank`]).
@@ -471,10 +471,7 @@ impl Scratch {
     ) -> Option<usize> {
         self.ahead.resize(syndromes, 0);
         self.stamp += 1;
-        let value = |at: usize| {
-            let similarity = row[columns[at].0];
-            if similarity.is_nan() { f32::NEG_INFINITY } else { similarity }
-        };
+        let value = |at: usize| crate::rank::value(row[columns[at].0]);
         let nearest = (0..columns.len())
             .filter(|&at| columns[at].1 == wanted)
             .reduce(|best, at| if value(at) > value(best) { at } else { best })?;
@@ -490,5 +487,96 @@ impl Scratch {
             }
         }
         Some(place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn accuracy_is_macro_over_syndromes_and_mean_over_splits() {
+        let mut counts = HitCounts::new(3, 2);
+        // Split 0: syndrome 0 found in one of three, syndrome 2 always: macro (1/3 + 1) / 2. Split 1: nothing found.
+        for (syndrome, place) in [(0, Some(0)), (0, Some(1)), (0, None), (2, Some(0))] {
+            counts.record(Setting::RareRare, 0, syndrome, place);
+        }
+        counts.record(Setting::RareRare, 1, 1, Some(30));
+        let table = counts.table();
+        let close = |found: [f64; 4], expected: [f64; 4]| {
+            found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-9)
+        };
+        assert!(close(table.rare_rare, [100.0 / 3.0, 125.0 / 3.0, 125.0 / 3.0, 125.0 / 3.0]), "{table:?}");
+        assert!(table.has(Setting::RareRare) && !table.has(Setting::FrequentAll));
+        assert_eq!(counts.probes(Setting::RareRare), 5);
+
+        let json = serde_json::to_string(&table).unwrap();
+        assert!(json.contains("\"rare_all\":[null,null,null,null]"), "{json}");
+        let again: Accuracies = serde_json::from_str(&json).unwrap();
+        assert!(!again.has(Setting::RareAll) && again.rare_rare == table.rare_rare);
+    }
+
+    #[test]
+    fn a_mean_leaves_out_who_had_no_probes() {
+        let with = |frequent: f64, rare: f64| Accuracies {
+            frequent_frequent: [frequent; 4],
+            rare_rare: [rare; 4],
+            frequent_all: [f64::NAN; 4],
+            rare_all: [0.0; 4],
+        };
+        let mean = Accuracies::mean(&[with(10.0, f64::NAN), with(20.0, 40.0)]);
+        assert_eq!((mean.frequent_frequent, mean.rare_rare, mean.rare_all), ([15.0; 4], [40.0; 4], [0.0; 4]));
+        assert!(!mean.has(Setting::FrequentAll));
+    }
+
+    #[test]
+    fn counts_that_cannot_be_are_refused() {
+        let mut counts = HitCounts::new(4, 1);
+        counts.record(Setting::RareAll, 0, 3, Some(7));
+        let words = counts.as_words().to_vec();
+        assert_eq!(HitCounts::from_words(4, 1, &words).unwrap(), counts);
+        assert_eq!(HitCounts::from_words(4, 2, &words).unwrap_err().kind(), ErrorKind::Length);
+        assert_eq!(counts.add(&HitCounts::new(5, 1)).unwrap_err().kind(), ErrorKind::Length);
+        for at in (words.len() - 5)..words.len() {
+            let mut bad = words.clone();
+            // One probe, found at 10 and 30: no word can be 2 by itself, nor the probe be missing.
+            bad[at] = if at == words.len() - 5 { 0 } else { 2 };
+            let error = HitCounts::from_words(4, 1, &bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+            assert!(error.to_string().contains("syndrome 3"));
+        }
+    }
+
+    type Probe = (usize, u8, usize, Option<usize>, usize);
+
+    fn probes() -> impl Strategy<Value = Vec<Probe>> {
+        prop::collection::vec((0usize..4, 0u8..3, 0usize..6, prop::option::of(0usize..40), 0usize..5), 0..200)
+    }
+
+    fn count<'a>(probes: impl Iterator<Item = &'a Probe>) -> HitCounts {
+        let mut counts = HitCounts::new(6, 3);
+        for &(setting, split, syndrome, place, _) in probes {
+            counts.record(Setting::ALL[setting], split, syndrome, place);
+        }
+        counts
+    }
+
+    proptest! {
+        #[test]
+        fn sites_counts_add_to_the_pooled_counts(probes in probes()) {
+            let mut sum = HitCounts::new(6, 3);
+            for site in 0..5 {
+                let words = count(probes.iter().filter(|probe| probe.4 == site)).as_words().to_vec();
+                sum.add(&HitCounts::from_words(6, 3, &words).unwrap()).unwrap();
+            }
+            let pooled = count(probes.iter());
+            prop_assert_eq!(sum.as_words(), pooled.as_words());
+            for setting in Setting::ALL {
+                let bits = |table: Accuracies| table.get(setting).map(f64::to_bits);
+                prop_assert_eq!(bits(sum.table()), bits(pooled.table()));
+            }
+        }
     }
 }

@@ -301,47 +301,62 @@ fn quoted(cell: &str) -> String {
 /// A CSV file with a header, whose cells are trimmed.
 struct Sheet<'a> {
     file: &'a str,
+    bytes: &'a [u8],
     headers: Vec<String>,
     reader: csv::Reader<&'a [u8]>,
     record: csv::StringRecord,
+    /// The last record's start, and its line.
+    place: (usize, u64),
 }
 
 impl<'a> Sheet<'a> {
     fn open(file: &'a str, bytes: &'a [u8]) -> Result<Self> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(bytes);
-        let headers =
-            reader.headers().map_err(|error| syntax(file, &error))?.iter().map(str::to_owned).collect();
-        Ok(Self { file, headers, reader, record: csv::StringRecord::new() })
+        let reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(bytes);
+        let record = csv::StringRecord::new();
+        let mut sheet = Self { file, bytes, headers: Vec::new(), reader, record, place: (0, 1) };
+        let headers = sheet.reader.headers().cloned();
+        sheet.headers = headers.map_err(|error| sheet.syntax(&error))?.iter().map(str::to_owned).collect();
+        Ok(sheet)
     }
 
     fn column(&self, name: &str) -> Result<usize> {
         self.headers.iter().position(|header| header == name).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Syntax,
-                format!("{}, line 1: the column `{name}` is missing; the header must name it", self.file),
-            )
+            let file = self.file;
+            let message = format!("{file}, line 1: the column `{name}` is missing; the header must name it");
+            Error::new(ErrorKind::Syntax, message)
         })
     }
 
     fn next(&mut self) -> Result<Option<(u64, &csv::StringRecord)>> {
-        let more = self.reader.read_record(&mut self.record).map_err(|error| syntax(self.file, &error))?;
-        let line = self.record.position().map_or(0, csv::Position::line);
-        Ok(more.then_some((line, &self.record)))
+        let more = self.reader.read_record(&mut self.record).map_err(|error| self.syntax(&error))?;
+        self.place = self.place_of(self.record.position());
+        Ok(more.then_some((self.place.1, &self.record)))
     }
-}
 
-/// The csv crate's own messages quote what they read; these only count it.
-fn syntax(file: &str, error: &csv::Error) -> Error {
-    let line = error.position().map_or(1, csv::Position::line);
-    let fault = match error.kind() {
-        csv::ErrorKind::Utf8 { .. } => "the text is not UTF-8; save the file as UTF-8".to_owned(),
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            format!(
-                "the row has {len} cells instead of {expected_len}; give every row as many cells as the header"
-            )
+    /// Where the record at `position` starts. The reader's own line is too small after a `\r\n` and after blank lines,
+    /// which it counts to the record that follows them.
+    fn place_of(&self, position: Option<&csv::Position>) -> (usize, u64) {
+        let (known, line) = self.place;
+        let mut at = position.map_or(known, |p| p.byte() as usize).clamp(known, self.bytes.len());
+        while self.bytes.get(at).is_some_and(|byte| matches!(byte, b'\r' | b'\n')) {
+            at += 1;
         }
-        _ => "the row cannot be read as CSV".to_owned(),
-    };
-    Error::new(ErrorKind::Syntax, format!("{file}, line {line}: {fault}"))
+        (at, line + self.bytes[known..at].iter().filter(|byte| **byte == b'\n').count() as u64)
+    }
+
+    /// The reader's own messages quote what they read; these only count it.
+    fn syntax(&self, error: &csv::Error) -> Error {
+        let fault = match error.kind() {
+            csv::ErrorKind::Utf8 { .. } => "the text is not UTF-8; save the file as UTF-8".to_owned(),
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                format!(
+                    "the row has {len} cells instead of {expected_len}; give every row as many cells as the header"
+                )
+            }
+            _ => "the row cannot be read as CSV".to_owned(),
+        };
+        let line = self.place_of(error.position()).1;
+        Error::new(ErrorKind::Syntax, format!("{}, line {line}: {fault}", self.file))
+    }
 }

@@ -24,7 +24,8 @@ fn before(similarities: &[f32], a: usize, b: usize) -> bool {
     x > y || (x == y && a < b)
 }
 
-fn value(similarity: f32) -> f32 {
+/// A similarity as it is compared.
+pub(crate) fn value(similarity: f32) -> f32 {
     if similarity.is_nan() { f32::NEG_INFINITY } else { similarity }
 }
 
@@ -75,4 +76,31 @@ fn nearest_of<L: Eq>(similarities: &[f32], labels: &[L], wanted: &L) -> Option<u
     (0..labels.len())
         .filter(|&i| labels[i] == *wanted)
         .reduce(|best, i| if before(similarities, i, best) { i } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_is_farthest_and_zeros_are_equal() {
+        let order = |similarities: &[f32]| -> Vec<usize> {
+            rank(similarities, &[0, 1, 2, 3]).iter().map(|entry| entry.label).collect()
+        };
+        assert_eq!(order(&[f32::NAN, -1.0, -f32::NAN, 0.5]), [3, 1, 0, 2]);
+        assert_eq!(order(&[-0.0, 0.0, 0.1, 0.0]), [2, 0, 1, 3]);
+    }
+
+    #[test]
+    fn values_that_make_equal_distances_keep_their_order() {
+        let (near, far) = (1e-9f32, 0.0);
+        assert_eq!(1.0 - near, 1.0 - far);
+        assert_eq!(rank(&[far, near], &["a", "b"])[0].label, "b");
+    }
+
+    #[test]
+    fn an_empty_gallery_ranks_nothing() {
+        assert!(rank::<u8>(&[], &[]).is_empty());
+        assert_eq!(position(&[], &[], &1), None);
+    }
 }
