@@ -6,7 +6,8 @@
 //! its hue is turned by up to a tenth of the circle, the four in random order (torchvision's `ColorJitter`);
 //! with probability 0.1 it becomes grey. The jitter runs in `f32` and is rounded to 8 bits once.
 
-use crate::crop::{CROP_SIDE, Crop, resize_square};
+use crate::crop::{CROP_SIDE, Crop};
+use crate::resize;
 use crate::views::{greyed, mirrored};
 
 const SHRINK_PROBABILITY: f32 = 0.1;
@@ -102,10 +103,10 @@ impl SplitMix {
 }
 
 fn shrunk(crop: &Crop, side: usize) -> Crop {
-    resize_square(crop.rgb(), CROP_SIDE, side)
-        .and_then(|small| resize_square(&small, side, CROP_SIDE))
-        .and_then(Crop::from_rgb)
-        .unwrap_or_else(|e| unreachable!("squares of 1 pixel and more can be resized: {e}"))
+    let small = resize::square(crop.rgb(), CROP_SIDE, side);
+    let mut out = crop.clone();
+    out.rgb_mut().copy_from_slice(&resize::square(&small, side, CROP_SIDE));
+    out
 }
 
 /// A crop as three planes of `f32` in 0..=1.
@@ -190,4 +191,112 @@ fn turned(r: f32, g: f32, b: f32, turn: f32) -> [f32; 3] {
         let k = k - 6.0 * (k * (1.0 / 6.0)).floor();
         value - chroma * k.min(4.0 - k).clamp(0.0, 1.0)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::decode::{Limits, decode};
+
+    fn crop(name: &str) -> Crop {
+        let path = format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"));
+        let photo = decode(&std::fs::read(path).unwrap(), &Limits::default()).unwrap();
+        Crop::from_photo(&photo).unwrap()
+    }
+
+    fn worst(a: &Crop, b: &Crop) -> u8 {
+        let pairs = a.rgb().iter().zip(b.rgb());
+        pairs.map(|(&a, &b)| a.abs_diff(b)).max().unwrap()
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Chain {
+        steps: Vec<(String, f32)>,
+        crop: String,
+    }
+
+    #[test]
+    fn colour_jitter_agrees_with_the_formulas_in_numpy() {
+        let path = format!("{}/tests/data/jitter.json", env!("CARGO_MANIFEST_DIR"));
+        let chains: Vec<Chain> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        assert_eq!(chains.len(), 10);
+        for chain in chains {
+            let mut found = crop("crop.png");
+            let mut planes = Planes::from(&found);
+            for (name, factor) in &chain.steps {
+                planes.apply(match name.as_str() {
+                    "brightness" => Jitter::Brightness(*factor),
+                    "contrast" => Jitter::Contrast(*factor),
+                    "saturation" => Jitter::Saturation(*factor),
+                    _ => Jitter::Hue(*factor),
+                });
+            }
+            planes.write(&mut found);
+            // f32 against f64: a value on a rounding boundary may fall to the other side.
+            let worst = worst(&found, &crop(&chain.crop));
+            assert!(worst <= 1, "{:?}: {worst}", chain.steps);
+        }
+    }
+
+    #[test]
+    fn shrinking_agrees_with_pillow() {
+        for side in [50, 77, 100] {
+            let expected = crop(&format!("shrink_{side}.png"));
+            assert_eq!(shrunk(&crop("crop.png"), side), expected, "{side}");
+        }
+    }
+
+    #[test]
+    fn grey_is_pillows() {
+        assert_eq!(greyed(&crop("crop.png")), crop("grey.png"));
+    }
+
+    #[test]
+    fn a_seed_is_one_draw() {
+        let crop = crop("crop.png");
+        assert_eq!(augment(&crop, 5), augment(&crop, 5));
+        assert_ne!(augment(&crop, 5), augment(&crop, 6));
+    }
+
+    #[test]
+    fn the_steps_come_as_often_as_they_should() {
+        let draws: Vec<Recipe> = (0..20_000).map(Recipe::draw).collect();
+        let share = |test: &dyn Fn(&Recipe) -> bool| {
+            draws.iter().filter(|r| test(r)).count() as f64 / draws.len() as f64
+        };
+        // Five standard deviations of a share of 20,000 draws are at most 0.018.
+        let close = |share: f64, expected: f64| (share - expected).abs() < 0.018;
+        assert!(close(share(&|r| r.shrink.is_some()), 0.1));
+        assert!(close(share(&|r| r.mirror), 0.5));
+        assert!(close(share(&|r| r.grey), 0.1));
+        let first = |test: fn(&Jitter) -> bool| share(&|r| test(&r.jitter[0]));
+        assert!(close(first(|j| matches!(j, Jitter::Brightness(_))), 0.25));
+        assert!(close(first(|j| matches!(j, Jitter::Contrast(_))), 0.25));
+        assert!(close(first(|j| matches!(j, Jitter::Saturation(_))), 0.25));
+        assert!(close(first(|j| matches!(j, Jitter::Hue(_))), 0.25));
+
+        let sides: Vec<usize> = draws.iter().filter_map(|r| r.shrink).collect();
+        assert_eq!((sides.iter().min(), sides.iter().max()), (Some(&50), Some(&100)));
+        for recipe in &draws {
+            for step in recipe.jitter {
+                let (value, range) = match step {
+                    Jitter::Hue(turn) => (turn, -0.1..=0.1),
+                    Jitter::Brightness(f) | Jitter::Contrast(f) | Jitter::Saturation(f) => (f, 0.8..=1.2),
+                };
+                assert!(range.contains(&value), "{step:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hue_turned_all_the_way_is_the_same_colour() {
+        for [r, g, b] in [[0.1, 0.5, 0.9], [1.0, 0.0, 0.0], [0.3, 0.3, 0.3], [0.9, 0.2, 0.9], [0.0; 3]] {
+            for turn in [-1.0, 0.0, 1.0] {
+                for (found, expected) in turned(r, g, b, turn).iter().zip([r, g, b]) {
+                    assert!((found - expected).abs() < 1e-5, "{r} {g} {b}");
+                }
+            }
+        }
+    }
 }

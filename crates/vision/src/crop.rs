@@ -1,12 +1,11 @@
 use std::fmt;
 use std::io::Cursor;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{ExtendedColorType, ImageEncoder, ImageFormat};
 
 use crate::decode::Photo;
 use crate::error::{Error, ErrorKind, Result};
+use crate::resize;
 
 /// Side of a crop in pixels.
 pub const CROP_SIDE: usize = 112;
@@ -53,7 +52,7 @@ impl Crop {
             .flat_map(|row| &row[left * 3..(left + side) * 3])
             .copied()
             .collect();
-        Self::from_rgb(resize_square(&square, side, CROP_SIDE)?)
+        Self::from_rgb(resize::square(&square, side, CROP_SIDE))
     }
 
     /// The pixels: row-major interleaved RGB, [`CROP_LEN`] bytes.
@@ -97,18 +96,6 @@ impl fmt::Debug for Crop {
 
 fn encode_error(format: ImageFormat, source: image::ImageError) -> Error {
     Error::with_source(ErrorKind::Format, format!("cannot write the crop as {format:?}"), source)
-}
-
-/// Resizes an interleaved RGB square with the triangle filter, antialiased when it shrinks.
-pub(crate) fn resize_square(rgb: &[u8], from: usize, to: usize) -> Result<Vec<u8>> {
-    let failed = |e: &dyn fmt::Display| {
-        Error::new(ErrorKind::Size, format!("cannot resize a {from} x {from} picture to {to} x {to}: {e}"))
-    };
-    let source = ImageRef::new(from as u32, from as u32, rgb, PixelType::U8x3).map_err(|e| failed(&e))?;
-    let mut target = Image::new(to as u32, to as u32, PixelType::U8x3);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;
-    Ok(target.into_vec())
 }
 
 #[cfg(test)]

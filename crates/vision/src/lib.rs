@@ -17,6 +17,7 @@ pub mod decode;
 mod error;
 mod jpeg;
 pub mod onnx;
+mod resize;
 pub mod rten_trunk;
 mod trunk;
 pub mod views;

@@ -32,3 +32,27 @@ pub fn greyed(crop: &Crop) -> Crop {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::crop::CROP_LEN;
+
+    #[test]
+    fn views_are_plain_mirrored_grey_and_both() {
+        let mut rgb = vec![0; CROP_LEN];
+        rgb[..3].copy_from_slice(&[255, 0, 0]);
+        let crop = Crop::from_rgb(rgb).unwrap();
+        let corner = |view: &Crop, right: bool| {
+            let at = if right { CROP_SIDE - 1 } else { 0 } * 3;
+            view.rgb()[at..at + 3].to_vec()
+        };
+        let [plain, mirror, grey, both] = views(&crop);
+        assert_eq!(plain, crop);
+        assert_eq!((corner(&mirror, false), corner(&mirror, true)), (vec![0; 3], vec![255, 0, 0]));
+        assert_eq!((corner(&grey, false), corner(&grey, true)), (vec![76; 3], vec![0; 3]));
+        assert_eq!((corner(&both, false), corner(&both, true)), (vec![0; 3], vec![76; 3]));
+        assert_eq!(mirrored(&mirror), crop);
+    }
+}

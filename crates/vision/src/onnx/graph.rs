@@ -13,6 +13,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// How deep `If` and `Loop` bodies may nest; real networks for faces have none.
 const DEEPEST_BODY: usize = 8;
 
+/// How many operators that change nothing are followed in a row: it ends at a cycle in a broken file.
+pub(super) const LONGEST_CHAIN: usize = 16;
+
 /// A graph with its nodes and constants indexed by the values that they define.
 pub(super) struct Graph {
     proto: GraphProto,
@@ -47,7 +50,7 @@ impl Graph {
         }
         let mut constants = HashMap::new();
         for (index, bytes) in proto.initializer.iter().enumerate() {
-            let tensor = TensorProto::decode(bytes.clone()).map_err(not_onnx)?;
+            let tensor = decode_tensor(bytes.clone())?;
             if tensor.data_location == EXTERNAL {
                 return Err(Error::new(
                     ErrorKind::Model,
@@ -153,16 +156,29 @@ impl Graph {
         self.producers.get(value).map(|&index| &self.nodes[index])
     }
 
-    /// The tensor of a constant value: an initializer or a `Constant` node.
+    /// The tensor of a constant value: an initializer or a `Constant` node, also behind `Identity` (exporters
+    /// share equal constants that way) or a `Cast` from half precision.
     pub(super) fn constant(&self, value: &str) -> Result<Option<TensorProto>> {
-        let bytes = match self.constants.get(value) {
-            Some(&index) => Some(self.proto.initializer[index].clone()),
-            None => self
-                .producer(value)
-                .filter(|node| node.op() == "Constant")
-                .and_then(|node| node.attribute("value")?.t.clone()),
-        };
-        bytes.map(|bytes| TensorProto::decode(bytes).map_err(not_onnx)).transpose()
+        let mut value = value;
+        for _ in 0..LONGEST_CHAIN {
+            if let Some(&index) = self.constants.get(value) {
+                return decode_tensor(self.proto.initializer[index].clone()).map(Some);
+            }
+            let Some(node) = self.producer(value) else {
+                return Ok(None);
+            };
+            let to_float = || node.attribute("to").is_some_and(|to| to.i == i64::from(FLOAT));
+            match (node.op(), node.input.as_slice()) {
+                ("Identity", [input]) => value = input,
+                ("Cast", [input]) if to_float() => value = input,
+                ("Constant", _) => {
+                    let tensor = node.attribute("value").and_then(|a| a.t.clone());
+                    return tensor.map(decode_tensor).transpose();
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     /// Numbers per crop of a value, if the file declares all its sizes but the first.
@@ -217,6 +233,10 @@ impl Graph {
             sparse_initializer: Vec::new(),
         })
     }
+}
+
+fn decode_tensor(bytes: Bytes) -> Result<TensorProto> {
+    TensorProto::decode(bytes).map_err(not_onnx)
 }
 
 /// Every value a node reads, those that the bodies of `If` and `Loop` take from outside included.

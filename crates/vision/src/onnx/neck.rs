@@ -1,6 +1,6 @@
 use half::f16;
 
-use super::graph::Graph;
+use super::graph::{Graph, LONGEST_CHAIN};
 use super::proto::{FLOAT, FLOAT16, NodeProto, TensorProto};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -70,8 +70,7 @@ pub(super) fn find(graph: &Graph, end: &str) -> Result<Option<Tail>> {
 
 /// The value behind operators that change nothing in evaluation.
 fn source<'a>(graph: &'a Graph, mut value: &'a str) -> &'a str {
-    // A chain cannot be longer than the graph; the bound stops at a cycle in a broken file.
-    for _ in 0..16 {
+    for _ in 0..LONGEST_CHAIN {
         match graph.producer(value) {
             Some(node) if matches!(node.op(), "Identity" | "Dropout") => match node.input.first() {
                 Some(input) => value = input,
