@@ -435,3 +435,6 @@ fn identity_neck(dim: usize) -> Result<NeckInit> {
         bn_eps: Head::BN_EPS,
     })
 }
+
+#[cfg(test)]
+mod tests;

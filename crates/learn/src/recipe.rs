@@ -112,7 +112,8 @@ mod tests {
     #[test]
     fn a_recipe_out_of_range_is_refused_by_the_name_of_its_field() {
         assert!(Recipe::r50().check().is_ok() && Recipe::r100().check().is_ok());
-        let cases: [(&str, fn(&mut Recipe)); 5] = [
+        type Spoil = fn(&mut Recipe);
+        let cases: [(&str, Spoil); 5] = [
             ("batch", |r| r.batch = 1),
             ("neck_lr", |r| r.neck_lr = f64::NAN),
             ("dropout", |r| r.dropout = 1.0),

@@ -212,9 +212,13 @@ impl Trainer {
         let batches = plan::batches(rows, self.seed, epoch, self.recipe.batch, data.draws());
         let mut totals = BatchLoss::default();
         let mut mask = Vec::new();
-        let mut features = gather(data, &batches[0]);
+        let mut features = Vec::new();
+        gather(data, &batches[0], &mut features);
         let mut next_features = Vec::new();
-        let mut projected = self.project(&features, batches[0].len());
+        let mut partials = Vec::new();
+        let mut projected = Vec::new();
+        let first = Some((&features[..], batches[0].len()));
+        sweep::sweep(&mut self.neck_weight, self.shape, None, first, &mut partials, &mut projected);
         for (step, batch) in batches.iter().enumerate() {
             mask.resize(batch.len() * self.shape.dim, 0.0);
             let mut rng = random::stream(self.seed, Purpose::Dropout, epoch, step as u32);
@@ -226,10 +230,18 @@ impl Trainer {
             totals.add(&loss);
             let next = batches.get(step + 1);
             if let Some(next) = next {
-                gather_into(data, next, &mut next_features);
+                gather(data, next, &mut next_features);
             }
-            projected =
-                self.update_neck(&features, &neck_grad, next.map(|next| (&next_features[..], next.len())));
+            let update = sweep::Update { features: &features, grad: &neck_grad, step: self.neck_step() };
+            let next = next.map(|next| (&next_features[..], next.len()));
+            sweep::sweep(
+                &mut self.neck_weight,
+                self.shape,
+                Some(update),
+                next,
+                &mut partials,
+                &mut projected,
+            );
             std::mem::swap(&mut features, &mut next_features);
         }
         self.check_weights(epoch)?;
@@ -242,21 +254,9 @@ impl Trainer {
         })
     }
 
-    /// `features` (`n` x `input`) times the neck's weight, without bias: `n` x `dim`.
-    fn project(&mut self, features: &[f32], n: usize) -> Vec<f32> {
-        sweep::sweep(&mut self.neck_weight, self.shape, None, Some((features, n)))
-    }
-
-    /// Updates the neck's weight by the gradient `grad` (`n` x `dim`) of its output on `features`, and in the same pass
-    /// projects the next batch.
-    fn update_neck(&mut self, features: &[f32], grad: &[f32], next: Option<(&[f32], usize)>) -> Vec<f32> {
-        let recipe = &self.recipe;
-        let update = sweep::Update {
-            features,
-            grad,
-            step: AdamStep::new(recipe, recipe.neck_lr, recipe.neck_wd, self.updates),
-        };
-        sweep::sweep(&mut self.neck_weight, self.shape, Some(update), next)
+    /// Adam's constants for the neck in the update under way.
+    fn neck_step(&self) -> AdamStep {
+        AdamStep::new(&self.recipe, self.recipe.neck_lr, self.recipe.neck_wd, self.updates)
     }
 
     /// Everything of a step but the neck's weight: from `projected` (`n` x `dim`, without bias) forward to the loss and
@@ -329,7 +329,7 @@ impl Trainer {
 
         self.updates += 1;
         let recipe = &self.recipe;
-        let neck = AdamStep::new(recipe, recipe.neck_lr, recipe.neck_wd, self.updates);
+        let neck = self.neck_step();
         let classifier = AdamStep::new(recipe, recipe.classifier_lr, recipe.classifier_wd, self.updates);
         // BatchNorm subtracts the mean, so the true gradient of the bias before it is zero. A computed one would be
         // rounding noise, which Adam's normalisation would blow up.
@@ -398,14 +398,8 @@ impl Trainer {
     }
 }
 
-/// The features of a batch: `batch.len()` x `dim`, row-major.
-fn gather(data: &dyn FeatureSource, batch: &[plan::Pick]) -> Vec<f32> {
-    let mut features = Vec::new();
-    gather_into(data, batch, &mut features);
-    features
-}
-
-fn gather_into(data: &dyn FeatureSource, batch: &[plan::Pick], features: &mut Vec<f32>) {
+/// Sets `features` to those of a batch: `batch.len()` x `dim`, row-major.
+fn gather(data: &dyn FeatureSource, batch: &[plan::Pick], features: &mut Vec<f32>) {
     features.resize(batch.len() * data.dim(), 0.0);
     features
         .par_chunks_exact_mut(data.dim())

@@ -36,25 +36,32 @@ pub(super) struct Update<'a> {
     pub(super) step: AdamStep,
 }
 
-/// Updates `weight` (`input` x `dim`) if asked, and returns the product of `next` (features, `n`) with the weight as it
-/// is then: `n` x `dim`, empty if there is no next batch.
+/// Updates `weight` (`input` x `dim`) if asked, and sets `product` to the product of `next` (features, `n`) with the
+/// weight as it is then: `n` x `dim`, empty if there is no next batch. `partials` is scratch that calls share.
 pub(super) fn sweep(
     weight: &mut Param,
     shape: HeadShape,
     update: Option<Update<'_>>,
     next: Option<(&[f32], usize)>,
-) -> Vec<f32> {
+    partials: &mut Vec<f32>,
+    product: &mut Vec<f32>,
+) {
     let HeadShape { input, dim, .. } = shape;
     let tile_rows = (TILE / dim).max(1);
     let group_rows = input.div_ceil(tile_rows).div_ceil(GROUPS) * tile_rows;
-    let partials: Vec<Vec<f32>> = weight
+    let groups = input.div_ceil(group_rows);
+    let partial_len = next.map_or(0, |(_, n)| n * dim);
+    // A group's share of the scratch may not be empty, or there would be no groups to pair with.
+    let share = partial_len.max(1);
+    partials.resize(groups * share, 0.0);
+    weight
         .values
         .par_chunks_mut(group_rows * dim)
         .zip(weight.first.par_chunks_mut(group_rows * dim))
         .zip(weight.second.par_chunks_mut(group_rows * dim))
+        .zip(partials.par_chunks_mut(share))
         .enumerate()
-        .map(|(group, ((values, first), second))| {
-            let mut partial = vec![0.0; next.map_or(0, |(_, n)| n * dim)];
+        .for_each(|(group, (((values, first), second), partial))| {
             let tiles = values
                 .chunks_mut(tile_rows * dim)
                 .zip(first.chunks_mut(tile_rows * dim))
@@ -78,24 +85,21 @@ pub(super) fn sweep(
                 }
                 if let Some((features, n)) = next {
                     matmul(
-                        &mut partial,
+                        partial,
                         Mat::new(&features[start..], n, rows, input),
                         Mat::new(values, rows, dim, dim),
-                        true,
+                        tile > 0,
                     );
                 }
             }
-            partial
-        })
-        .collect();
-    let mut product = vec![0.0; next.map_or(0, |(_, n)| n * dim)];
+        });
+    product.resize(partial_len, 0.0);
     product.par_chunks_mut(SUM_CHUNK).enumerate().for_each(|(chunk, out)| {
-        for partial in &partials {
-            let partial = &partial[chunk * SUM_CHUNK..][..out.len()];
-            for (sum, value) in out.iter_mut().zip(partial) {
+        out.fill(0.0);
+        for partial in partials.chunks_exact(share) {
+            for (sum, value) in out.iter_mut().zip(&partial[chunk * SUM_CHUNK..]) {
                 *sum += value;
             }
         }
     });
-    product
 }
