@@ -1,9 +1,8 @@
 use std::ops::Range;
-use std::sync::Arc;
 
 use domain::{ImageId, SyndromeId};
+use prost::bytes::Bytes;
 use secure::SiteIndex;
-use secure::kernel::Rotation;
 
 use crate::envelope::{Kind, Party};
 use crate::plan::Plan;
@@ -23,8 +22,8 @@ pub struct Outgoing {
     pub kind: Kind,
     /// The stage it belongs to.
     pub round: u32,
-    /// The message.
-    pub bytes: Vec<u8>,
+    /// The message; a clone shares the bytes.
+    pub bytes: Bytes,
 }
 
 /// What the host shall do, in the order given.
@@ -203,6 +202,4 @@ pub struct Adoption {
     pub all: Vec<SyndromeId>,
     /// What encodings must look like.
     pub kernel: Option<KernelSetup>,
-    /// The kernel's rotation, when the plan has a kernel.
-    pub rotation: Option<Arc<Rotation>>,
 }

@@ -189,8 +189,17 @@ impl Envelope {
         hash.finalize().into()
     }
 
+    /// Where a message belongs, for the beginning of an error.
+    pub(crate) fn place(&self, roster: &Roster) -> String {
+        let from = match self.sender {
+            Party::Coordinator => "the coordinator".to_owned(),
+            Party::Site(site) => roster.name(site),
+        };
+        format!("{:?} of stage {}, attempt {}, from {from}", self.kind, self.round, self.attempt)
+    }
+
     /// Signs and encodes. The payload is copied once.
-    pub(crate) fn seal(self, signer: &Signer<'_>) -> Vec<u8> {
+    pub(crate) fn seal(self, signer: &Signer<'_>) -> Bytes {
         let digest = self.digest();
         let signature = match signer {
             Signer::Coordinator(key) => key.sign(&digest),
@@ -207,7 +216,7 @@ impl Envelope {
             payload: self.payload,
             signature: signature.to_vec(),
         };
-        wire.encode_to_vec()
+        wire.encode_to_vec().into()
     }
 
     /// Decodes and checks version, size, sender and signature; the payload stays where it is in `bytes`.

@@ -320,3 +320,91 @@ impl KernelPlan {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    pub(crate) fn toy_plan() -> Plan {
+        let spec = |name: &str, shape: &[usize], kind| TensorSpec { name: name.into(), shape: shape.into(), range: 4.0, kind };
+        Plan {
+            session: [5; 16],
+            seed: 1,
+            roster: [6; 32],
+            members: vec![MemberPlan {
+                name: "toy".into(),
+                recipe: RecipePlan {
+                    batch: 4,
+                    neck_lr: 1e-3,
+                    neck_wd: 0.0,
+                    classifier_lr: 1e-3,
+                    classifier_wd: 0.0,
+                    dropout: 0.5,
+                },
+                trunk: [1; 32],
+                tensors: vec![
+                    spec("neck.weight", &[3, 4], TensorKind::Encoder),
+                    spec("bn.running_mean", &[3], TensorKind::Statistics),
+                    spec("classifier.weight", &[3], TensorKind::ClassifierRows),
+                    spec("classifier.bias", &[], TensorKind::ClassifierRows),
+                ],
+            }],
+            epochs: 7,
+            interval: 3,
+            aggregation: Aggregation::SampleWeighted,
+            rows: Rows::All,
+            blind: true,
+            min_cohort: 1,
+            kernel: None,
+        }
+    }
+
+    #[test]
+    fn rounds_cover_every_epoch_once() {
+        let plan = toy_plan();
+        assert_eq!(plan.rounds(), 3);
+        let epochs: Vec<u32> = (1..=plan.rounds()).flat_map(|r| plan.epochs_of(r)).collect();
+        assert_eq!(epochs, (0..7).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn one_plan_has_one_spelling() {
+        let plan = toy_plan();
+        let bytes = plan.encode();
+        assert_eq!(Plan::decode(&bytes).unwrap(), plan);
+        let spaced = String::from_utf8(bytes.clone()).unwrap().replace(",\"seed\"", ", \"seed\"");
+        assert_eq!(Plan::decode(spaced.as_bytes()).unwrap_err().kind(), RefusalKind::Malformed);
+        let unknown = String::from_utf8(bytes).unwrap().replace("\"seed\"", "\"sneed\"");
+        assert_eq!(Plan::decode(unknown.as_bytes()).unwrap_err().kind(), RefusalKind::Malformed);
+    }
+
+    #[test]
+    fn impossible_plans_are_refused() {
+        let changes: [fn(&mut Plan); 7] = [
+            |p| p.members.clear(),
+            |p| p.interval = 0,
+            |p| p.epochs = 0,
+            |p| p.members[0].tensors[0].range = 0.0,
+            |p| p.members[0].tensors[0].shape = vec![usize::MAX, 2],
+            |p| p.members[0].tensors[1].name = "neck.weight".into(),
+            |p| p.members[0].recipe.dropout = 1.0,
+        ];
+        for (i, change) in changes.iter().enumerate() {
+            let mut plan = toy_plan();
+            change(&mut plan);
+            assert_eq!(plan.check().unwrap_err().kind(), RefusalKind::PlanInvalid, "change {i}");
+        }
+    }
+
+    #[test]
+    fn modes_read_and_write() {
+        for text in ["mean", "sample-weighted", "syndrome-rows", "encoder-only"] {
+            assert_eq!(text.parse::<Aggregation>().unwrap().to_string(), text);
+        }
+        for text in ["all", "shared:3"] {
+            assert_eq!(text.parse::<Rows>().unwrap().to_string(), text);
+        }
+        assert!("shared:0".parse::<Rows>().is_err() && "median".parse::<Aggregation>().is_err());
+    }
+}

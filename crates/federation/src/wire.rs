@@ -116,11 +116,8 @@ pub(crate) struct ListsReady {
 pub(crate) struct SumResult {
     #[prost(bytes = "bytes", tag = "1")]
     pub(crate) sum: Bytes,
-    /// Whether the stage after this one still takes sites in.
-    #[prost(bool, tag = "2")]
-    pub(crate) joinable: bool,
-    /// The last stage that the coordinator has finished.
-    #[prost(uint32, tag = "3")]
+    /// Stages whose sums the coordinator has finished.
+    #[prost(uint32, tag = "2")]
     pub(crate) finished: u32,
 }
 
@@ -153,9 +150,9 @@ pub(crate) struct Hello {
 pub(crate) struct KernelUpload {
     #[prost(message, repeated, tag = "1")]
     pub(crate) entries: Vec<KernelEntry>,
-    /// Whether this is the last part.
-    #[prost(bool, tag = "2")]
-    pub(crate) last: bool,
+    /// Entries in all parts of this upload.
+    #[prost(uint32, tag = "2")]
+    pub(crate) total: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

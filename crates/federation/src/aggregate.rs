@@ -1,0 +1,477 @@
+//! How a site's update becomes words of a secure sum, and the sum an averaged update.
+
+use domain::evaluate::HitCounts;
+use secure::fixed::{Scale, WideScale};
+use sha2::{Digest as _, Sha256};
+
+use crate::action::{RoundMetrics, Tensors};
+use crate::identity::{Digest, digest};
+use crate::plan::{Aggregation, MAX_WORDS, Plan, Rows, TensorKind};
+use crate::refusal::{RefusalKind, Result, refusal, refuse};
+
+/// Largest sum of losses, or number of images, that a site may report.
+const METRIC_RANGE: f64 = 1e12;
+/// Images that one site may have of one syndrome, or in all.
+const MAX_IMAGES: u64 = 1 << 24;
+const METRICS: usize = 6;
+
+/// What all sites know of their training images after the counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Training images over all sites, by classifier row.
+    pub(crate) rows: Vec<u32>,
+    /// Sites that hold the syndrome, by classifier row.
+    pub(crate) holders: Vec<u32>,
+    /// Training images over all sites.
+    pub(crate) images: u64,
+}
+
+impl Counts {
+    /// Words of one site: images by row, 0 or 1 by row, images.
+    pub(crate) fn words(own: &[u32]) -> Result<Vec<u32>> {
+        let images: u64 = own.iter().map(|&n| u64::from(n)).sum();
+        if images >= MAX_IMAGES {
+            refuse!(Update, "{images} training images at one site; at most {MAX_IMAGES} are supported");
+        }
+        let mut words = own.to_vec();
+        words.extend(own.iter().map(|&n| u32::from(n > 0)));
+        words.push(images as u32);
+        Ok(words)
+    }
+
+    pub(crate) fn from_sum(sum: &[u32], rows: usize) -> Result<Self> {
+        if sum.len() != 2 * rows + 1 {
+            refuse!(Malformed, "counts of {} words for {rows} syndromes", sum.len());
+        }
+        Ok(Self {
+            rows: sum[..rows].to_vec(),
+            holders: sum[rows..2 * rows].to_vec(),
+            images: u64::from(sum[2 * rows]),
+        })
+    }
+}
+
+/// One site's update as it leaves training.
+#[derive(Debug)]
+pub struct Update {
+    /// Deltas, `[member][tensor][element]` in plan order; classifier tensors have one row per trained syndrome.
+    pub deltas: Tensors,
+    /// The round's metrics.
+    pub metrics: RoundMetrics,
+}
+
+/// Where the tensors of a plan lie in the words of a secure sum.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    segments: Vec<Segment>,
+    /// Tensors per member, with their full lengths.
+    lengths: Vec<Vec<usize>>,
+    names: Vec<(String, Vec<String>)>,
+    aggregation: Aggregation,
+    rows: Rows,
+    trained: usize,
+    values: usize,
+    metrics: WideScale,
+}
+
+#[derive(Debug, Clone)]
+struct Segment {
+    member: usize,
+    tensor: usize,
+    start: usize,
+    len: usize,
+    /// Row length, for classifier rows.
+    row: Option<usize>,
+    kind: TensorKind,
+    scale: Scale,
+}
+
+impl Layout {
+    /// The layout for so many trained syndromes and sites.
+    pub fn new(plan: &Plan, trained: usize, sites: usize) -> Result<Self> {
+        let mut segments = Vec::new();
+        let mut lengths = Vec::new();
+        let mut start = 0usize;
+        for (m, member) in plan.members.iter().enumerate() {
+            let mut member_lengths = Vec::new();
+            for (t, spec) in member.tensors.iter().enumerate() {
+                let one: usize = spec.shape.iter().product();
+                let row = (spec.kind == TensorKind::ClassifierRows).then_some(one);
+                let len = if row.is_some() { one.saturating_mul(trained) } else { one };
+                if len > MAX_WORDS || start + len > MAX_WORDS {
+                    refuse!(PlanInvalid, "the plan's tensors have over {MAX_WORDS} elements; train fewer members");
+                }
+                member_lengths.push(len);
+                if row.is_some() && plan.aggregation == Aggregation::EncoderOnly {
+                    continue;
+                }
+                let scale = Scale::for_range(spec.range, sites)
+                    .map_err(|e| refusal(RefusalKind::PlanInvalid, format!("tensor {}: {e}", spec.name)))?;
+                segments.push(Segment { member: m, tensor: t, start, len, row, kind: spec.kind, scale });
+                start += len;
+            }
+            lengths.push(member_lengths);
+        }
+        let names = plan
+            .members
+            .iter()
+            .map(|m| (m.name.clone(), m.tensors.iter().map(|t| t.name.clone()).collect()))
+            .collect();
+        let metrics = WideScale::for_range(METRIC_RANGE, sites)?;
+        Ok(Self {
+            segments,
+            lengths,
+            names,
+            aggregation: plan.aggregation,
+            rows: plan.rows,
+            trained,
+            values: start,
+            metrics,
+        })
+    }
+
+    /// Words of a training round: values, weights, metrics.
+    pub fn words(&self) -> usize {
+        self.values + self.weights() + METRICS * WideScale::WORDS
+    }
+
+    fn weights(&self) -> usize {
+        match self.aggregation {
+            Aggregation::SyndromeRows => 1 + self.trained,
+            _ => 1,
+        }
+    }
+
+    /// Full lengths of the tensors, `[member][tensor]`.
+    pub fn lengths(&self) -> &[Vec<usize>] {
+        &self.lengths
+    }
+
+    fn name(&self, member: usize, tensor: usize) -> String {
+        let (name, tensors) = &self.names[member];
+        format!("member {name}, tensor {}", tensors[tensor])
+    }
+
+    /// Whether a classifier row travels.
+    fn travels(&self, counts: &Counts, row: usize) -> bool {
+        match self.rows {
+            Rows::All => true,
+            Rows::Shared(k) => counts.holders[row] >= u32::from(k),
+        }
+    }
+
+    fn check_shape<T: AsRef<[f32]>>(&self, tensors: &[Vec<T>], what: &str) -> Result<()> {
+        if tensors.len() != self.lengths.len() {
+            refuse!(Update, "{what} of {} members; the plan has {}", tensors.len(), self.lengths.len());
+        }
+        for (m, (given, wanted)) in tensors.iter().zip(&self.lengths).enumerate() {
+            if given.len() != wanted.len() {
+                refuse!(Update, "{what} of member {}: {} tensors, not {}", self.names[m].0, given.len(), wanted.len());
+            }
+            for (t, (given, wanted)) in given.iter().zip(wanted).enumerate() {
+                let given = given.as_ref().len();
+                if given != *wanted {
+                    refuse!(Update, "{what} of {}: {given} elements, not {wanted}", self.name(m, t));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A site's update, weighted and in fixed point. `own` holds the site's training images by row.
+    ///
+    /// Tensors are freed as they are encoded. NaN, an infinity or a value out of range is an error that
+    /// names member and tensor, also in a row that does not travel.
+    pub(crate) fn encode(&self, update: Update, own: &[u32], counts: &Counts) -> Result<Vec<u32>> {
+        let Update { mut deltas, metrics } = update;
+        self.check_shape(&deltas, "an update")?;
+        let images: u64 = own.iter().map(|&n| u64::from(n)).sum();
+        let mut words = vec![0u32; self.words()];
+        for (m, lengths) in self.lengths.iter().enumerate() {
+            for t in 0..lengths.len() {
+                let mut values = std::mem::take(&mut deltas[m][t]);
+                let segment = self.segments.iter().find(|s| (s.member, s.tensor) == (m, t));
+                let range = segment.map_or(f32::MAX, |s| s.scale.range());
+                if let Some(at) = values.iter().position(|x| !(x.abs() <= range)) {
+                    refuse!(
+                        Update,
+                        "{}: element {at} is {}, and the plan allows finite values up to {range}; \
+                         lower the learning rate or look for corrupt images",
+                        self.name(m, t),
+                        values[at]
+                    );
+                }
+                let Some(segment) = segment else { continue };
+                self.weigh(segment, &mut values, own, images, counts);
+                segment
+                    .scale
+                    .encode(&values, &mut words[segment.start..segment.start + segment.len])
+                    .map_err(|e| refusal(RefusalKind::Update, format!("{}: {e}", self.name(m, t))))?;
+            }
+        }
+        let weights = &mut words[self.values..self.values + self.weights()];
+        match self.aggregation {
+            Aggregation::Mean => weights[0] = 1,
+            _ => weights[0] = images as u32,
+        }
+        if self.aggregation == Aggregation::SyndromeRows {
+            for (row, weight) in weights[1..].iter_mut().enumerate() {
+                *weight = if self.travels(counts, row) { own[row] } else { 0 };
+            }
+        }
+        let start = self.values + self.weights();
+        let m = metrics;
+        let list = [m.loss, m.correct, m.images, m.validation_loss, m.validation_correct, m.validation_images];
+        self.metrics
+            .encode(&list, &mut words[start..])
+            .map_err(|e| refusal(RefusalKind::Update, format!("metrics of the round: {e}")))?;
+        Ok(words)
+    }
+
+    fn weigh(&self, segment: &Segment, values: &mut [f32], own: &[u32], images: u64, counts: &Counts) {
+        let whole = match self.aggregation {
+            Aggregation::Mean => 1.0,
+            _ => images as f64 / counts.images.max(1) as f64,
+        };
+        let Some(width) = segment.row else {
+            values.iter_mut().for_each(|x| *x = (f64::from(*x) * whole) as f32);
+            return;
+        };
+        for (row, values) in values.chunks_exact_mut(width).enumerate() {
+            let weight = match self.aggregation {
+                _ if !self.travels(counts, row) => 0.0,
+                Aggregation::SyndromeRows => f64::from(own[row]) / f64::from(counts.rows[row].max(1)),
+                _ => whole,
+            };
+            values.iter_mut().for_each(|x| *x = (f64::from(*x) * weight) as f32);
+        }
+    }
+
+    /// The averaged deltas and the added metrics of an opened sum.
+    pub(crate) fn decode(&self, sum: &[u32], counts: &Counts) -> Result<(Tensors, RoundMetrics)> {
+        if sum.len() != self.words() {
+            refuse!(Malformed, "a sum of {} words; the plan gives {}", sum.len(), self.words());
+        }
+        let weights = &sum[self.values..self.values + self.weights()];
+        let factor = |total: f64, weight: u32| if weight == 0 { 0.0 } else { total / f64::from(weight) };
+        let whole = match self.aggregation {
+            Aggregation::Mean => factor(1.0, weights[0]),
+            _ => factor(counts.images as f64, weights[0]),
+        };
+        let mut deltas: Tensors = self.lengths.iter().map(|m| m.iter().map(|_| Vec::new()).collect()).collect();
+        for segment in &self.segments {
+            let words = &sum[segment.start..segment.start + segment.len];
+            let out = &mut deltas[segment.member][segment.tensor];
+            out.reserve_exact(segment.len);
+            match segment.row {
+                Some(width) if self.aggregation == Aggregation::SyndromeRows => {
+                    for (row, words) in words.chunks_exact(width).enumerate() {
+                        let by = factor(f64::from(counts.rows[row]), weights[1 + row]);
+                        out.extend(words.iter().map(|&w| (segment.scale.value(w) * by) as f32));
+                    }
+                }
+                _ => out.extend(words.iter().map(|&w| (segment.scale.value(w) * whole) as f32)),
+            }
+        }
+        for (member, lengths) in deltas.iter_mut().zip(&self.lengths) {
+            for (tensor, &len) in member.iter_mut().zip(lengths) {
+                tensor.resize(len, 0.0);
+            }
+        }
+        let mut m = [0.0; METRICS];
+        self.metrics.decode(&sum[self.values + self.weights()..], &mut m)?;
+        let metrics = RoundMetrics {
+            loss: m[0],
+            correct: m[1],
+            images: m[2],
+            validation_loss: m[3],
+            validation_correct: m[4],
+            validation_images: m[5],
+        };
+        Ok((deltas, metrics))
+    }
+
+    /// Digests of a model: per member over what the release publishes, and of everything that the sites
+    /// must hold alike (rows that stay local are left out).
+    pub(crate) fn digests<T: AsRef<[f32]>>(&self, model: &[Vec<T>], counts: &Counts) -> Result<ModelDigests> {
+        self.check_shape(model, "a model")?;
+        let mut published: Vec<Sha256> = self.lengths.iter().map(|_| Sha256::new()).collect();
+        let mut shared = Sha256::new();
+        for segment in &self.segments {
+            let values = model[segment.member][segment.tensor].as_ref();
+            let width = segment.row.unwrap_or(segment.len).max(1);
+            for (row, values) in values.chunks(width).enumerate() {
+                match segment.kind {
+                    TensorKind::ClassifierRows if !self.travels(counts, row) => {}
+                    TensorKind::ClassifierRows => hash_values(&mut shared, values),
+                    _ => hash_values(&mut published[segment.member], values),
+                }
+            }
+        }
+        let members: Vec<Digest> = published.into_iter().map(|hash| hash.finalize().into()).collect();
+        let shared: Digest = shared.finalize().into();
+        let mut parts: Vec<&[u8]> = members.iter().map(|d| d.as_slice()).collect();
+        parts.push(&shared);
+        Ok(ModelDigests { whole: digest("fedgestalt/model/v1", &parts), members })
+    }
+
+    /// Which tensors a release publishes, as (member, tensor, elements).
+    pub(crate) fn published(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        self.segments.iter().filter(|s| s.row.is_none()).map(|s| (s.member, s.tensor, s.len))
+    }
+
+    /// Digest of a member's published tensors, given in plan order.
+    pub(crate) fn published_digest<'a>(tensors: impl Iterator<Item = &'a [f32]>) -> Digest {
+        let mut hash = Sha256::new();
+        tensors.for_each(|values| hash_values(&mut hash, values));
+        hash.finalize().into()
+    }
+}
+
+/// Hashes f32 values little-endian, in blocks so that nothing is copied whole.
+fn hash_values(hash: &mut Sha256, values: &[f32]) {
+    let mut block = [0u8; 4096];
+    for values in values.chunks(1024) {
+        for (to, value) in block.chunks_exact_mut(4).zip(values) {
+            to.copy_from_slice(&value.to_le_bytes());
+        }
+        hash.update(&block[..4 * values.len()]);
+    }
+}
+
+/// See [`Layout::digests`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct ModelDigests {
+    pub(crate) whole: Digest,
+    pub(crate) members: Vec<Digest>,
+}
+
+/// Words of the secure sum of a stage: counts, rounds, metrics.
+pub(crate) fn stage_words(plan: &Plan, layout: &Layout, trained: usize, all: usize, stage: u32) -> usize {
+    if stage == 0 {
+        2 * trained + 1
+    } else if stage <= plan.rounds() {
+        layout.words()
+    } else {
+        let splits = plan.kernel.as_ref().map_or(0, |k| usize::from(k.splits));
+        HitCounts::word_count(all, splits).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::plan::tests::toy_plan;
+
+    fn counts() -> (Vec<Vec<u32>>, Counts) {
+        let own = vec![vec![4, 0, 1], vec![2, 3, 0], vec![6, 1, 0]];
+        let rows = (0..3).map(|r| own.iter().map(|o| o[r]).sum()).collect();
+        let holders = (0..3).map(|r| own.iter().filter(|o| o[r] > 0).count() as u32).collect();
+        (own, Counts { rows, holders, images: 17 })
+    }
+
+    fn update(plan: &Plan, layout: &Layout, site: usize) -> Update {
+        let deltas = layout
+            .lengths()
+            .iter()
+            .zip(&plan.members)
+            .map(|(l, _)| l.iter().enumerate().map(|(t, &n)| (0..n).map(|i| ((site * 31 + t * 7 + i) as f32 * 0.37).sin() * 0.5).collect()).collect())
+            .collect();
+        Update { deltas, metrics: RoundMetrics { loss: 0.5 + site as f64, images: 10.0, ..RoundMetrics::default() } }
+    }
+
+    fn average(plan: &Plan, present: &[usize]) -> (Tensors, Tensors, Layout) {
+        let (own, counts) = counts();
+        let layout = Layout::new(plan, 3, 3).unwrap();
+        let mut sum = vec![0u32; layout.words()];
+        for &site in present {
+            let words = layout.encode(update(plan, &layout, site), &own[site], &counts).unwrap();
+            sum.iter_mut().zip(words).for_each(|(a, b)| *a = a.wrapping_add(b));
+        }
+        let (got, metrics) = layout.decode(&sum, &counts).unwrap();
+        assert_eq!(metrics.images, 10.0 * present.len() as f64);
+        // The average written out plainly, element by element.
+        let mut want = got.clone();
+        for (m, member) in plan.members.iter().enumerate() {
+            for (t, spec) in member.tensors.iter().enumerate() {
+                let width: usize = spec.shape.iter().product();
+                for i in 0..want[m][t].len() {
+                    let row = (spec.kind == TensorKind::ClassifierRows).then(|| i / width);
+                    let (mut total, mut weight) = (0.0, 0.0);
+                    for &site in present {
+                        let w = match (plan.aggregation, row) {
+                            (Aggregation::EncoderOnly, Some(_)) => 0.0,
+                            (_, Some(r)) if matches!(plan.rows, Rows::Shared(k) if counts.holders[r] < u32::from(k)) => 0.0,
+                            (Aggregation::Mean, _) => 1.0,
+                            (Aggregation::SyndromeRows, Some(r)) => f64::from(own[site][r]),
+                            _ => own[site].iter().sum::<u32>() as f64,
+                        };
+                        total += w * f64::from(update(plan, &layout, site).deltas[m][t][i]);
+                        weight += w;
+                    }
+                    want[m][t][i] = if weight > 0.0 { (total / weight) as f32 } else { 0.0 };
+                }
+            }
+        }
+        (got, want, layout)
+    }
+
+    #[test]
+    fn every_mode_gives_the_plain_weighted_average() {
+        for aggregation in ["mean", "sample-weighted", "syndrome-rows", "encoder-only"] {
+            for rows in ["all", "shared:2", "shared:3"] {
+                for present in [&[0, 1, 2][..], &[0, 2]] {
+                    let mut plan = toy_plan();
+                    plan.aggregation = aggregation.parse().unwrap();
+                    plan.rows = rows.parse().unwrap();
+                    let (got, want, _) = average(&plan, present);
+                    for (g, w) in got.iter().flatten().flatten().zip(want.iter().flatten().flatten()) {
+                        // Half a step (range 4 x 3 sites / 2^31) per site, over the least weight (1 / 6).
+                        assert!((g - w).abs() < 2e-7, "{aggregation} {rows} {present:?}: {g} {w}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        let plan = toy_plan();
+        let (own, counts) = counts();
+        let layout = Layout::new(&plan, 3, 3).unwrap();
+        for bad in [f32::NAN, f32::INFINITY, -4.1] {
+            let mut u = update(&plan, &layout, 0);
+            u.deltas[0][0][3] = bad;
+            let error = layout.encode(u, &own[0], &counts).unwrap_err();
+            assert_eq!(error.kind(), RefusalKind::Update);
+            assert!(error.to_string().contains("member toy, tensor neck.weight: element 3"), "{error}");
+        }
+        let mut u = update(&plan, &layout, 0);
+        u.deltas[0].pop();
+        assert_eq!(layout.encode(u, &own[0], &counts).unwrap_err().kind(), RefusalKind::Update);
+    }
+
+    #[test]
+    fn hashes_cover_what_is_shared_and_nothing_else() {
+        let mut plan = toy_plan();
+        plan.rows = Rows::Shared(2);
+        let (_, counts) = counts();
+        let layout = Layout::new(&plan, 3, 3).unwrap();
+        let model = update(&plan, &layout, 0).deltas;
+        let base = layout.digests(&model, &counts).unwrap();
+        // Row 2 has one holder, so it stays local; row 1 has two.
+        let width: usize = plan.members[0].tensors[2].shape.iter().product();
+        let mut local = model.clone();
+        local[0][2][2 * width] += 1.0;
+        assert_eq!(layout.digests(&local, &counts).unwrap(), base);
+        let mut shared = model.clone();
+        shared[0][2][width] += 1.0;
+        let shared = layout.digests(&shared, &counts).unwrap();
+        assert_ne!(shared.whole, base.whole);
+        assert_eq!(shared.members, base.members);
+        let mut encoder = model;
+        encoder[0][1][0] += 1.0;
+        assert_ne!(layout.digests(&encoder, &counts).unwrap().members, base.members);
+    }
+}

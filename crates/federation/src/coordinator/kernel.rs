@@ -1,0 +1,283 @@
+//! Ranking masked vectors by tokens.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use domain::rank;
+use prost::bytes::Bytes;
+use rayon::prelude::*;
+use secure::SiteIndex;
+use secure::kernel::gram;
+
+use super::{Coordinator, Phase};
+use crate::action::Action;
+use crate::envelope::{Envelope, Kind};
+use crate::plan::KernelPlan;
+use crate::refusal::{Result, refuse};
+use crate::wire;
+
+/// Probes multiplied with the gallery at a time: bounds the memory for inner products.
+const BATCH: usize = 64;
+/// Answers kept per site in case one is lost on the way.
+const KEPT: usize = 32;
+/// Images a site may hold in the gallery.
+const MAX_IMAGES: u32 = 1 << 20;
+
+/// One gallery image, as far as the coordinator knows it.
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub(super) site: SiteIndex,
+    pub(super) pseudonym: [u8; 16],
+    pub(super) token: [u8; 16],
+    pub(super) galleries: u32,
+}
+
+/// The masked gallery of all sites.
+#[derive(Default)]
+pub(super) struct Gallery {
+    pub(super) entries: Vec<Entry>,
+    /// Row after row, as long as `entries`.
+    pub(super) vectors: Vec<f32>,
+    places: HashMap<[u8; 16], usize>,
+    pub(super) totals: BTreeMap<SiteIndex, u32>,
+    pub(super) received: BTreeMap<SiteIndex, u32>,
+    pub(super) withdrawn: HashSet<[u8; 16]>,
+    /// Numbers of the messages taken from each site.
+    pub(super) seen: BTreeMap<SiteIndex, BTreeSet<u32>>,
+    /// Rankings given to each site.
+    pub(super) used: BTreeMap<SiteIndex, u32>,
+    answers: BTreeMap<SiteIndex, BTreeMap<u32, Bytes>>,
+}
+
+impl Gallery {
+    /// Whether all images that the site announced are here.
+    pub(super) fn complete(&self, site: SiteIndex) -> bool {
+        let received = self.received.get(&site).copied().unwrap_or(0);
+        self.totals.get(&site).is_some_and(|&total| received >= total)
+    }
+
+    pub(super) fn put(&mut self, entry: Entry, vector: &[f32]) {
+        match self.places.get(&entry.pseudonym) {
+            Some(&place) => {
+                self.vectors[place * vector.len()..(place + 1) * vector.len()].copy_from_slice(vector);
+                self.entries[place] = entry;
+            }
+            None => {
+                self.places.insert(entry.pseudonym, self.entries.len());
+                self.vectors.extend_from_slice(vector);
+                self.entries.push(entry);
+            }
+        }
+    }
+
+    /// Removes an image and its vector; the last one takes its place.
+    fn remove(&mut self, pseudonym: &[u8; 16], width: usize) {
+        let Some(place) = self.places.remove(pseudonym) else { return };
+        let last = self.entries.len() - 1;
+        self.vectors.copy_within(last * width..(last + 1) * width, place * width);
+        self.vectors.truncate(last * width);
+        self.entries.swap_remove(place);
+        if let Some(moved) = self.entries.get(place) {
+            self.places.insert(moved.pseudonym, place);
+        }
+    }
+
+    /// Columns of a gallery, in an order that does not depend on who was first to send.
+    fn columns(&self, galleries: u32) -> (Vec<usize>, Vec<[u8; 16]>) {
+        let fits = |place: &usize| self.entries[*place].galleries & galleries != 0;
+        let mut columns: Vec<usize> = (0..self.entries.len()).filter(fits).collect();
+        columns.sort_by_key(|&place| (self.entries[place].site, self.entries[place].pseudonym));
+        let tokens = columns.iter().map(|&place| self.entries[place].token).collect();
+        (columns, tokens)
+    }
+}
+
+fn array(bytes: &[u8]) -> Result<[u8; 16]> {
+    match bytes.try_into() {
+        Ok(array) => Ok(array),
+        Err(_) => refuse!(Malformed, "a pseudonym or token of {} bytes; they have 16", bytes.len()),
+    }
+}
+
+fn vector(bytes: &[u8], width: usize) -> Result<Vec<f32>> {
+    let (values, rest) = bytes.as_chunks::<4>();
+    if values.len() != width || !rest.is_empty() {
+        refuse!(Malformed, "a masked vector of {} bytes; {width} numbers are due", bytes.len());
+    }
+    let vector: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    if vector.iter().any(|x| !x.is_finite()) {
+        refuse!(Malformed, "a masked vector that is not finite");
+    }
+    Ok(vector)
+}
+
+impl Coordinator {
+    fn kernel(&self) -> Result<&KernelPlan> {
+        let open = matches!(self.phase, Phase::Gallery | Phase::Publish | Phase::Signing | Phase::Serving)
+            || self.stage > self.plan()?.rounds();
+        match &self.plan()?.kernel {
+            Some(kernel) if open => Ok(kernel),
+            Some(_) => refuse!(OutOfPhase, "the kernel opens when training is over"),
+            None => refuse!(Rationed, "the plan has no kernel"),
+        }
+    }
+
+    fn check_number(&self, site: SiteIndex, number: u32) -> Result<()> {
+        if self.gallery.seen.get(&site).is_some_and(|seen| seen.contains(&number)) {
+            refuse!(Replayed, "message {number} of {} was taken before", self.roster.name(site));
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_upload(&mut self, site: SiteIndex, envelope: &Envelope) -> Result<Vec<Action>> {
+        let width = self.kernel()?.width;
+        self.check_number(site, envelope.attempt)?;
+        let upload: wire::KernelUpload = wire::decode(&envelope.payload)?;
+        if upload.total > MAX_IMAGES {
+            refuse!(Oversized, "{} images in one gallery; at most {MAX_IMAGES}", upload.total);
+        }
+        let mut entries = Vec::with_capacity(upload.entries.len());
+        for entry in &upload.entries {
+            let pseudonym = array(&entry.pseudonym)?;
+            let owner = self.gallery.places.get(&pseudonym).map(|&place| self.gallery.entries[place].site);
+            if owner.is_some_and(|owner| owner != site) {
+                refuse!(Malformed, "a pseudonym that belongs to {}", self.roster.name(owner.unwrap_or(site)));
+            }
+            let new = Entry { site, pseudonym, token: array(&entry.token)?, galleries: entry.galleries };
+            entries.push((new, vector(&entry.vector, width)?));
+        }
+        let count = entries.len() as u32;
+        for (entry, vector) in entries {
+            if !self.gallery.withdrawn.contains(&entry.pseudonym) {
+                self.gallery.put(entry, &vector);
+            }
+        }
+        self.gallery.seen.entry(site).or_default().insert(envelope.attempt);
+        if self.gallery.complete(site) {
+            // A further upload, announced anew.
+            self.gallery.totals.remove(&site);
+            self.gallery.received.remove(&site);
+        }
+        self.gallery.totals.insert(site, upload.total);
+        *self.gallery.received.entry(site).or_default() += count;
+        let mut actions = Vec::new();
+        if self.gallery.complete(site) {
+            actions.push(Action::Save);
+            self.present.insert(site);
+        }
+        if self.phase == Phase::Gallery && self.awaited().is_empty() {
+            actions.extend(self.close_gallery()?);
+        } else if self.phase != Phase::Gallery && self.gallery.complete(site) && !self.members.contains(&site) {
+            actions.push(self.send(site, Kind::GalleryReady, self.stage, 0, Bytes::new()));
+        }
+        Ok(actions)
+    }
+
+    pub(super) fn close_gallery(&mut self) -> Result<Vec<Action>> {
+        let stage = self.plan()?.rounds() + 1;
+        let mut actions = self.send_all(Kind::GalleryReady, stage, 0, Bytes::new());
+        actions.extend(self.begin_sum(stage)?);
+        Ok(actions)
+    }
+
+    /// What a site needs that is late with its gallery or waits for answers.
+    pub(super) fn gallery_prompt(&self, site: SiteIndex) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if !self.gallery.complete(site) {
+            let last = self.plan().map_or(0, |plan| plan.rounds());
+            actions.extend(self.hashes_message(site, last));
+        }
+        if self.phase != Phase::Gallery {
+            actions.push(self.send(site, Kind::GalleryReady, self.stage, 0, Bytes::new()));
+            let answers = self.gallery.answers.get(&site).into_iter().flatten();
+            actions.extend(answers.map(|(_, bytes)| self.outgoing(site, Kind::KernelAnswer, self.stage, bytes.clone())));
+        }
+        actions
+    }
+
+    pub(super) fn on_query(&mut self, site: SiteIndex, envelope: &Envelope) -> Result<Vec<Action>> {
+        let kernel = self.kernel()?.clone();
+        if self.phase == Phase::Gallery {
+            refuse!(OutOfPhase, "the gallery is not complete yet");
+        }
+        self.check_number(site, envelope.attempt)?;
+        let query: wire::KernelQuery = wire::decode(&envelope.payload)?;
+        let name = self.roster.name(site);
+        let asked: usize = query.probes.iter().map(|p| p.galleries.len()).sum();
+        let used = self.gallery.used.get(&site).copied().unwrap_or(0);
+        let left = kernel.answers_per_site.saturating_sub(used);
+        if asked > left as usize {
+            refuse!(Rationed, "{name} asks for {asked} rankings and has {left} of {} left", kernel.answers_per_site);
+        }
+        let mut flat = Vec::with_capacity(query.probes.len() * kernel.width);
+        for probe in &query.probes {
+            array(&probe.id)?;
+            flat.extend(vector(&probe.vector, kernel.width)?);
+        }
+        let rankings = self.rank(&kernel, &query.probes, &flat)?;
+        self.gallery.seen.entry(site).or_default().insert(envelope.attempt);
+        self.gallery.used.insert(site, used + asked as u32);
+        let payload = wire::encode(&wire::KernelAnswer { rankings, left: left - asked as u32 });
+        let bytes = self.seal(Some(site), Kind::KernelAnswer, self.stage, envelope.attempt, payload);
+        let kept = self.gallery.answers.entry(site).or_default();
+        kept.insert(envelope.attempt, bytes.clone());
+        while kept.len() > KEPT {
+            kept.pop_first();
+        }
+        Ok(vec![Action::Save, self.outgoing(site, Kind::KernelAnswer, self.stage, bytes)])
+    }
+
+    fn rank(&self, kernel: &KernelPlan, probes: &[wire::KernelProbe], flat: &[f32]) -> Result<Vec<wire::Ranking>> {
+        let wanted: BTreeSet<u32> = probes.iter().flat_map(|p| p.galleries.iter().copied()).collect();
+        let columns: BTreeMap<u32, (Vec<usize>, Vec<[u8; 16]>)> =
+            wanted.into_iter().map(|galleries| (galleries, self.gallery.columns(galleries))).collect();
+        let size = self.gallery.entries.len();
+        let mut rankings = Vec::new();
+        for (probes, flat) in probes.chunks(BATCH).zip(flat.chunks(BATCH * kernel.width)) {
+            let products = if size == 0 { Vec::new() } else { gram(flat, &self.gallery.vectors, kernel.width)? };
+            let of_probe = |(i, probe): (usize, &wire::KernelProbe)| -> Vec<wire::Ranking> {
+                let row = products.get(i * size..(i + 1) * size).unwrap_or_default();
+                let each = probe.galleries.iter().map(|galleries| {
+                    let (columns, tokens) = &columns[galleries];
+                    let similarities: Vec<f32> = columns.iter().map(|&place| row[place]).collect();
+                    let ranked = rank::rank(&similarities, tokens).into_iter().take(usize::from(kernel.top));
+                    let ranked = ranked.map(|place| wire::Ranked {
+                        token: place.label.to_vec(),
+                        steps: (place.distance.max(0.0) / kernel.distance_step).ceil() as u32,
+                        nearest: self.gallery.entries[columns[place.gallery_index]].pseudonym.to_vec(),
+                    });
+                    wire::Ranking { probe: probe.id.clone(), galleries: *galleries, ranked: ranked.collect() }
+                });
+                each.collect()
+            };
+            let batch: Vec<Vec<wire::Ranking>> = probes.par_iter().enumerate().map(of_probe).collect();
+            rankings.extend(batch.into_iter().flatten());
+        }
+        Ok(rankings)
+    }
+
+    pub(super) fn on_withdraw(&mut self, site: SiteIndex, envelope: &Envelope) -> Result<Vec<Action>> {
+        let width = self.kernel()?.width;
+        self.check_number(site, envelope.attempt)?;
+        let message: wire::Withdraw = wire::decode(&envelope.payload)?;
+        let mut pseudonyms = Vec::with_capacity(message.pseudonyms.len());
+        for pseudonym in &message.pseudonyms {
+            let pseudonym = array(pseudonym)?;
+            let owner = self.gallery.places.get(&pseudonym).map(|&place| self.gallery.entries[place].site);
+            if owner.is_some_and(|owner| owner != site) {
+                refuse!(UnknownSender, "{} withdraws an image of another site", self.roster.name(site));
+            }
+            pseudonyms.push(pseudonym);
+        }
+        for pseudonym in pseudonyms {
+            self.gallery.remove(&pseudonym, width);
+            self.gallery.withdrawn.insert(pseudonym);
+        }
+        self.gallery.seen.entry(site).or_default().insert(envelope.attempt);
+        Ok(vec![Action::Save])
+    }
+
+    /// Images in the gallery.
+    pub fn gallery_len(&self) -> usize {
+        self.gallery.entries.len()
+    }
+}

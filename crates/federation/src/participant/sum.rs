@@ -1,0 +1,353 @@
+//! A site's part in a secure sum.
+
+use secure::sum::{Advert, BlindSum, Consents, Inbox, Session as SumSession, Site, SumConfig, Survivors};
+use secure::{GroupKey, SiteIndex};
+
+use super::Participant;
+use crate::action::{Action, RoundMetrics, Tensors};
+use crate::aggregate::{Counts, Update};
+use crate::envelope::{Envelope, Kind};
+use crate::refusal::{Result, refuse};
+use crate::wire;
+
+/// Why a site sits a stage out; the coordinator learns this much and no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum AbstainReason {
+    /// Training failed at the site.
+    Failed = 1,
+    /// The update held NaN or an infinity, or left the plan's range.
+    BadUpdate = 2,
+    /// The site has nothing to contribute.
+    NoData = 3,
+    /// The site has already helped to open this stage's sum and will not open a second one over other sites.
+    Opened = 4,
+}
+
+impl AbstainReason {
+    pub(crate) fn text(code: u32) -> &'static str {
+        match code {
+            1 => "training failed",
+            2 => "its update was not finite or left the plan's range",
+            3 => "it has nothing to contribute",
+            4 => "it has opened a sum of this stage before",
+            _ => "it gave no known reason",
+        }
+    }
+}
+
+/// A vector that waits for its sum, kept until the sum is done since an attempt may fail.
+pub(super) struct Work {
+    pub(super) stage: u32,
+    pub(super) words: Vec<u32>,
+}
+
+/// One attempt under way.
+pub(super) struct Run {
+    stage: u32,
+    attempt: u32,
+    config: SumConfig,
+    site: Site,
+    advert: prost::bytes::Bytes,
+}
+
+/// What is summed at a stage.
+pub(crate) fn purpose(stage: u32, rounds: u32) -> &'static str {
+    match stage {
+        0 => "counts",
+        stage if stage <= rounds => "round",
+        _ => "metrics",
+    }
+}
+
+impl Participant {
+    fn blind_key(&self) -> Result<Option<GroupKey>> {
+        let blind = self.session()?.plan.blind;
+        match (&self.group, blind) {
+            (Some(group), true) => Ok(Some(group.key().clone())),
+            (None, true) => refuse!(GroupKey, "this site has no group key; rejoin the session"),
+            (_, false) => Ok(None),
+        }
+    }
+
+    fn sum_config(&self, stage: u32, attempt: u32) -> Result<SumConfig> {
+        let session = self.session()?;
+        let Some(lists) = &session.lists else {
+            refuse!(OutOfPhase, "the syndrome lists are not united yet");
+        };
+        let mut keys = Vec::with_capacity(session.members.len());
+        for &site in &session.members {
+            match self.roster.site(site) {
+                Some(site) => keys.push(site.verifying()?),
+                None => refuse!(UnknownSender, "{} has left the roster; start a new session", self.roster.name(site)),
+            }
+        }
+        let purpose = purpose(stage, session.plan.rounds()).to_owned();
+        let sum = SumSession { id: lists.sum_id, purpose, round: stage, attempt };
+        Ok(SumConfig::new(sum, keys, session.words(stage)?)?)
+    }
+
+    pub(super) fn on_open(&mut self, envelope: &Envelope) -> Result<Vec<Action>> {
+        let (stage, attempt) = (envelope.round, envelope.attempt);
+        let session = self.session()?;
+        if session.lists.is_none() || session.joined {
+            refuse!(OutOfPhase, "this site is not ready for a sum");
+        }
+        let last = session.plan.rounds() + u32::from(session.plan.kernel.is_some());
+        if stage > last {
+            refuse!(Malformed, "stage {stage} does not exist; the plan ends with {last}");
+        }
+        if stage < session.settled || stage < session.applied {
+            refuse!(Replayed, "stage {stage} is over at this site; it is at {}", session.settled);
+        }
+        if let Some(run) = session.run.as_ref().filter(|run| (run.stage, run.attempt) == (stage, attempt)) {
+            return Ok(vec![self.send(Kind::Advert, stage, attempt, run.advert.clone())]);
+        }
+        if attempt <= session.last_attempt {
+            refuse!(Replayed, "attempt {attempt} is over; this site has taken part in attempt {}", session.last_attempt);
+        }
+        if session.open.is_some_and(|(s, a)| (s, a) > (stage, attempt)) {
+            refuse!(Replayed, "stage {stage}, attempt {attempt} has been superseded");
+        }
+        let behind = stage > session.settled;
+        let session = self.session_mut()?;
+        session.open = Some((stage, attempt));
+        session.run = None;
+        if behind { self.hello() } else { self.proceed() }
+    }
+
+    /// Does what the stage now open asks for: train, or bring in the vector that is ready.
+    pub(super) fn proceed(&mut self) -> Result<Vec<Action>> {
+        let session = self.session()?;
+        let Some((stage, attempt)) = session.open else { return Ok(Vec::new()) };
+        if stage != session.settled || session.applied != session.settled || session.run.is_some() {
+            return Ok(Vec::new());
+        }
+        if let Some((_, reason)) = session.abstained.filter(|&(s, _)| s == stage) {
+            return Ok(vec![self.abstain_message(stage, attempt, reason)]);
+        }
+        if session.unmasked == Some(stage) && !session.plan.blind {
+            return Ok(vec![self.abstain_message(stage, attempt, AbstainReason::Opened)]);
+        }
+        if session.work.as_ref().is_some_and(|work| work.stage == stage) {
+            return self.advertise(stage, attempt);
+        }
+        if stage == 0 {
+            let words = Counts::words(&session.own)?;
+            self.session_mut()?.work = Some(Work { stage, words });
+            return self.advertise(stage, attempt);
+        }
+        if stage <= session.plan.rounds() && session.trained_for != Some(stage) {
+            let epochs = session.plan.epochs_of(stage);
+            self.session_mut()?.trained_for = Some(stage);
+            return Ok(vec![Action::Train { round: stage, epochs }]);
+        }
+        Ok(Vec::new())
+    }
+
+    fn advertise(&mut self, stage: u32, attempt: u32) -> Result<Vec<Action>> {
+        let config = self.sum_config(stage, attempt)?;
+        let blind = self.blind_key()?;
+        let session = self.session()?;
+        let place = session.members.iter().position(|&site| site == self.me).unwrap_or(usize::MAX);
+        let me = SiteIndex(u16::try_from(place).unwrap_or(u16::MAX));
+        let seed = self.seeds.draw("sum");
+        let (site, advert) = Site::start(config.clone(), me, self.key.signing(), blind.as_ref(), seed)?;
+        let advert: prost::bytes::Bytes = advert.encode().into();
+        let session = self.session_mut()?;
+        session.last_attempt = attempt;
+        session.run = Some(Run { stage, attempt, config, site, advert: advert.clone() });
+        Ok(vec![Action::Save, self.send(Kind::Advert, stage, attempt, advert)])
+    }
+
+    /// The round's update: deltas of every member's tensors against the model as it was when the round
+    /// began, `[member][tensor][element]` in plan order.
+    ///
+    /// An update that is not finite or leaves the plan's range is refused with member and tensor named, and
+    /// the site sits the round out: call [`Participant::abstain`] with [`AbstainReason::BadUpdate`], or
+    /// submit a mended update.
+    pub fn submit_update(&mut self, deltas: Tensors, metrics: RoundMetrics) -> Result<Vec<Action>> {
+        let session = self.session()?;
+        let stage = session.settled;
+        if session.applied != stage || stage == 0 || stage > session.plan.rounds() || session.trained_for != Some(stage) {
+            refuse!(OutOfPhase, "no update is asked for at stage {stage}");
+        }
+        if session.work.is_some() {
+            refuse!(OutOfPhase, "the update of round {stage} was submitted before");
+        }
+        let Some(layout) = &session.layout else {
+            refuse!(OutOfPhase, "the syndrome lists are not united yet");
+        };
+        let name = self.roster.name(self.me);
+        let words = layout
+            .encode(Update { deltas, metrics }, &session.own, &session.counts)
+            .map_err(|e| e.at(format!("update of {name}, round {stage}")))?;
+        self.session_mut()?.work = Some(Work { stage, words });
+        self.proceed()
+    }
+
+    /// Sits out the stage under way; the others go on where their number allows.
+    pub fn abstain(&mut self, reason: AbstainReason) -> Result<Vec<Action>> {
+        let session = self.session_mut()?;
+        let stage = session.settled;
+        if session.run.is_some() {
+            refuse!(OutOfPhase, "the secure sum of stage {stage} has begun with this site; it cannot be left");
+        }
+        session.abstained = Some((stage, reason));
+        session.work = None;
+        let attempt = session.open.map_or(0, |(_, attempt)| attempt);
+        Ok(vec![self.abstain_message(stage, attempt, reason)])
+    }
+
+    fn abstain_message(&self, stage: u32, attempt: u32, reason: AbstainReason) -> Action {
+        let payload = wire::encode(&wire::Reason { code: reason as u32, text: String::new() });
+        self.send(Kind::Abstain, stage, attempt, payload)
+    }
+
+    /// This site's hits in the evaluation, as words of [`domain::evaluate::HitCounts`] over the united list
+    /// and the plan's splits; added to the others' by secure sum.
+    pub fn submit_metrics(&mut self, words: Vec<u32>) -> Result<Vec<Action>> {
+        let session = self.session()?;
+        let stage = session.plan.rounds() + 1;
+        if session.settled != stage || session.plan.kernel.is_none() || session.hits.is_some() || session.work.is_some() {
+            refuse!(OutOfPhase, "no metrics are asked for now");
+        }
+        if session.joined {
+            refuse!(OutOfPhase, "metrics are added while the session trains; a site that joined later keeps its own");
+        }
+        let wanted = session.words(stage)?;
+        if words.len() != wanted {
+            refuse!(
+                Update,
+                "metrics of {} words; {wanted} are wanted: count over all syndromes of the united list and the plan's splits",
+                words.len()
+            );
+        }
+        self.session_mut()?.work = Some(Work { stage, words });
+        self.proceed()
+    }
+
+    /// The run a message belongs to, or why there is none.
+    fn run(&mut self, envelope: &Envelope) -> Result<&mut Run> {
+        let session = self.session_mut()?;
+        let (stage, attempt) = (envelope.round, envelope.attempt);
+        if stage < session.settled || stage < session.applied {
+            refuse!(Replayed, "stage {stage} is over at this site");
+        }
+        if attempt < session.last_attempt {
+            refuse!(Replayed, "attempt {attempt} is over; this site takes part in attempt {}", session.last_attempt);
+        }
+        match &mut session.run {
+            Some(run) if (run.stage, run.attempt) == (stage, attempt) => Ok(run),
+            _ => refuse!(OutOfPhase, "this site takes no part in this attempt"),
+        }
+    }
+
+    pub(super) fn on_adverts(&mut self, envelope: &Envelope) -> Result<Vec<Action>> {
+        let bundle: wire::Bundle = wire::decode(&envelope.payload)?;
+        let run = self.run(envelope)?;
+        let adverts = bundle.messages.iter().map(|bytes| Advert::decode(bytes, &run.config));
+        let adverts: Vec<Advert> = adverts.collect::<secure::Result<_>>()?;
+        let shares = run.site.receive_adverts(&adverts)?.encode();
+        Ok(vec![self.send(Kind::Shares, envelope.round, envelope.attempt, shares.into())])
+    }
+
+    pub(super) fn on_inbox(&mut self, envelope: &Envelope) -> Result<Vec<Action>> {
+        let run = self.run(envelope)?;
+        let inbox = Inbox::decode(&envelope.payload, &run.config)?;
+        run.site.receive_inbox(&inbox)?;
+        let session = self.session_mut()?;
+        let (Some(run), Some(work)) = (&mut session.run, &session.work) else {
+            refuse!(OutOfPhase, "this site has no vector for this stage");
+        };
+        // The plain words stay for a further attempt; the masked copy lives only until it is encoded.
+        let payload = run.site.upload(work.words.clone())?.encode();
+        Ok(vec![self.send(Kind::Input, envelope.round, envelope.attempt, payload.into())])
+    }
+
+    pub(super) fn on_survivors(&mut self, envelope: &Envelope) -> Result<Vec<Action>> {
+        let run = self.run(envelope)?;
+        let survivors = Survivors::decode(&envelope.payload, &run.config)?;
+        let consent = run.site.receive_survivors(&survivors)?.encode();
+        Ok(vec![self.send(Kind::Consent, envelope.round, envelope.attempt, consent.into())])
+    }
+
+    pub(super) fn on_consents(&mut self, envelope: &Envelope) -> Result<Vec<Action>> {
+        let run = self.run(envelope)?;
+        let consents = Consents::decode(&envelope.payload, &run.config)?;
+        let unmasking = run.site.receive_consents(&consents)?.encode();
+        self.session_mut()?.unmasked = Some(envelope.round);
+        let send = self.send(Kind::Unmasking, envelope.round, envelope.attempt, unmasking.into());
+        Ok(vec![Action::Save, send])
+    }
+
+    pub(super) fn on_result(&mut self, envelope: Envelope) -> Result<Vec<Action>> {
+        let (stage, attempt) = (envelope.round, envelope.attempt);
+        let result: wire::SumResult = wire::decode(&envelope.payload)?;
+        drop(envelope);
+        let session = self.session()?;
+        if stage < session.applied {
+            // The coordinator asks again because it misses this site's hash.
+            if stage == session.settled && !session.awaits_model {
+                return Ok(vec![self.hash_message()]);
+            }
+            refuse!(Replayed, "the sum of stage {stage} was opened before");
+        }
+        if session.joined || session.lists.is_none() {
+            refuse!(OutOfPhase, "this site waits for no sum");
+        }
+        if stage > session.applied || session.applied != session.settled {
+            // Behind: ask for what comes first.
+            return self.hello();
+        }
+        let config = self.sum_config(stage, attempt)?;
+        let blind = self.blind_key()?;
+        let sum = BlindSum::decode(&result.sum, &config)?;
+        let finished = result.finished;
+        drop(result);
+        let session = self.session()?;
+        let opened = match session.run.as_ref().filter(|run| (run.stage, run.attempt) == (stage, attempt)) {
+            Some(run) => run.site.open(&sum)?,
+            None => sum.into_opened(&config, blind.as_ref())?,
+        };
+        let sites: Vec<SiteIndex> = opened.sites.iter().map(|site| session.members[usize::from(site.0)]).collect();
+        let rounds = session.plan.rounds();
+        let rows = session.lists.as_ref().map_or(0, |lists| lists.trained.len());
+        let mut actions = Vec::new();
+        if stage == 0 {
+            let counts = Counts::from_sum(&opened.sum, rows)?;
+            self.take_result(stage, finished)?.counts = counts;
+            actions.extend(self.begin().map(Action::Begin));
+        } else if stage <= rounds {
+            let Some(layout) = &session.layout else {
+                refuse!(OutOfPhase, "the syndrome lists are not united yet");
+            };
+            let (deltas, metrics) = layout.decode(&opened.sum, &session.counts)?;
+            self.take_result(stage, finished)?;
+            actions.push(Action::Apply(crate::action::Apply { round: stage, deltas, metrics, sites }));
+        } else {
+            let session = self.take_result(stage, finished)?;
+            session.hits = Some(opened.sum.clone());
+            session.awaits_model = false;
+            session.settled = stage + 1;
+            actions.push(Action::Metrics(opened.sum));
+            actions.push(Action::Save);
+        }
+        Ok(actions)
+    }
+
+    fn take_result(&mut self, stage: u32, finished: u32) -> Result<&mut super::Session> {
+        let session = self.session_mut()?;
+        session.run = None;
+        session.work = None;
+        session.abstained = None;
+        session.applied = stage + 1;
+        session.awaits_model = true;
+        session.catching_up = finished > stage + 1;
+        if session.open.is_some_and(|(open, _)| open <= stage) {
+            session.open = None;
+        }
+        Ok(session)
+    }
+}
+
