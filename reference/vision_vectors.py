@@ -412,6 +412,12 @@ def networks() -> None:
     (OUT / "bad_half.onnx").write_bytes(tiny(elem=TensorProto.FLOAT16))
     (OUT / "bad_batch.onnx").write_bytes(tiny(batch=8))
     (OUT / "bad_outputs.onnx").write_bytes(tiny(extra_output=True))
+    (OUT / "bad_log.onnx").write_bytes(tiny(tail="Log"))
+    (OUT / "bad_operator.onnx").write_bytes(tiny(tail="NoSuchOperator"))
+    length = onnx.load_from_string(tiny())
+    del length.graph.output[:]
+    length.graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", FEATURES - 1]))
+    (OUT / "bad_length.onnx").write_bytes(length.SerializeToString())
     two = onnx.load_from_string(tiny())
     two.graph.input.append(helper.make_tensor_value_info("age", TensorProto.FLOAT, ["N", 1]))
     (OUT / "bad_inputs.onnx").write_bytes(two.SerializeToString())

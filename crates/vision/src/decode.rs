@@ -21,7 +21,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 MiB and 64 million pixels: every camera's photograph, at most 192 MB of RGB (twice that while a 16-bit PNG is narrowed).
+    /// 64 MiB and 64 million pixels: any ordinary camera's photograph. The pixels take 192 MB; a 16-bit PNG
+    /// with transparency four times that while it is narrowed.
     fn default() -> Self {
         Self { bytes: 64 << 20, pixels: 64_000_000 }
     }

@@ -80,7 +80,7 @@ fn points_that_are_no_face_are_refused() {
         ("same point", changed(&|[x, y]| [x / 20000.0, y / 17000.0])),
         ("left being the left of the picture", changed(&|[x, y]| [200.0 - x, y])),
         ("do not form a face", Points([c, b, nose, a, d])),
-        ("do not form a face", Points([[f32::MAX, 0.0], [0.0, f32::MAX], a, b, c])),
+        ("do not lie on the photograph", Points([[f32::MAX, 0.0], [0.0, f32::MAX], a, b, c])),
     ];
     for (expected, points) in cases {
         let error = align(&photo, &points).unwrap_err();

@@ -141,7 +141,7 @@ fn the_digest_tells_files_and_cuts_apart() {
     assert_eq!(digests[0], parse("tiny.onnx", Cut::Node("features".into())).digest);
     // Pinned: releases name trunks by it.
     let hex: String = digests[0].iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(hex, "PINNED");
+    assert_eq!(hex, "397e9540938042cb45ffc570b487919c2b1ffc018f9c249f6d4953d91b4cacf8");
 }
 
 #[test]
@@ -191,10 +191,23 @@ fn files_that_are_no_trunk_are_refused_with_the_reason() {
 }
 
 #[test]
+fn networks_that_cannot_run_are_refused_when_they_are_loaded() {
+    let cases = [
+        ("bad_log.onnx", "not finite"),
+        ("bad_operator.onnx", "NoSuchOperator"),
+        ("bad_length.onnx", "gives 147 numbers per crop at `features`, the file says 146"),
+    ];
+    for (file, expected) in cases {
+        let error = RtenTrunk::new(parse(file, Cut::End)).map(|_| file).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Engine, "{error}");
+        assert!(error.to_string().contains(expected), "{error}; expected: {expected}");
+    }
+}
+
+#[test]
 fn a_network_cut_short_is_refused_wherever_it_is_cut() {
     let whole = data("tiny.onnx");
     for length in 0..whole.len() {
-        // The last field, the operator set, may be missing as a whole: then it is named as missing.
         let error = TrunkFile::parse(&whole[..length], Cut::Auto).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Model, "{length}: {error}");
     }
