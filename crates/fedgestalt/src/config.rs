@@ -1,0 +1,572 @@
+//! The configuration: one TOML file, every default visible.
+//!
+//! [`TEMPLATE`] is the file that `fedgestalt init` writes; it says the same as [`Config::default`], which a test holds
+//! it to. Unknown keys are refused by name: a misspelt key would otherwise silently leave its default in force.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail, ensure};
+use domain::draw::Draw;
+use federation::{Aggregation, Policy, Rows};
+use learn::Recipe;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The name of the configuration file.
+pub const FILE_NAME: &str = "fedgestalt.toml";
+
+/// The configuration file with every default and what it means.
+pub const TEMPLATE: &str = include_str!("config/fedgestalt.toml");
+
+/// All that can be configured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The network that members share.
+    pub trunk: TrunkConfig,
+    /// The members of the ensemble, in the order of their representations in an encoding.
+    pub members: Vec<MemberConfig>,
+    /// Local training.
+    pub training: TrainingConfig,
+    /// Training together.
+    pub federation: FederationConfig,
+    /// What this site allows.
+    pub policy: Policy,
+    /// The private kernel.
+    pub kernel: KernelConfig,
+    /// The simulated consortium.
+    pub demo: DemoConfig,
+    /// The folder that relative paths start from: that of the file.
+    #[serde(skip)]
+    base: PathBuf,
+}
+
+/// `[trunk]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrunkConfig {
+    /// The ONNX file; `None` (empty in the file) is the shipped network.
+    #[serde(with = "empty_is_none")]
+    pub file: Option<PathBuf>,
+    /// Where it is cut.
+    pub cut: Cut,
+    /// What runs it.
+    pub engine: Engine,
+    /// Crops that run through it at once, 1 to 1024.
+    pub batch: usize,
+}
+
+/// Where a trunk is cut, as written: `auto`, `end`, or the name of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Cut {
+    /// Before Flatten, Gemm, BatchNormalization if the network ends so, else at its end.
+    Auto,
+    /// At its end.
+    End,
+    /// At this node's output.
+    Node(String),
+}
+
+/// What runs a trunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// rten, pure Rust.
+    Rten,
+}
+
+/// One of `[[members]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberConfig {
+    /// Its name: letters, digits, `-` and `_`, unique.
+    pub name: String,
+    /// Whether it is trained.
+    pub kind: MemberKind,
+    /// Where its recipe starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<RecipeName>,
+    /// A network of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<PathBuf>,
+    /// Where that is cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
+    /// Images per step, instead of the recipe's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<usize>,
+    /// Learning rate of the neck, instead of the recipe's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub neck_lr: Option<f64>,
+    /// Weight decay of the neck, instead of the recipe's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub neck_wd: Option<f64>,
+    /// Learning rate of the classifier, instead of the recipe's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier_lr: Option<f64>,
+    /// Weight decay of the classifier, instead of the recipe's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier_wd: Option<f64>,
+    /// Dropout before the classifier, instead of the recipe's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
+}
+
+/// Whether a member is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemberKind {
+    /// Its neck is trained.
+    Tuned,
+    /// The network as it was published.
+    Published,
+}
+
+/// A recipe by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecipeName {
+    /// [`Recipe::r50`].
+    R50,
+    /// [`Recipe::r100`].
+    R100,
+}
+
+/// `[training]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingConfig {
+    /// Local epochs in all.
+    pub epochs: u32,
+    /// Local epochs between two aggregations.
+    pub interval: u32,
+    /// Augmented draws of every image in the feature cache, 1 to 255.
+    pub draws: usize,
+    /// What everything random follows from.
+    pub seed: u64,
+}
+
+/// `[federation]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FederationConfig {
+    /// Sites, 3 to 100.
+    pub sites: u16,
+    /// How a cohort is handed to them.
+    pub draw: Draw,
+    /// How updates become one.
+    pub aggregation: Aggregation,
+    /// Classifier rows that leave a site.
+    pub rows: Rows,
+    /// Whether the coordinator is kept from the sums.
+    pub blind: bool,
+    /// Training images a site needs in order to take part.
+    pub minimum_cohort: u32,
+}
+
+/// `[kernel]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KernelConfig {
+    /// Syndromes in an answer, 1 to 30.
+    pub top: u8,
+    /// Distances are rounded up to a multiple of this; above 0, at most 2.
+    pub distance_step: f32,
+    /// Rankings that a site may ask for in all.
+    pub answers_per_site: u32,
+}
+
+/// `[demo]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DemoConfig {
+    /// Which of the two sizes is drawn.
+    pub scale: Scale,
+    /// Whether one more site joins the release at the end.
+    pub newcomer: bool,
+    /// The quick size.
+    pub small: DemoCohort,
+    /// The size of GMDB.
+    pub paper: DemoCohort,
+}
+
+/// A size of the demo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scale {
+    /// A few minutes on two cores.
+    Small,
+    /// As many syndromes and images as GMDB has.
+    Paper,
+}
+
+/// The cohort of one size of the demo. All keys are needed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DemoCohort {
+    /// Syndromes trained on.
+    pub frequent_syndromes: usize,
+    /// Syndromes only in the gallery.
+    pub rare_syndromes: usize,
+    /// Photographs in all, about.
+    pub images: usize,
+    /// 0 is easy, 1 is hard.
+    pub difficulty: f32,
+    /// Side of a photograph in pixels, 256 to 512.
+    pub photo_size: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            trunk: TrunkConfig::default(),
+            members: vec![
+                MemberConfig::tuned("r50", RecipeName::R50),
+                MemberConfig::tuned("r100", RecipeName::R100),
+                MemberConfig::published("published"),
+            ],
+            training: TrainingConfig::default(),
+            federation: FederationConfig::default(),
+            policy: Policy::default(),
+            kernel: KernelConfig::default(),
+            demo: DemoConfig::default(),
+            base: PathBuf::new(),
+        }
+    }
+}
+
+impl Default for TrunkConfig {
+    fn default() -> Self {
+        Self { file: None, cut: Cut::Auto, engine: Engine::Rten, batch: 16 }
+    }
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self { epochs: 50, interval: 5, draws: 8, seed: 1 }
+    }
+}
+
+impl Default for FederationConfig {
+    fn default() -> Self {
+        Self {
+            sites: 4,
+            draw: Draw::NearUniform,
+            aggregation: Aggregation::SampleWeighted,
+            rows: Rows::All,
+            blind: true,
+            minimum_cohort: 1,
+        }
+    }
+}
+
+impl Default for KernelConfig {
+    fn default() -> Self {
+        Self { top: 30, distance_step: 0.01, answers_per_site: 100_000 }
+    }
+}
+
+impl Default for DemoConfig {
+    fn default() -> Self {
+        let cohort = |frequent_syndromes, rare_syndromes, images| DemoCohort {
+            frequent_syndromes,
+            rare_syndromes,
+            images,
+            difficulty: 0.5,
+            photo_size: 256,
+        };
+        Self {
+            scale: Scale::Small,
+            newcomer: true,
+            small: cohort(40, 20, 1200),
+            paper: cohort(204, 118, 6500),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, is not TOML, has an unknown key or an impossible value; the file and the key are named.
+    pub fn read(file: &Path) -> anyhow::Result<Self> {
+        let name = file.display();
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read {name}; `fedgestalt init` writes one"))?;
+        let mut config = Self::parse(&text).with_context(|| format!("{name} is not a configuration"))?;
+        config.base = file.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(config)
+    }
+
+    /// Reads and checks the text of a file; relative paths start from the working folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::read`].
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let config: Self = toml::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration as TOML, without comments.
+    ///
+    /// # Errors
+    ///
+    /// When a path is not Unicode.
+    pub fn to_toml(&self) -> anyhow::Result<String> {
+        Ok(toml::to_string(self)?)
+    }
+
+    /// A path of the configuration, seen from the working folder.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+
+    /// The cohort of a size of the demo.
+    pub fn demo_cohort(&self, scale: Scale) -> &DemoCohort {
+        match scale {
+            Scale::Small => &self.demo.small,
+            Scale::Paper => &self.demo.paper,
+        }
+    }
+
+    /// Refuses what TOML allows and the program cannot do, naming section and key. Commands call it again after the
+    /// command line has changed values.
+    ///
+    /// # Errors
+    ///
+    /// The first impossible value.
+    pub fn check(&self) -> anyhow::Result<()> {
+        ensure!((1..=1024).contains(&self.trunk.batch), "[trunk] batch is {}; give 1 to 1024", self.trunk.batch);
+        ensure!(!self.members.is_empty() && self.members.len() <= 16, "[[members]]: give 1 to 16 members");
+        for (at, member) in self.members.iter().enumerate() {
+            member.check()?;
+            if self.members[..at].iter().any(|other| other.name == member.name) {
+                bail!("[[members]]: the name {:?} is given twice; give each member its own", member.name);
+            }
+        }
+        let training = &self.training;
+        ensure!(training.epochs >= 1, "[training] epochs is 0; give at least 1");
+        ensure!(training.interval >= 1, "[training] interval is 0; give at least 1");
+        ensure!((1..=255).contains(&training.draws), "[training] draws is {}; give 1 to 255", training.draws);
+        let sites = self.federation.sites;
+        ensure!((3..=100).contains(&sites), "[federation] sites is {sites}; a secure sum needs 3 to 100");
+        let kernel = &self.kernel;
+        ensure!((1..=30).contains(&kernel.top), "[kernel] top is {}; give 1 to 30", kernel.top);
+        let step = kernel.distance_step;
+        ensure!(step > 0.0 && step <= 2.0, "[kernel] distance_step is {step}; give a number above 0, at most 2");
+        for (name, cohort) in [("demo.small", &self.demo.small), ("demo.paper", &self.demo.paper)] {
+            cohort.check().with_context(|| format!("[{name}]"))?;
+        }
+        Ok(())
+    }
+}
+
+impl MemberConfig {
+    /// A trained member with a recipe unchanged.
+    pub fn tuned(name: &str, recipe: RecipeName) -> Self {
+        Self { kind: MemberKind::Tuned, recipe: Some(recipe), ..Self::published(name) }
+    }
+
+    /// A member as published.
+    pub fn published(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: MemberKind::Published,
+            recipe: None,
+            trunk: None,
+            cut: None,
+            batch: None,
+            neck_lr: None,
+            neck_wd: None,
+            classifier_lr: None,
+            classifier_wd: None,
+            dropout: None,
+        }
+    }
+
+    /// The recipe with this member's changes. A member that names none starts from `r50`.
+    pub fn recipe(&self) -> Recipe {
+        let base = match self.recipe.unwrap_or(RecipeName::R50) {
+            RecipeName::R50 => Recipe::r50(),
+            RecipeName::R100 => Recipe::r100(),
+        };
+        Recipe {
+            batch: self.batch.unwrap_or(base.batch),
+            neck_lr: self.neck_lr.unwrap_or(base.neck_lr),
+            neck_wd: self.neck_wd.unwrap_or(base.neck_wd),
+            classifier_lr: self.classifier_lr.unwrap_or(base.classifier_lr),
+            classifier_wd: self.classifier_wd.unwrap_or(base.classifier_wd),
+            dropout: self.dropout.unwrap_or(base.dropout),
+            ..base
+        }
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let name = &self.name;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        ensure!(
+            (1..=64).contains(&name.len()) && name.chars().all(plain),
+            "[[members]]: the name {name:?} is impossible; give 1 to 64 letters, digits, '-' or '_'"
+        );
+        self.recipe().check().with_context(|| format!("[[members]] {name}"))
+    }
+}
+
+impl DemoCohort {
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.frequent_syndromes >= 2, "frequent_syndromes is {}; give at least 2", self.frequent_syndromes);
+        let least = 10 * self.frequent_syndromes + 3 * self.rare_syndromes;
+        ensure!(self.images >= least, "images is {}; so many syndromes need at least {least}", self.images);
+        ensure!((0.0..=1.0).contains(&self.difficulty), "difficulty is {}; give 0 to 1", self.difficulty);
+        ensure!((256..=512).contains(&self.photo_size), "photo_size is {}; give 256 to 512", self.photo_size);
+        Ok(())
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::End => "end",
+            Self::Node(name) => name,
+        })
+    }
+}
+
+impl FromStr for Cut {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self::from(text.to_owned()))
+    }
+}
+
+impl From<String> for Cut {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "auto" | "" => Self::Auto,
+            "end" => Self::End,
+            _ => Self::Node(text),
+        }
+    }
+}
+
+impl From<Cut> for String {
+    fn from(cut: Cut) -> String {
+        cut.to_string()
+    }
+}
+
+mod empty_is_none {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+        path.as_deref().unwrap_or(Path::new("")).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+        let path = PathBuf::deserialize(from)?;
+        Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_file_that_init_writes_says_the_defaults() {
+        assert_eq!(Config::parse(TEMPLATE).unwrap(), Config::default());
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_file_that_init_writes_names_every_key() {
+        let written: toml::Table = toml::from_str(TEMPLATE).unwrap();
+        let all: toml::Table = toml::from_str(&Config::default().to_toml().unwrap()).unwrap();
+        for (section, keys) in &all {
+            match keys {
+                toml::Value::Table(keys) => {
+                    let there = written[section].as_table().unwrap();
+                    assert!(keys.keys().all(|key| there.contains_key(key)), "[{section}]");
+                }
+                _ => assert!(written.contains_key(section), "{section}"),
+            }
+        }
+    }
+
+    /// The recipes' values stand in the file as comments: taken at their word they must change nothing.
+    #[test]
+    fn the_commented_values_of_the_recipes_are_the_recipes() {
+        let uncommented: Vec<&str> = TEMPLATE
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => rest,
+                _ => line,
+            })
+            .collect();
+        let config = Config::parse(&uncommented.join("\n")).unwrap();
+        let defaults = Config::default();
+        assert_eq!(config.members.len(), 3);
+        for (said, member) in config.members.iter().zip(&defaults.members) {
+            assert!(said.kind == MemberKind::Published || said.neck_lr.is_some());
+            assert!(said.trunk.is_some());
+            assert_eq!(said.recipe(), member.recipe());
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_values_are_refused_by_name() {
+        let cases = [
+            ("[training]\nepoch = 3", "epoch"),
+            ("[trainings]\n", "trainings"),
+            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nlr = 1.0", "lr"),
+            ("[policy]\nminimum_site = 3", "minimum_site"),
+            ("[training]\nepochs = 0", "[training] epochs"),
+            ("[federation]\nsites = 2", "[federation] sites"),
+            ("[federation]\ndraw = \"fair\"", "fair"),
+            ("[federation]\nrows = \"shared:0\"", "shared:0"),
+            ("[kernel]\ntop = 31", "[kernel] top"),
+            ("[kernel]\ndistance_step = nan", "distance_step"),
+            ("members = []", "[[members]]"),
+            ("[[members]]\nname = \"a/b\"\nkind = \"tuned\"", "a/b"),
+            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nbatch = 1", "batch"),
+            (
+                "[[members]]\nname = \"a\"\nkind = \"tuned\"\n[[members]]\nname = \"a\"\nkind = \"tuned\"",
+                "twice",
+            ),
+        ];
+        for (text, named) in cases {
+            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            assert!(error.contains(named), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let mut config = Config::default();
+        config.trunk.file = Some("nets/r50.onnx".into());
+        config.trunk.cut = Cut::Node("Flatten_123".into());
+        config.federation.rows = Rows::Shared(3);
+        config.federation.draw = Draw::Dirichlet(0.5);
+        config.members[0].neck_lr = Some(1e-4);
+        assert_eq!(Config::parse(&config.to_toml().unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn paths_start_from_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(FILE_NAME);
+        std::fs::write(&file, "[trunk]\nfile = \"net.onnx\"\n").unwrap();
+        let config = Config::read(&file).unwrap();
+        let trunk = config.trunk.file.as_deref().unwrap();
+        assert_eq!(config.resolve(trunk), folder.path().join("net.onnx"));
+        assert_eq!(config.resolve(Path::new("/net.onnx")), Path::new("/net.onnx"));
+    }
+}
