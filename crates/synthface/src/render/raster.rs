@@ -1,0 +1,93 @@
+//! Which triangle each pixel sees.
+
+use super::scene::{Part, Scene, Vertex};
+use crate::math::Vec3;
+use crate::model::MODEL;
+use crate::render::scene::Material;
+
+/// A pinhole camera on the z axis, looking back at the origin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Camera {
+    pub(crate) distance: f32,
+    /// Focal length in pixels.
+    pub(crate) focal: f32,
+    pub(crate) centre: (f32, f32),
+}
+
+impl Camera {
+    /// Pixel coordinates (x right, y down; the first pixel's centre is 0) and depth.
+    pub(crate) fn project(&self, p: Vec3) -> [f32; 3] {
+        let depth = self.distance - p.z;
+        let k = self.focal / depth;
+        [self.centre.0 + k * p.x, self.centre.1 - k * p.y, depth]
+    }
+
+    /// Direction through a pixel, with z = -1.
+    pub(crate) fn ray(&self, px: f32, py: f32) -> Vec3 {
+        crate::math::vec3((px - self.centre.0) / self.focal, (self.centre.1 - py) / self.focal, -1.0)
+    }
+}
+
+/// What one pixel sees: a triangle and the weights of its second and third corner.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fragment {
+    pub(crate) depth: f32,
+    /// Index into [`Scene::parts`], or `u8::MAX` where nothing is seen.
+    pub(crate) part: u8,
+    pub(crate) triangle: u32,
+    pub(crate) weights: (f32, f32),
+}
+
+pub(crate) const NOTHING: Fragment =
+    Fragment { depth: f32::INFINITY, part: u8::MAX, triangle: 0, weights: (0.0, 0.0) };
+
+/// The triangles of a part; those of the head are the model's own.
+pub(crate) fn triangles(part: &Part) -> &[[u32; 3]] {
+    if part.material == Material::Head { &MODEL.triangles } else { &part.triangles }
+}
+
+pub(crate) fn rasterise(scene: &Scene, camera: &Camera, size: usize) -> Vec<Fragment> {
+    let mut pixels = vec![NOTHING; size * size];
+    let screen: Vec<[f32; 3]> = scene.vertices.iter().map(|v: &Vertex| camera.project(v.position)).collect();
+    for (index, part) in scene.parts.iter().enumerate() {
+        let local = &screen[part.first as usize..];
+        for (t, corners) in triangles(part).iter().enumerate() {
+            let [a, b, c] = corners.map(|i| local[i as usize]);
+            let area = (b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1]);
+            // Screen y runs down, so a front face has a negative area.
+            if area.abs() < 1e-9 || (part.culled && area > 0.0) {
+                continue;
+            }
+            let limit = size as f32 - 1.0;
+            let x0 = a[0].min(b[0]).min(c[0]).max(0.0).ceil();
+            let x1 = a[0].max(b[0]).max(c[0]).min(limit).floor();
+            let y0 = a[1].min(b[1]).min(c[1]).max(0.0).ceil();
+            let y1 = a[1].max(b[1]).max(c[1]).min(limit).floor();
+            if x0 > x1 || y0 > y1 {
+                continue;
+            }
+            let inverse = 1.0 / area;
+            // Weights of b and c are affine in the pixel.
+            let (bx, by) = ((c[1] - a[1]) * inverse, -(c[0] - a[0]) * inverse);
+            let (cx, cy) = (-(b[1] - a[1]) * inverse, (b[0] - a[0]) * inverse);
+            for y in y0 as usize..=y1 as usize {
+                let dy = y as f32 - a[1];
+                let row = &mut pixels[y * size..(y + 1) * size];
+                for x in x0 as usize..=x1 as usize {
+                    let dx = x as f32 - a[0];
+                    let wb = bx * dx + by * dy;
+                    let wc = cx * dx + cy * dy;
+                    if wb < 0.0 || wc < 0.0 || wb + wc > 1.0 {
+                        continue;
+                    }
+                    let depth = a[2] + wb * (b[2] - a[2]) + wc * (c[2] - a[2]);
+                    let pixel = &mut row[x];
+                    if depth < pixel.depth {
+                        *pixel = Fragment { depth, part: index as u8, triangle: t as u32, weights: (wb, wc) };
+                    }
+                }
+            }
+        }
+    }
+    pixels
+}
