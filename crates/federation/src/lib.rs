@@ -72,7 +72,7 @@ mod roster;
 mod wire;
 
 pub use action::{
-    Action, Adoption, Answer, Apply, Begin, GalleryImage, KernelSetup, Outgoing, Probe, RankedSyndrome, RoundMetrics,
+    Action, Adoption, Answer, Apply, Begin, GalleryImage, KernelSetup, Outgoing, Probe, RankedSyndrome, RoundMetrics, Tensors,
 };
 pub use aggregate::{Layout, Update};
 pub use coordinator::{Coordinator, CoordinatorSetup};
@@ -83,6 +83,7 @@ pub use participant::{AbstainReason, Participant, SiteSetup};
 pub use plan::{Aggregation, KernelPlan, MemberPlan, Plan, RecipePlan, Rows, TensorKind, TensorSpec};
 pub use policy::Policy;
 pub use refusal::{Refusal, RefusalKind};
-pub use release::{Release, SignedRelease};
+pub use prost::bytes::Bytes;
+pub use release::{KernelRelease, MemberRelease, Release, SignedRelease};
 pub use roster::{Roster, SignedRoster, SiteName};
 pub use secure::SiteIndex;

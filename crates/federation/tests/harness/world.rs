@@ -1,0 +1,586 @@
+//! A consortium in one process: a seeded pump moves the messages and loses, doubles, reorders or spoils
+//! them; a toy trainer with known updates stands for the sites' hosts.
+
+#![allow(clippy::unwrap_used, dead_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::evaluate::{HitCounts, Setting};
+use domain::{ImageId, SyndromeId};
+use federation::*;
+
+pub type Model = Tensors;
+
+/// SplitMix64.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.next() % 100 < percent
+    }
+}
+
+#[derive(Default, Clone, Copy)]
+pub struct Faults {
+    pub lose: u64,
+    pub double: u64,
+    pub spoil: u64,
+    pub reorder: bool,
+}
+
+pub struct SimSite {
+    pub participant: Option<Participant>,
+    pub seed: u8,
+    pub holdings: BTreeMap<SyndromeId, u32>,
+    pub policy: Policy,
+    pub model: Model,
+    pub saved: (Vec<u8>, Model),
+    pub begin: Option<Begin>,
+    pub applied: Vec<u32>,
+    pub answers: Vec<Answer>,
+    pub metrics: Option<Vec<u32>>,
+    pub released: Option<SignedRelease>,
+    pub adopted: Option<Adoption>,
+    pub halted: Option<String>,
+    pub notices: Vec<String>,
+    /// Rounds in which the toy update is NaN.
+    pub poison: BTreeSet<u32>,
+    /// Adds to the model after this round what nobody else adds.
+    pub drift: Option<u32>,
+    pub starts: u8,
+}
+
+pub struct World {
+    pub sites: Vec<SimSite>,
+    pub coordinator: Option<Coordinator>,
+    pub saved: Vec<u8>,
+    pub roster: SignedRoster,
+    pub plan: Plan,
+    pub queue: Vec<Outgoing>,
+    pub dice: Dice,
+    pub faults: Faults,
+    /// Everything the coordinator got to see.
+    pub seen: Vec<Bytes>,
+    pub sent: Vec<Outgoing>,
+    pub refusals: Vec<Refusal>,
+    pub notices: Vec<String>,
+    pub retries: u32,
+    pub halted: Option<String>,
+    pub released: Option<SignedRelease>,
+    /// Sites that vanish when this round's training is asked of them.
+    pub vanish: BTreeSet<(usize, u32)>,
+    /// The coordinator is killed and restored when it saves for the n-th time.
+    pub kill_coordinator_at: BTreeSet<u32>,
+    pub saves: u32,
+}
+
+pub fn id(text: &str) -> SyndromeId {
+    SyndromeId::new(text).unwrap()
+}
+
+pub fn consortium() -> ConsortiumKey {
+    ConsortiumKey::from_seed(&[200; 32])
+}
+
+pub fn coordinator_key() -> CoordinatorKey {
+    CoordinatorKey::from_seed(&[201; 32])
+}
+
+pub fn site_key(seed: u8) -> SiteKey {
+    SiteKey::from_seed(&[seed + 1; 32])
+}
+
+pub fn roster(sites: usize) -> Roster {
+    let sites = (0..sites).map(|i| (SiteName::new(&format!("hospital{i}")).unwrap(), site_key(i as u8).public()));
+    Roster::new("toy", 1, coordinator_key().public(), sites.collect()).unwrap()
+}
+
+pub fn toy_plan(roster: &Roster) -> Plan {
+    let spec = |name: &str, shape: &[usize], kind| TensorSpec { name: name.into(), shape: shape.into(), range: 2.0, kind };
+    let member = |name: &str| MemberPlan {
+        name: name.into(),
+        recipe: RecipePlan { batch: 8, neck_lr: 1e-3, neck_wd: 0.0, classifier_lr: 1e-3, classifier_wd: 0.0, dropout: 0.5 },
+        trunk: [3; 32],
+        tensors: vec![
+            spec("neck.weight", &[4, 5], TensorKind::Encoder),
+            spec("bn.running_var", &[4], TensorKind::Statistics),
+            spec("classifier.weight", &[4], TensorKind::ClassifierRows),
+            spec("classifier.bias", &[], TensorKind::ClassifierRows),
+        ],
+    };
+    Plan {
+        session: [77; 16],
+        seed: 11,
+        roster: roster.digest(),
+        members: vec![member("r50"), member("r100")],
+        epochs: 6,
+        interval: 2,
+        aggregation: Aggregation::SampleWeighted,
+        rows: Rows::All,
+        blind: true,
+        min_cohort: 1,
+        kernel: None,
+    }
+}
+
+pub fn toy_kernel() -> KernelPlan {
+    KernelPlan { dim: 8, width: 12, views: 1, splits: 1, top: 30, distance_step: 0.001, answers_per_site: 40 }
+}
+
+/// Syndromes 0..6: 0 and 1 at every site, the others at some; 900 is in galleries only.
+pub fn holdings(site: usize) -> BTreeMap<SyndromeId, u32> {
+    let mut held = BTreeMap::from([(id("100"), 3 + site as u32), (id("101"), 1 + (site as u32 * 7) % 5)]);
+    if site % 2 == 0 {
+        held.insert(id("102"), 4);
+    }
+    if site == 1 {
+        held.insert(id("Secret-Syndrome"), 9);
+    }
+    if site < 3 {
+        held.insert(id("104"), 2 + site as u32);
+    }
+    held.insert(id("900"), 0);
+    held
+}
+
+/// The toy update of a site in a round.
+pub fn delta(site: usize, round: u32, member: usize, tensor: usize, element: usize) -> f32 {
+    let x = site as f32 * 1.7 + round as f32 * 0.61 + member as f32 * 2.3 + tensor as f32 * 0.9 + element as f32 * 0.37;
+    x.sin() * 1.5
+}
+
+pub fn encoding(site: usize, image: usize, syndrome: &SyndromeId) -> Vec<f32> {
+    let tag = syndrome.as_str().bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
+    let mut dice = Dice(tag);
+    let mut own = Dice(site as u64 * 1000 + image as u64);
+    let unit = |d: &mut Dice| (d.next() % 2001) as f32 / 1000.0 - 1.0;
+    let mut v: Vec<f32> = (0..8).map(|_| unit(&mut dice) + 0.6 * unit(&mut own)).collect();
+    let norm = v.iter().map(|x| x * x).sum::<f32>().sqrt();
+    v.iter_mut().for_each(|x| *x /= norm);
+    v
+}
+
+/// One gallery image (frequent) and one probe per syndrome and site.
+pub fn images(site: usize, held: &BTreeMap<SyndromeId, u32>, probe: bool) -> Vec<(ImageId, SyndromeId, Vec<f32>)> {
+    let kind = if probe { "probe" } else { "gallery" };
+    held.keys()
+        .enumerate()
+        .map(|(i, syndrome)| {
+            let name = ImageId::new(&format!("{kind}-{site}-{i}")).unwrap();
+            (name, syndrome.clone(), encoding(site, 2 * i + usize::from(probe), syndrome))
+        })
+        .collect()
+}
+
+impl SimSite {
+    fn setup(&mut self, roster: &SignedRoster) -> SiteSetup {
+        self.starts += 1;
+        let mut seed = [self.seed; 32];
+        seed[1] = self.starts;
+        SiteSetup {
+            key: site_key(self.seed),
+            consortium: consortium().public(),
+            roster: roster.clone(),
+            policy: self.policy.clone(),
+            holdings: self.holdings.clone(),
+            group: None,
+            seed,
+        }
+    }
+}
+
+impl World {
+    pub fn new(sites: usize, seed: u64, change: impl Fn(&mut Plan)) -> Self {
+        let roster = roster(sites);
+        let mut plan = toy_plan(&roster);
+        change(&mut plan);
+        let signed = roster.sign(&consortium());
+        let mut world = Self {
+            sites: Vec::new(),
+            coordinator: None,
+            saved: Vec::new(),
+            roster: signed,
+            plan,
+            queue: Vec::new(),
+            dice: Dice(seed),
+            faults: Faults::default(),
+            seen: Vec::new(),
+            sent: Vec::new(),
+            refusals: Vec::new(),
+            notices: Vec::new(),
+            retries: 0,
+            halted: None,
+            released: None,
+            vanish: BTreeSet::new(),
+            kill_coordinator_at: BTreeSet::new(),
+            saves: 0,
+        };
+        for i in 0..sites {
+            world.add_site(i, holdings(i));
+        }
+        world.coordinator = Some(Coordinator::new(world.setup()).unwrap());
+        world
+    }
+
+    pub fn add_site(&mut self, place: usize, holdings: BTreeMap<SyndromeId, u32>) {
+        let mut site = SimSite {
+            participant: None,
+            seed: place as u8,
+            holdings,
+            policy: Policy { require_blind: false, ..Policy::default() },
+            model: Vec::new(),
+            saved: (Vec::new(), Vec::new()),
+            begin: None,
+            applied: Vec::new(),
+            answers: Vec::new(),
+            metrics: None,
+            released: None,
+            adopted: None,
+            halted: None,
+            notices: Vec::new(),
+            poison: BTreeSet::new(),
+            drift: None,
+            starts: 0,
+        };
+        let setup = site.setup(&self.roster);
+        site.participant = Some(Participant::new(setup).unwrap());
+        self.sites.push(site);
+    }
+
+    fn setup(&self) -> CoordinatorSetup {
+        CoordinatorSetup { key: coordinator_key(), consortium: consortium().public(), roster: self.roster.clone() }
+    }
+
+    pub fn start(&mut self) {
+        let plan = self.plan.clone();
+        let actions = self.coordinator.as_mut().unwrap().start(plan).unwrap();
+        self.coordinator_does(actions);
+    }
+
+    pub fn run(&mut self) {
+        self.start();
+        self.pump();
+    }
+
+    /// Delivers until everybody who is up has the release, or nothing moves.
+    pub fn pump(&mut self) {
+        let mut idle = 0;
+        for _ in 0..2_000_000 {
+            if self.halted.is_some() {
+                return;
+            }
+            if !self.queue.is_empty() {
+                self.deliver();
+                continue;
+            }
+            let up = |s: &SimSite| s.participant.is_some() && s.halted.is_none();
+            if self.released.is_some() && self.sites.iter().all(|s| !up(s) || s.released.is_some() || s.adopted.is_some()) {
+                return;
+            }
+            idle += 1;
+            if idle > 400 || self.sites.iter().filter(|s| up(s)).count() < 3 {
+                return;
+            }
+            self.tick();
+        }
+        panic!("the session does not end");
+    }
+
+    /// Nothing moves: the coordinator's patience ends, and sites look whether they missed something.
+    fn tick(&mut self) {
+        let Some(coordinator) = &mut self.coordinator else { return };
+        match coordinator.deadline() {
+            Ok(actions) => self.coordinator_does(actions),
+            Err(refusal) => {
+                self.notices.push(refusal.to_string());
+                self.retries += 1;
+                if let Ok(actions) = self.coordinator.as_mut().unwrap().retry() {
+                    self.coordinator_does(actions);
+                }
+            }
+        }
+        if self.released.is_some() {
+            for i in 0..self.sites.len() {
+                self.site_calls(i, |p| p.rejoin());
+            }
+        }
+    }
+
+    pub fn deliver(&mut self) {
+        let at = if self.faults.reorder { self.dice.below(self.queue.len().min(12)) } else { 0 };
+        let message = self.queue.remove(at);
+        if self.dice.chance(self.faults.lose) {
+            return;
+        }
+        if self.dice.chance(self.faults.double) {
+            self.queue.push(message.clone());
+        }
+        let mut bytes = message.bytes.clone();
+        if self.dice.chance(self.faults.spoil) {
+            let mut spoiled = bytes.to_vec();
+            let place = self.dice.below(spoiled.len());
+            spoiled[place] ^= 1 << self.dice.below(8);
+            bytes = spoiled.into();
+        }
+        self.deliver_to(message.to, bytes);
+    }
+
+    pub fn deliver_to(&mut self, to: Party, bytes: Bytes) {
+        match to {
+            Party::Coordinator => {
+                self.seen.push(bytes.clone());
+                let Some(coordinator) = &mut self.coordinator else { return };
+                match coordinator.handle(bytes) {
+                    Ok(actions) => self.coordinator_does(actions),
+                    Err(refusal) => self.refusals.push(refusal),
+                }
+            }
+            Party::Site(site) => self.site_calls(usize::from(site.0), |p| p.handle(bytes)),
+        }
+    }
+
+    pub fn site_calls(&mut self, site: usize, call: impl FnOnce(&mut Participant) -> Result<Vec<Action>, Refusal>) {
+        let Some(participant) = self.sites[site].participant.as_mut() else { return };
+        match call(participant) {
+            Ok(actions) => self.site_does(site, actions),
+            Err(refusal) => self.refusals.push(refusal),
+        }
+    }
+
+    pub fn coordinator_does(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Send(message) => {
+                    self.sent.push(message.clone());
+                    self.queue.push(message);
+                }
+                Action::Save => {
+                    let coordinator = self.coordinator.as_ref().unwrap();
+                    self.saved = coordinator.snapshot();
+                    self.saves += 1;
+                    if self.kill_coordinator_at.remove(&self.saves) {
+                        // Killed right after writing: the other actions are lost.
+                        let (restored, first) = Coordinator::restore(self.setup(), &self.saved).unwrap();
+                        self.coordinator = Some(restored);
+                        return self.coordinator_does(first);
+                    }
+                }
+                Action::Notice(text) => self.notices.push(text),
+                Action::Released(release) => self.released = Some(*release),
+                Action::Halt { reason } => self.halted = Some(reason),
+                Action::Finished => {}
+                other => panic!("the coordinator's host cannot do {other:?}"),
+            }
+        }
+    }
+
+    pub fn kill(&mut self, site: usize) {
+        self.sites[site].participant = None;
+    }
+
+    pub fn revive(&mut self, site: usize) {
+        let sim = &mut self.sites[site];
+        let setup = sim.setup(&self.roster);
+        sim.participant = Some(if sim.saved.0.is_empty() {
+            Participant::new(setup).unwrap()
+        } else {
+            Participant::restore(setup, &sim.saved.0).unwrap()
+        });
+        sim.model = sim.saved.1.clone();
+        self.site_calls(site, |p| p.rejoin());
+    }
+
+    pub fn site_does(&mut self, site: usize, actions: Vec<Action>) {
+        for action in actions {
+            if self.sites[site].participant.is_none() {
+                return;
+            }
+            self.site_does_one(site, action);
+        }
+    }
+
+    fn site_does_one(&mut self, site: usize, action: Action) {
+        let sim = &mut self.sites[site];
+        match action {
+            Action::Send(message) => {
+                self.sent.push(message.clone());
+                self.queue.push(message);
+            }
+            Action::Save => {
+                let snapshot = sim.participant.as_ref().unwrap().snapshot();
+                sim.saved = (snapshot, sim.model.clone());
+            }
+            Action::Begin(begin) => {
+                let rows = begin.trained.len();
+                sim.model = begin.plan.members.iter().map(|m| zeros(m, rows)).collect();
+                sim.begin = Some(begin);
+                self.confirm(site);
+            }
+            Action::Train { round, epochs } => {
+                assert_eq!(epochs, self.plan.epochs_of(round));
+                if self.vanish.remove(&(site, round)) {
+                    return self.kill(site);
+                }
+                self.train(site, round);
+            }
+            Action::Apply(apply) => {
+                if sim.applied.last() != Some(&apply.round) {
+                    sim.applied.push(apply.round);
+                }
+                self.check_average(site, &apply);
+                let sim = &mut self.sites[site];
+                for (model, delta) in sim.model.iter_mut().flatten().flatten().zip(apply.deltas.iter().flatten().flatten()) {
+                    *model += delta;
+                }
+                if sim.drift == Some(apply.round) {
+                    sim.model[0][0][0] += 1.0;
+                }
+                self.confirm(site);
+            }
+            Action::Encode(setup) => {
+                assert_eq!(setup.dim, 8);
+                self.upload_gallery(site);
+            }
+            Action::Ask => self.ask(site),
+            Action::Answers(answers) => {
+                sim.answers = answers;
+                if sim.adopted.is_none() {
+                    let hits = self.hits(site);
+                    self.site_calls(site, |p| p.submit_metrics(hits));
+                }
+            }
+            Action::Metrics(words) => sim.metrics = Some(words),
+            Action::Publish => {
+                let model = sim.model.clone();
+                self.site_calls(site, |p| p.publish(&model, "A toy model card."));
+            }
+            Action::Released(release) => sim.released = Some(*release),
+            Action::Adopt(adoption) => sim.adopted = Some(*adoption),
+            Action::Approve { site: newcomer } => {
+                let name = SiteName::new(&format!("hospital{}", newcomer.0)).unwrap();
+                if site == 0 {
+                    self.site_calls(site, |p| p.approve(&name));
+                }
+            }
+            Action::Notice(text) => sim.notices.push(text),
+            Action::Halt { reason } => sim.halted = Some(reason),
+            Action::Finished => {}
+            other => panic!("a site's host cannot do {other:?}"),
+        }
+    }
+
+    fn train(&mut self, site: usize, round: u32) {
+        let sim = &self.sites[site];
+        let mut deltas = sim.model.clone();
+        for (m, member) in deltas.iter_mut().enumerate() {
+            for (t, tensor) in member.iter_mut().enumerate() {
+                tensor.iter_mut().enumerate().for_each(|(e, x)| *x = delta(site, round, m, t, e));
+            }
+        }
+        let poisoned = sim.poison.contains(&round);
+        if poisoned {
+            deltas[1][0][2] = f32::NAN;
+        }
+        let metrics = RoundMetrics { loss: 1.5 * (site + 1) as f64, images: 10.0, ..RoundMetrics::default() };
+        let refused = self.refusals.len();
+        self.site_calls(site, |p| p.submit_update(deltas, metrics));
+        if poisoned {
+            let refusal = self.refusals[refused].to_string();
+            assert!(refusal.contains("member r100, tensor neck.weight: element 2 is NaN"), "{refusal}");
+            assert!(refusal.contains(&format!("hospital{site}, round {round}")), "{refusal}");
+            self.site_calls(site, |p| p.abstain(AbstainReason::BadUpdate));
+        }
+    }
+
+    fn confirm(&mut self, site: usize) {
+        let model = self.sites[site].model.clone();
+        self.site_calls(site, |p| p.model_applied(&model));
+    }
+
+    /// What the sites' deltas average to, written out plainly.
+    fn check_average(&self, site: usize, apply: &Apply) {
+        let begin = self.sites[site].begin.as_ref().unwrap();
+        let own = |s: usize| -> Vec<u32> {
+            begin.trained.iter().map(|id| self.sites[s].holdings.get(id).copied().unwrap_or(0)).collect()
+        };
+        let present: Vec<usize> = apply.sites.iter().map(|s| usize::from(s.0)).collect();
+        assert_eq!(apply.metrics.images, 10.0 * present.len() as f64);
+        let loss: f64 = present.iter().map(|&s| 1.5 * (s + 1) as f64).sum();
+        assert!((apply.metrics.loss - loss).abs() < 1e-5);
+        for (m, member) in self.plan.members.iter().enumerate() {
+            for (t, spec) in member.tensors.iter().enumerate() {
+                let width: usize = spec.shape.iter().product();
+                for (e, &got) in apply.deltas[m][t].iter().enumerate() {
+                    let row = (spec.kind == TensorKind::ClassifierRows).then(|| e / width);
+                    let (mut total, mut weight) = (0.0, 0.0);
+                    for &s in &present {
+                        let own = own(s);
+                        let w = match (self.plan.aggregation, row) {
+                            (Aggregation::EncoderOnly, Some(_)) => 0.0,
+                            (_, Some(r)) if matches!(self.plan.rows, Rows::Shared(k) if begin.holders[r] < u32::from(k)) => 0.0,
+                            (Aggregation::Mean, _) => 1.0,
+                            (Aggregation::SyndromeRows, Some(r)) => f64::from(own[r]),
+                            _ => own.iter().sum::<u32>() as f64,
+                        };
+                        total += w * f64::from(delta(s, apply.round, m, t, e));
+                        weight += w;
+                    }
+                    let want = if weight > 0.0 { total / weight } else { 0.0 };
+                    // Half a fixed-point step (2 x 16 sites / 2^31) per site, over the least weight (about 1 / 200).
+                    assert!((f64::from(got) - want).abs() < 5e-5, "round {}: {got} {want}", apply.round);
+                }
+            }
+        }
+    }
+
+    pub fn upload_gallery(&mut self, site: usize) {
+        let gallery = images(site, &self.sites[site].holdings, false).into_iter().map(|(image, syndrome, encoding)| {
+            let galleries = if syndrome == id("900") { 2 } else { 1 };
+            GalleryImage { image, syndrome, galleries, encoding }
+        });
+        let gallery = gallery.collect();
+        self.site_calls(site, |p| p.submit_gallery(gallery));
+    }
+
+    pub fn ask(&mut self, site: usize) {
+        let probes = images(site, &self.sites[site].holdings, true);
+        let probes = probes.into_iter().map(|(image, _, encoding)| Probe { image, galleries: vec![1, 3], encoding });
+        let probes = probes.collect();
+        self.site_calls(site, |p| p.submit_probes(probes));
+    }
+
+    fn hits(&self, site: usize) -> Vec<u32> {
+        let sim = &self.sites[site];
+        let begin = sim.participant.as_ref().unwrap().begin().unwrap();
+        let mut hits = HitCounts::new(begin.all.len(), 1);
+        let truth: BTreeMap<ImageId, SyndromeId> =
+            images(site, &sim.holdings, true).into_iter().map(|(image, syndrome, _)| (image, syndrome)).collect();
+        for answer in sim.answers.iter().filter(|a| a.galleries == 1) {
+            let wanted = &truth[&answer.image];
+            let position = answer.ranked.iter().position(|place| place.syndrome.as_ref() == Some(wanted));
+            let index = begin.all.iter().position(|s| s == wanted).unwrap();
+            hits.record(Setting::FrequentFrequent, 0, index, position);
+        }
+        hits.as_words().to_vec()
+    }
+}
+
+fn zeros(member: &MemberPlan, rows: usize) -> Vec<Vec<f32>> {
+    let len = |spec: &TensorSpec| {
+        let one: usize = spec.shape.iter().product();
+        if spec.kind == TensorKind::ClassifierRows { one * rows } else { one }
+    };
+    member.tensors.iter().map(|spec| vec![0.0; len(spec)]).collect()
+}

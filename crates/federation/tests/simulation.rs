@@ -1,0 +1,331 @@
+//! Whole sessions of many sites, with faults from a seed.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "harness/world.rs"]
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use federation::*;
+use world::*;
+
+fn finished(world: &World) {
+    assert!(world.halted.is_none(), "{:?}", world.halted);
+    let release = world.released.as_ref().unwrap_or_else(|| {
+        panic!("no release; refusals {:#?}, notices {:#?}", world.refusals, world.notices)
+    });
+    release.verify(&world.roster.verify(&consortium().public()).unwrap()).unwrap();
+    let digest = release.release.digest();
+    for (i, site) in world.sites.iter().enumerate() {
+        assert!(site.halted.is_none(), "site {i}: {:?}", site.halted);
+        if site.participant.is_some() {
+            assert_eq!(site.released.as_ref().map(|r| r.release.digest()), Some(digest), "site {i}");
+        }
+    }
+}
+
+/// Sites that trained from end to end hold the same encoder, bit for bit.
+fn same_encoders(world: &World) {
+    let encoders: BTreeSet<Vec<u32>> = world
+        .sites
+        .iter()
+        .filter(|site| site.participant.is_some() && site.adopted.is_none())
+        .map(|site| site.model.iter().flat_map(|m| m[..2].iter().flatten().map(|x| x.to_bits())).collect())
+        .collect();
+    assert_eq!(encoders.len(), 1);
+}
+
+#[test]
+fn every_aggregation_and_row_policy_gives_the_plain_average() {
+    for (i, aggregation) in ["mean", "sample-weighted", "syndrome-rows", "encoder-only"].into_iter().enumerate() {
+        for rows in ["all", "shared:3"] {
+            let mut world = World::new(4, i as u64, |plan| {
+                plan.aggregation = aggregation.parse().unwrap();
+                plan.rows = rows.parse().unwrap();
+                plan.blind = rows == "all";
+            });
+            world.run();
+            finished(&world);
+            same_encoders(&world);
+            assert!(world.refusals.is_empty(), "{:#?}", world.refusals);
+            assert!(world.sites.iter().all(|site| site.applied == [1, 2, 3]));
+            let begin = world.sites[0].begin.as_ref().unwrap();
+            assert_eq!(begin.trained.iter().map(|s| s.as_str()).collect::<Vec<_>>(), ["100", "101", "102", "104", "Secret-Syndrome"]);
+            assert_eq!(begin.all.len(), 6);
+            assert_eq!(begin.holders, [4, 4, 2, 3, 1]);
+            assert_eq!(begin.counts, [3 + 4 + 5 + 6, 1 + 3 + 5 + 2, 8, 2 + 3 + 4, 9]);
+            assert_eq!(begin.images, 55);
+        }
+    }
+}
+
+#[test]
+fn three_to_sixteen_sites() {
+    for sites in [3, 5, 8, 16] {
+        let mut world = World::new(sites, sites as u64, |plan| plan.kernel = Some(toy_kernel()));
+        world.run();
+        finished(&world);
+        same_encoders(&world);
+        assert!(world.refusals.is_empty(), "{:#?}", world.refusals);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_messages() {
+    let run = || {
+        let mut world = World::new(4, 9, |plan| plan.kernel = Some(toy_kernel()));
+        world.faults = Faults { lose: 2, double: 5, spoil: 1, reorder: true };
+        world.run();
+        world.sent
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn lost_doubled_spoiled_and_reordered_messages() {
+    for seed in 0..12 {
+        let mut world = World::new(3 + seed as usize % 4, seed, |plan| {
+            plan.kernel = (seed % 2 == 0).then(toy_kernel);
+            plan.blind = seed % 3 != 0;
+        });
+        world.faults = Faults { lose: 2, double: 8, spoil: 2, reorder: true };
+        world.run();
+        if world.plan.blind {
+            finished(&world);
+            same_encoders(&world);
+        }
+        assert!(world.refusals.iter().any(|r| matches!(r.kind(), RefusalKind::BadSignature | RefusalKind::Malformed)), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_site_that_vanishes_comes_back_and_catches_up() {
+    let mut world = World::new(5, 3, |plan| plan.kernel = Some(toy_kernel()));
+    world.vanish = BTreeSet::from([(2, 1)]);
+    world.start();
+    // Without site 2 until the last round is under way.
+    while world.sites[0].applied.len() < 2 {
+        if world.queue.is_empty() {
+            let actions = world.coordinator.as_mut().unwrap().deadline().unwrap();
+            world.coordinator_does(actions);
+        }
+        world.deliver();
+    }
+    assert_eq!(world.sites[2].applied, []);
+    world.revive(2);
+    world.pump();
+    finished(&world);
+    same_encoders(&world);
+    assert_eq!(world.sites[2].applied, [1, 2, 3]);
+    assert!(world.notices.iter().any(|n| n.contains("going on without hospital2")), "{:?}", world.notices);
+}
+
+#[test]
+fn below_the_threshold_the_attempt_is_given_up_and_tried_again() {
+    let mut world = World::new(4, 5, |_| {});
+    world.vanish = BTreeSet::from([(1, 2), (3, 2)]);
+    world.start();
+    let error = loop {
+        if !world.queue.is_empty() {
+            world.deliver();
+            continue;
+        }
+        match world.coordinator.as_mut().unwrap().deadline() {
+            Ok(actions) => world.coordinator_does(actions),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), RefusalKind::TooFewSites);
+    assert!(error.to_string().starts_with("stage 2, attempt"), "{error}");
+    let attempt = world.coordinator.as_ref().unwrap().attempt();
+    world.revive(1);
+    world.revive(3);
+    let actions = world.coordinator.as_mut().unwrap().retry().unwrap();
+    assert_eq!(world.coordinator.as_ref().unwrap().attempt(), attempt + 1);
+    world.coordinator_does(actions);
+    world.pump();
+    finished(&world);
+    same_encoders(&world);
+}
+
+#[test]
+fn killed_sites_and_a_killed_coordinator_resume_from_their_snapshots() {
+    for seed in 0..10u64 {
+        let mut world = World::new(4, seed, |plan| plan.kernel = Some(toy_kernel()));
+        world.kill_coordinator_at = BTreeSet::from([2 + seed as u32, 9 + 2 * seed as u32]);
+        world.start();
+        let mut dice = Dice(1000 + seed);
+        let mut kills = 0;
+        for _ in 0..400 {
+            if world.queue.is_empty() {
+                break;
+            }
+            world.deliver();
+            if kills < 6 && dice.chance(4) {
+                kills += 1;
+                let site = dice.below(4);
+                // A process that is killed and comes back at once: what was on its way to it is delivered.
+                world.kill(site);
+                world.revive(site);
+            }
+        }
+        world.pump();
+        finished(&world);
+        same_encoders(&world);
+    }
+}
+
+#[test]
+fn a_poisoned_update_is_named_and_the_others_go_on() {
+    let mut world = World::new(4, 1, |_| {});
+    world.sites[3].poison.insert(2);
+    world.run();
+    finished(&world);
+    same_encoders(&world);
+    assert!(
+        world.notices.iter().any(|n| n == "hospital3 sits out stage 2: its update was not finite or left the plan's range"),
+        "{:?}",
+        world.notices
+    );
+}
+
+#[test]
+fn a_refusing_site_is_named_and_the_others_train() {
+    let mut world = World::new(4, 1, |plan| plan.blind = false);
+    world.sites[1].policy.require_blind = true;
+    let policy = world.sites[1].policy.clone();
+    world.sites.remove(1);
+    let held = holdings(1);
+    world.add_site(1, held);
+    let mut site = world.sites.pop().unwrap();
+    site.policy = policy;
+    world.sites.insert(1, site);
+    world.kill(1);
+    world.revive(1);
+    world.start();
+    world.pump();
+    let said = world.notices.iter().any(|n| n.contains("hospital1 does not take part: policy require_blind"));
+    assert!(said, "{:?}", world.notices);
+    assert!(world.released.is_some());
+    assert_eq!(world.sites[0].begin.as_ref().unwrap().sites.len(), 3);
+}
+
+#[test]
+fn a_differing_model_halts_with_the_name() {
+    let mut world = World::new(4, 1, |_| {});
+    world.sites[2].drift = Some(2);
+    world.run();
+    assert!(world.released.is_none());
+    for (i, site) in world.sites.iter().enumerate() {
+        let reason = site.halted.as_ref().unwrap();
+        assert!(reason.contains("stage 2"), "{reason}");
+        if i != 2 {
+            assert!(reason.contains("model of hospital2 differs"), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn answers_are_the_plain_ranking() {
+    let mut world = World::new(4, 2, |plan| plan.kernel = Some(toy_kernel()));
+    world.run();
+    finished(&world);
+    let gallery: Vec<_> = (0..4).flat_map(|s| images(s, &world.sites[s].holdings, false)).collect();
+    let mut total = vec![0u32; world.sites[0].metrics.as_ref().unwrap().len()];
+    for (s, site) in world.sites.iter().enumerate() {
+        assert_eq!(site.answers.len(), 2 * site.holdings.len());
+        let probes: BTreeMap<_, _> = images(s, &site.holdings, true).into_iter().map(|(i, _, e)| (i, e)).collect();
+        for answer in &site.answers {
+            let probe = &probes[&answer.image];
+            let mut best: BTreeMap<_, f32> = BTreeMap::new();
+            for (_, syndrome, encoding) in &gallery {
+                if answer.galleries == 1 && *syndrome == id("900") {
+                    continue;
+                }
+                let distance = 1.0 - probe.iter().zip(encoding).map(|(a, b)| a * b).sum::<f32>();
+                let slot = best.entry(syndrome.clone()).or_insert(f32::MAX);
+                *slot = slot.min(distance);
+            }
+            let mut want: Vec<_> = best.into_iter().collect();
+            want.sort_by(|a, b| a.1.total_cmp(&b.1));
+            assert_eq!(answer.ranked.len(), want.len());
+            for (got, (syndrome, distance)) in answer.ranked.iter().zip(&want) {
+                assert_eq!(got.syndrome.as_ref(), Some(syndrome));
+                // Rounded up to a thousandth; the kernel itself is exact to 1e-5.
+                assert!(got.distance - distance > -1e-5 && got.distance - distance < 1.01e-3);
+            }
+        }
+        let own = site.answers.iter().flat_map(|a| &a.ranked).filter_map(|r| r.own.as_ref());
+        assert!(own.clone().count() > 0 && own.clone().all(|i| i.as_str().starts_with(&format!("gallery-{s}-"))));
+        assert_eq!(site.metrics, world.sites[0].metrics);
+    }
+    let hits = world.sites[0].metrics.as_ref().unwrap();
+    total.copy_from_slice(hits);
+    let probes: u32 = total.chunks(5).map(|cell| cell[0]).sum();
+    assert_eq!(probes as usize, world.sites.iter().map(|s| s.holdings.len()).sum::<usize>());
+    assert!(world.released.as_ref().unwrap().release.metrics.contains_key("frequent_frequent"));
+}
+
+#[test]
+fn a_newcomer_joins_the_release_and_asks() {
+    let mut world = World::new(4, 8, |plan| plan.kernel = Some(toy_kernel()));
+    world.run();
+    finished(&world);
+    let old = world.roster.verify(&consortium().public()).unwrap();
+    let newer = old.with_site(SiteName::new("hospital4").unwrap(), site_key(4).public()).unwrap().sign(&consortium());
+    world.roster = newer.clone();
+    world.coordinator.as_mut().unwrap().adopt_roster(&newer).unwrap();
+    for site in &mut world.sites {
+        site.participant.as_mut().unwrap().adopt_roster(&newer).unwrap();
+    }
+    world.add_site(4, holdings(4));
+    world.site_calls(4, |p| p.join());
+    while !world.queue.is_empty() {
+        world.deliver();
+    }
+    let adoption = world.sites[4].adopted.as_ref().expect("adopted");
+    assert_eq!(adoption.trained.len(), 5);
+    for (member, own) in adoption.tensors.iter().zip(&world.sites[0].model) {
+        assert_eq!(member[0], own[0]);
+        assert_eq!(member[1], own[1]);
+        assert!(member[2].is_empty() && member[3].is_empty());
+    }
+    let before = world.coordinator.as_ref().unwrap().gallery_len();
+    world.upload_gallery(4);
+    while !world.queue.is_empty() {
+        world.deliver();
+    }
+    let site = &world.sites[4];
+    assert_eq!(world.coordinator.as_ref().unwrap().gallery_len(), before + site.holdings.len());
+    assert_eq!(site.answers.len(), 2 * site.holdings.len());
+    assert!(site.answers.iter().all(|a| a.ranked.iter().all(|r| r.syndrome.is_some())));
+    // The ration holds for a newcomer too.
+    let refused = world.refusals.len();
+    for _ in 0..4 {
+        world.ask(4);
+        while !world.queue.is_empty() {
+            world.deliver();
+        }
+    }
+    assert!(world.refusals[refused..].iter().any(|r| r.kind() == RefusalKind::Rationed));
+}
+
+#[test]
+fn a_withdrawn_image_is_gone_for_good() {
+    let mut world = World::new(3, 8, |plan| plan.kernel = Some(toy_kernel()));
+    world.run();
+    finished(&world);
+    let before = world.coordinator.as_ref().unwrap().gallery_len();
+    let (image, _, _) = images(1, &world.sites[1].holdings, false).remove(0);
+    world.site_calls(1, |p| p.withdraw(&[image]));
+    while !world.queue.is_empty() {
+        world.deliver();
+    }
+    assert_eq!(world.coordinator.as_ref().unwrap().gallery_len(), before - 1);
+    world.upload_gallery(1);
+    while !world.queue.is_empty() {
+        world.deliver();
+    }
+    assert_eq!(world.coordinator.as_ref().unwrap().gallery_len(), before - 1);
+}
