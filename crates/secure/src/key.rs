@@ -25,6 +25,12 @@ impl Secret {
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
+
+    pub(crate) fn xor(&mut self, other: &Self) {
+        for (a, b) in self.0.iter_mut().zip(&other.0) {
+            *a ^= b;
+        }
+    }
 }
 
 impl fmt::Debug for Secret {

@@ -17,26 +17,37 @@
 //! # Where it leaves the paper, and why
 //!
 //! In the paper any *t* sites can reconstruct a site's mask key and self mask from Shamir shares.
-//! Consortia are small and *t* is about two thirds of the sites, so *n* - 2 curious sites that pool
-//! their shares with the coordinator's transcript would open the other two. This protocol lets no
-//! number of shares suffice alone:
+//! Consortia are small and *t* is about two thirds of the sites, so from 6 sites on, *n* - 2 curious
+//! sites that pool their shares with the coordinator's transcript would open the other two. In this
+//! protocol shares alone do not suffice:
 //!
 //! - Mask keys are not shared. The pairwise seeds towards a site that vanished are given up by its
 //!   partners themselves, one seed each, with their consent (round 3). The seed between two sites
 //!   that both take part is never known to anyone else.
-//! - The self mask is expanded from two halves: one is Shamir-shared (round 1), the other is the
-//!   *opening* that its owner gives with its consent. A vector whose owner did not consent stays
-//!   closed even to those who hold enough shares.
+//! - The self mask is expanded from two halves: one is Shamir-shared (round 1), the other, the
+//!   *opening*, leaves its owner after the upload, with its consent. It leaves under one *veil* from
+//!   each other survivor, a key that both ends compute from their agreed secret and the list, and
+//!   which the other lifts by consenting to the same list. So the openings come out together, when all
+//!   on one list have consented to it, and not before.
 //! - Every survivor on the list must consent, not only *t* of them. If some vanish between upload
 //!   and consent, their vectors are left out and the others are asked again with the shorter list
-//!   ([`Consented::Again`]); lists only shrink, and seeds given up for a site are final. Between
-//!   consent and unmasking, all but *t* may vanish and their vectors still count.
+//!   ([`Consented::Again`]); lists only shrink. Between consent and unmasking, all but *t* may
+//!   vanish and their vectors still count.
 //!
-//! What holds then: any *n* - 2 sites that keep to the protocol and pool everything with the
-//! coordinator learn of the other two only the sum of both vectors. Against a coordinator that lies,
-//! with at most 2*t* - *n* - 1 sites helping it, a vector opens only in a sum with those of at least
-//! *t* sites in all, as in the paper (section 6.2). What cannot hold: a coordinator that may declare
-//! sites dropped can, together with *t* - 1 sites, ask for the sum of these and one more.
+//! # What holds and what does not
+//!
+//! - Any *n* - 2 sites that keep to the protocol and pool everything with the coordinator learn of the
+//!   other two, both in the sum, only the sum of their vectors. The vector of a site that vanished
+//!   before it consented stays closed.
+//! - Against a coordinator that lies, with at most 2*t* - *n* - 1 sites helping it, a vector opens only
+//!   in a sum with those of at least *t* sites in all, as in the paper (section 6.2).
+//! - A sum over fewer others gives more away: *n* - 1 sites know the last one's vector from the
+//!   result, and whoever knows two sums that differ in one site knows that site's vector. This
+//!   also holds if colluding sites let an agreed list fall (by vanishing without consent) and
+//!   another site vanishes before the next is agreed: a test shows it. So does, with *t* - 1 sites,
+//!   a coordinator that declares honest sites dropped.
+//! - Nothing protects the result from a site that uploads nonsense, or the sites from a coordinator
+//!   that alters the sum: compare what came of it.
 //!
 //! # Freshness
 //!

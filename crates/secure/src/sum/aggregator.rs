@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::prg::{Pads, add_assign};
 use crate::shamir::{self, Share};
-use crate::{Error, ErrorKind, Result, SiteIndex};
+use crate::{Error, ErrorKind, Result, Secret, SiteIndex};
 
 use super::message::{adverts_digest, commitment, consent_statement};
 use super::site::{point, self_mask};
@@ -204,16 +204,20 @@ impl Aggregator {
     ///
     /// # Errors
     /// `OutOfPhase`, `WrongSession`, `UnknownSite`, `Duplicate`; `Signature` if it is not for the current
-    /// list; `Inconsistent` unless it has exactly one seed for each site that vanished.
+    /// list; `Inconsistent` unless it has exactly one seed for each site that vanished and one veil
+    /// for each other survivor.
     pub fn accept_consent(&mut self, consent: Consent) -> Result<()> {
         self.admit(Phase::Consents, &consent.tag, consent.site)?;
         let statement = self.consent_statement();
         self.config.verify(consent.site, &statement, &consent.signature, "the list of survivors")?;
         let vanished = self.shares.keys().filter(|site| !self.survivors.contains(site));
-        if !consent.seeds.iter().map(|(site, _)| site).eq(vanished) {
+        let partners = self.survivors.iter().filter(|&&site| site != consent.site);
+        if !consent.seeds.iter().map(|(site, _)| site).eq(vanished)
+            || !consent.veils.iter().map(|(site, _)| site).eq(partners)
+        {
             return Err(self.refuse(
                 ErrorKind::Inconsistent,
-                &format!("{} gave seeds for other sites than those that vanished", consent.site),
+                &format!("{} gave seeds or veils for other sites than the list says", consent.site),
             ));
         }
         self.consents.insert(consent.site, consent);
@@ -276,9 +280,9 @@ impl Aggregator {
         let mut pads = Pads::default();
         for &site in &self.survivors {
             let seed = shamir::reconstruct(&self.shares_of(site))?;
-            let consent = &self.consents[&site];
-            pads.subtract(self_mask(&seed, &consent.opening, &self.adverts_digest));
-            for (gone, seed) in &consent.seeds {
+            let opening = self.opening_of(site);
+            pads.subtract(self_mask(&seed, &opening, &self.adverts_digest));
+            for (gone, seed) in &self.consents[&site].seeds {
                 if site < *gone {
                     pads.subtract(seed.clone());
                 } else {
@@ -302,6 +306,16 @@ impl Aggregator {
         };
         self.phase = Phase::Finished;
         Ok(sum)
+    }
+
+    /// A survivor's opening, freed of the veils that the consents of all others lift.
+    fn opening_of(&self, owner: SiteIndex) -> Secret {
+        let mut opening = self.consents[&owner].veiled.clone();
+        let veils = self.consents.values().flat_map(|consent| &consent.veils);
+        for (_, veil) in veils.filter(|(site, _)| *site == owner) {
+            opening.xor(veil);
+        }
+        opening
     }
 
     /// A threshold of shares of one survivor's self-mask seed.

@@ -297,14 +297,16 @@ pub(crate) fn consent_statement(
     out
 }
 
-/// Round 3: a survivor's signature on the list, the opening of its self mask, and its pairwise seeds
-/// towards those who shared keys but do not survive.
+/// Round 3: a survivor's signature on the list, the opening of its self mask under a veil from each
+/// other survivor, its own veils for theirs, and its pairwise seeds towards those who shared keys
+/// but do not survive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consent {
     pub(crate) tag: [u8; 16],
     pub(crate) site: SiteIndex,
     pub(crate) signature: [u8; 64],
-    pub(crate) opening: Secret,
+    pub(crate) veiled: Secret,
+    pub(crate) veils: Vec<(SiteIndex, Secret)>,
     pub(crate) seeds: Vec<(SiteIndex, Secret)>,
 }
 
@@ -316,11 +318,13 @@ impl Consent {
 
     /// The bytes of the message.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::new(Kind::Consent, &self.tag, 100 + self.seeds.len() * 34);
-        out.site(self.site).bytes(&self.signature).bytes(self.opening.expose()).count(self.seeds.len());
-        for (site, seed) in &self.seeds {
-            out.site(*site).bytes(seed.expose());
-        }
+        let secrets = self.veils.len() + self.seeds.len();
+        let mut out = Writer::new(Kind::Consent, &self.tag, 102 + secrets * 34);
+        out.site(self.site)
+            .bytes(&self.signature)
+            .bytes(self.veiled.expose())
+            .secrets(&self.veils)
+            .secrets(&self.seeds);
         out.finish()
     }
 
@@ -334,8 +338,9 @@ impl Consent {
             tag: config.tag(),
             site: reader.site()?,
             signature: reader.array()?,
-            opening: reader.secret()?,
-            seeds: reader.list(|reader| reader.secret())?,
+            veiled: Secret::from_bytes(reader.array()?),
+            veils: reader.secrets()?,
+            seeds: reader.secrets()?,
         };
         reader.end()?;
         Ok(message)
@@ -394,10 +399,7 @@ impl Unmasking {
     /// The bytes of the message.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new(Kind::Unmasking, &self.tag, 4 + self.shares.len() * 34);
-        out.site(self.site).count(self.shares.len());
-        for (site, share) in &self.shares {
-            out.site(*site).bytes(share.expose());
-        }
+        out.site(self.site).secrets(&self.shares);
         out.finish()
     }
 
@@ -407,8 +409,7 @@ impl Unmasking {
     /// `Malformed`, `Version`, `WrongSession`, `UnknownSite`.
     pub fn decode(bytes: &[u8], config: &SumConfig) -> Result<Self> {
         let mut reader = Reader::new(bytes, Kind::Unmasking, config)?;
-        let message =
-            Self { tag: config.tag(), site: reader.site()?, shares: reader.list(|reader| reader.secret())? };
+        let message = Self { tag: config.tag(), site: reader.site()?, shares: reader.secrets()? };
         reader.end()?;
         Ok(message)
     }

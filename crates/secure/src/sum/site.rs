@@ -7,6 +7,7 @@ use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use ed25519_dalek::{Signer, SigningKey};
 use rand::SeedableRng;
+use sha2::{Digest, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::key::derive;
@@ -59,7 +60,7 @@ pub(crate) struct Secrets {
     pub(crate) mask_key: StaticSecret,
     /// The half of the self mask that is shared (b_u).
     pub(crate) self_seed: Secret,
-    /// The half of the self mask that consent gives out.
+    /// The half of the self mask that the consents of all survivors together give out.
     pub(crate) opening: Secret,
     /// Seeds the coefficients of the sharing.
     coefficients: Secret,
@@ -291,8 +292,9 @@ impl Site {
         Ok(MaskedInput { tag: self.config.tag(), site: self.me, words })
     }
 
-    /// Round 3 (ConsistencyCheck): signs the list of survivors and gives up the pairwise seeds towards
-    /// those not on it. May be called again with a shorter list, never with a site that was given up.
+    /// Round 3 (ConsistencyCheck): signs the list of survivors, gives its part in opening their self
+    /// masks, which takes all of them, and gives up its pairwise seeds towards those not on the list.
+    /// May be called again with a shorter list, never with a site that was given up.
     ///
     /// # Errors
     /// `BelowThreshold` for a list under the threshold; `Inconsistent` for one that lacks this site, has
@@ -322,17 +324,23 @@ impl Site {
             &self.sharers,
             list,
         );
-        let seeds = self
-            .sharers
-            .iter()
-            .filter(|site| !list.contains(site))
-            .map(|&site| Ok((site, self.pair_seed(site)?)))
-            .collect::<Result<_>>()?;
+        let digest: [u8; 32] = Sha256::digest(&statement).into();
+        let mut veiled = self.secrets.opening.clone();
+        let (mut veils, mut seeds) = (Vec::new(), Vec::new());
+        for &peer in self.sharers.iter().filter(|&&peer| peer != self.me) {
+            if list.contains(&peer) {
+                veiled.xor(&self.veil(peer, [self.me, peer], &digest)?);
+                veils.push((peer, self.veil(peer, [peer, self.me], &digest)?));
+            } else {
+                seeds.push((peer, self.pair_seed(peer)?));
+            }
+        }
         let consent = Consent {
             tag: self.config.tag(),
             site: self.me,
             signature: self.key.sign(&statement).to_bytes(),
-            opening: self.secrets.opening.clone(),
+            veiled,
+            veils,
             seeds,
         };
         self.survivors = list.clone();
@@ -407,12 +415,37 @@ impl Site {
             peer,
             &self.adverts_digest,
             "sum/pair",
-            [low, high],
+            &sites_bytes([low, high]),
+        )
+    }
+
+    /// What hides the owner's opening until the helper, too, consents to the list with this digest.
+    /// One of `[owner, helper]` is this site, the other `peer`; both compute the same.
+    pub(crate) fn veil(
+        &self,
+        peer: SiteIndex,
+        [owner, helper]: [SiteIndex; 2],
+        list: &[u8; 32],
+    ) -> Result<Secret> {
+        self.agree(
+            &self.secrets.mask_key,
+            self.advert_of(peer)?.mask_key,
+            peer,
+            &self.adverts_digest,
+            "sum/veil",
+            &[&sites_bytes([owner, helper])[..], list].concat(),
         )
     }
 
     fn box_key(&self, peer: &Advert, digest: &[u8; 32], from: SiteIndex, to: SiteIndex) -> Result<Secret> {
-        self.agree(&self.secrets.box_key, peer.box_key, peer.site, digest, "sum/box", [from, to])
+        self.agree(
+            &self.secrets.box_key,
+            peer.box_key,
+            peer.site,
+            digest,
+            "sum/box",
+            &sites_bytes([from, to]),
+        )
     }
 
     /// X25519 and HKDF, salted with everybody's keys: who saw other adverts gets another secret.
@@ -423,14 +456,13 @@ impl Site {
         peer: SiteIndex,
         digest: &[u8; 32],
         label: &str,
-        order: [SiteIndex; 2],
+        context: &[u8],
     ) -> Result<Secret> {
         let shared = mine.diffie_hellman(&PublicKey::from(theirs));
         if !shared.was_contributory() {
             return Err(self.inconsistent(&format!("{peer} advertised a degenerate key")));
         }
-        let context: Vec<u8> = order.iter().flat_map(|site| site.0.to_le_bytes()).collect();
-        Ok(derive(shared.as_bytes(), digest, label, &context))
+        Ok(derive(shared.as_bytes(), digest, label, context))
     }
 
     fn expect(&self, phases: &[Phase], what: &str) -> Result<()> {
@@ -467,6 +499,11 @@ impl Site {
 pub(crate) fn point(site: SiteIndex) -> u8 {
     // A roster has at most 255 sites.
     site.0 as u8 + 1
+}
+
+fn sites_bytes([first, second]: [SiteIndex; 2]) -> [u8; 4] {
+    let ([a, b], [c, d]) = (first.0.to_le_bytes(), second.0.to_le_bytes());
+    [a, b, c, d]
 }
 
 /// The key of a self mask, from its shared half and its opening.

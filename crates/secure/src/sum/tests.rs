@@ -20,18 +20,22 @@ enum Last {
     Advert,
     Shares,
     Upload,
+    /// Consents to the first list, but not to a shorter one.
+    FirstConsent,
     Consent,
     Everything,
 }
 
 impl Last {
-    const BEFORE_THE_END: [Self; 5] =
-        [Self::Nothing, Self::Advert, Self::Shares, Self::Upload, Self::Consent];
+    const BEFORE_THE_END: [Self; 6] =
+        [Self::Nothing, Self::Advert, Self::Shares, Self::Upload, Self::FirstConsent, Self::Consent];
+}
 
-    /// Whether a site that goes so far has its vector in the sum.
-    fn counts(self) -> bool {
-        self >= Self::Consent
-    }
+/// Whose vectors must be in the sum: those who consent to the last list.
+fn counted(last: &[Last]) -> Vec<SiteIndex> {
+    let asked_again = last.contains(&Last::Upload);
+    let from = if asked_again { Last::Consent } else { Last::FirstConsent };
+    (0..last.len()).filter(|&i| last[i] >= from).map(site).collect()
 }
 
 fn signing_key(site: usize) -> SigningKey {
@@ -78,7 +82,8 @@ struct Transcript {
     config: SumConfig,
     sites: Vec<Site>,
     inputs: Vec<MaskedInput>,
-    consents: Vec<Consent>,
+    /// With the list each is for.
+    consents: Vec<(Vec<SiteIndex>, Consent)>,
     unmaskings: Vec<Unmasking>,
     sum: BlindSum,
 }
@@ -114,12 +119,13 @@ fn run(config: &SumConfig, vectors: &[Vec<u32>], last: &[Last], blind: bool) -> 
         }
     }
     let mut survivors = coordinator.close_inputs()?;
+    let mut consenting = Last::FirstConsent;
     let consents = loop {
         let list = Survivors::decode(&survivors.encode(), config)?;
         for i in list.sites().iter().map(|s| s.get()) {
-            if goes(&i, Last::Consent) {
+            if goes(&i, consenting) {
                 let consent = sites[i].receive_survivors(&list)?;
-                transcript.1.push(consent.clone());
+                transcript.1.push((list.sites.clone(), consent.clone()));
                 coordinator.accept_consent(Consent::decode(&consent.encode(), config)?)?;
             }
         }
@@ -127,6 +133,7 @@ fn run(config: &SumConfig, vectors: &[Vec<u32>], last: &[Last], blind: bool) -> 
             Consented::Agreed(consents) => break Consents::decode(&consents.encode(), config)?,
             Consented::Again(shorter) => survivors = shorter,
         }
+        consenting = Last::Consent;
     };
     for i in consents.sites().map(|s| s.get()) {
         if goes(&i, Last::Everything) {

@@ -54,6 +54,14 @@ impl Writer {
         self
     }
 
+    pub(crate) fn secrets(&mut self, secrets: &[(SiteIndex, Secret)]) -> &mut Self {
+        self.count(secrets.len());
+        for (site, secret) in secrets {
+            self.site(*site).bytes(secret.expose());
+        }
+        self
+    }
+
     pub(crate) fn words(&mut self, words: &[u32]) -> &mut Self {
         if cfg!(target_endian = "little") {
             self.bytes(bytemuck::cast_slice(words))
@@ -108,10 +116,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(crate) fn secret(&mut self) -> Result<Secret> {
-        Ok(Secret::from_bytes(self.array()?))
-    }
-
     /// A site of the roster.
     pub(crate) fn site(&mut self) -> Result<SiteIndex> {
         let site = SiteIndex(u16::from_le_bytes(self.array()?));
@@ -138,6 +142,10 @@ impl<'a> Reader<'a> {
             out.push((site, value));
         }
         Ok(out)
+    }
+
+    pub(crate) fn secrets(&mut self) -> Result<Vec<(SiteIndex, Secret)>> {
+        self.list(|reader| Ok(Secret::from_bytes(reader.array()?)))
     }
 
     pub(crate) fn sites(&mut self) -> Result<Vec<SiteIndex>> {
