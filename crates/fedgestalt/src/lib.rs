@@ -6,6 +6,7 @@
 //! call [`run`].
 
 pub mod cli;
+pub mod cohort_dir;
 pub mod command;
 pub mod config;
 pub mod context;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::atomic::{self, Access};
+use super::atomic;
 use super::{Error, ErrorKind, Result};
 
 const LOCK: &str = ".lock";
@@ -26,7 +26,7 @@ impl Folder {
     ///
     /// [`ErrorKind::Locked`] when another process works in it, [`ErrorKind::Io`] when it cannot be made or read.
     pub fn open(path: &Path) -> Result<Self> {
-        atomic::make_folder(path, Access::Private)?;
+        atomic::make_folder(path)?;
         let lock = take_lock(path)?;
         atomic::sweep(path)?;
         Ok(Self { path: path.to_owned(), _lock: lock })
@@ -44,7 +44,7 @@ impl Folder {
     /// When it cannot be made.
     pub fn subfolder(&self, name: &str) -> Result<PathBuf> {
         let path = self.path.join(name);
-        atomic::make_folder(&path, Access::Private)?;
+        atomic::make_folder(&path)?;
         atomic::sweep(&path)?;
         Ok(path)
     }
@@ -55,7 +55,7 @@ impl Folder {
     ///
     /// As [`atomic::write`].
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        atomic::write(&self.path.join(name), bytes, Access::Private)
+        atomic::write_private(&self.path.join(name), bytes)
     }
 
     /// Reads a file; `None` if there is no such file.
@@ -72,8 +72,8 @@ impl Folder {
     /// # Errors
     ///
     /// As [`atomic::write_json`].
-    pub fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
-        atomic::write_json(&self.path.join(name), value, Access::Private)
+    pub fn write_json<T: Serialize + ?Sized>(&self, name: &str, value: &T) -> Result<()> {
+        atomic::write_json(&self.path.join(name), value)
     }
 
     /// Reads a value from JSON; `None` if there is no such file.

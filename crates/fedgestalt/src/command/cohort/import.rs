@@ -1,11 +1,31 @@
 //! `cohort import`: from GMDB's files, or a folder per syndrome, to a cohort folder.
 
-use std::path::PathBuf;
+mod sources;
 
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
+use domain::{Cohort, ImageId, split};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use vision::Crop;
 
+use self::sources::{Layouted, Source};
 use crate::Outcome;
+use crate::cohort_dir::{
+    self, ALIGNED, METADATA, POINTS_FILE, PointsTable, Tables, aligned_crop, photograph_crop,
+};
 use crate::context::Context;
+use crate::output::Table;
+use crate::store::{self, Folder, atomic};
+
+/// What is being imported into a folder, and how: a second import of something else must not mix with it.
+const STATE: &str = "import.json";
+/// The version in the tables' names where the source has none.
+const VERSION: &str = "1.0.0";
 
 /// Arguments of `cohort import`.
 #[derive(Debug, Args)]
@@ -48,7 +68,7 @@ pub struct ImportArgs {
 }
 
 /// How a folder to import is laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
     /// GMDB's tables and folders.
@@ -57,11 +77,244 @@ pub enum Layout {
     Folders,
 }
 
+/// What decides the result of an import.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Order {
+    source: PathBuf,
+    layout: Layout,
+    points: Option<String>,
+    as_aligned: bool,
+    frequent_subjects: u16,
+    splits: u8,
+    seed: u64,
+}
+
+/// A file that was left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct LeftOut {
+    file: PathBuf,
+    reason: String,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct Summary {
+    out: PathBuf,
+    layout: Layout,
+    images: usize,
+    subjects: usize,
+    syndromes: usize,
+    /// Images per part.
+    parts: BTreeMap<String, usize>,
+    /// Faces that an earlier, interrupted import had done already.
+    done_before: usize,
+    left_out: Vec<LeftOut>,
+}
+
 /// Imports.
 ///
 /// # Errors
 ///
-/// When SRC is in neither layout, a table is faulty, or the folder cannot be written.
-pub fn run(_args: ImportArgs, _context: &Context) -> anyhow::Result<Outcome> {
-    anyhow::bail!("`cohort import` is not there yet")
+/// When SRC is in neither layout, a table is faulty, OUT holds another import, or nothing could be imported.
+pub fn run(args: ImportArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let source = std::fs::canonicalize(&args.source)
+        .with_context(|| format!("cannot find the folder {}", args.source.display()))?;
+    ensure!(source.is_dir(), "{} is not a folder", args.source.display());
+    let layout = args.layout.unwrap_or(if Tables::are_in(&source) { Layout::Gmdb } else { Layout::Folders });
+    let points = read_points(&args)?;
+    let order = Order {
+        source,
+        layout,
+        points: points.as_ref().map(|(_, digest)| digest.clone()),
+        as_aligned: args.as_aligned,
+        frequent_subjects: args.frequent_subjects,
+        splits: args.splits,
+        seed: args.seed.unwrap_or(context.config.training.seed),
+    };
+    let found = match layout {
+        Layout::Gmdb => sources::gmdb(&args.source)?,
+        Layout::Folders => sources::folders(&args.source)?,
+    };
+    let folder = open_out(&args.out, &order)?;
+    let points = points.map(|(table, _)| table).unwrap_or_default();
+    let imported = import_faces(&folder, &found, &points, args.as_aligned, context)?;
+    let mut left_out = found.left_out.clone();
+    left_out.extend(imported.left_out);
+    left_out.sort_by(|a, b| a.file.cmp(&b.file));
+    let cohort = arrange(&found, &imported.good, &order)?;
+    ensure!(
+        !cohort.cases().is_empty(),
+        "no image could be imported from {}{}",
+        args.source.display(),
+        left_out.first().map(|first| format!("; the first: {}: {}", first.file.display(), first.reason)).unwrap_or_default()
+    );
+    cohort_dir::write_tables(folder.path(), &cohort, found.version.as_deref().unwrap_or(VERSION))?;
+    let summary = Summary {
+        out: args.out,
+        layout,
+        images: cohort.cases().len(),
+        subjects: cohort.subjects().len(),
+        syndromes: cohort.cases().iter().map(|case| &case.syndrome).collect::<HashSet<_>>().len(),
+        parts: cohort.parts().map(|(part, images)| (part.to_string(), images.len())).collect(),
+        done_before: imported.done_before,
+        left_out,
+    };
+    context.output.result(&summary, describe)?;
+    if cohort.trained_syndromes().is_empty() {
+        context.output.warn("no syndrome has enough subjects to train on; see --frequent-subjects");
+    }
+    Ok(if args.strict && !summary.left_out.is_empty() { Outcome::Unclean } else { Outcome::Done })
+}
+
+/// The points and a digest of their file.
+fn read_points(args: &ImportArgs) -> anyhow::Result<Option<(PointsTable, String)>> {
+    let file = args.points.clone().unwrap_or_else(|| args.source.join(POINTS_FILE));
+    match atomic::read(&file)? {
+        Some(bytes) => {
+            let table = PointsTable::parse(&file.display().to_string(), &bytes)?;
+            Ok(Some((table, hex::encode(Sha256::digest(&bytes)))))
+        }
+        None if args.points.is_some() => bail!("the points file {} is not there", file.display()),
+        None => Ok(None),
+    }
+}
+
+fn open_out(out: &Path, order: &Order) -> anyhow::Result<Folder> {
+    let folder = Folder::open(out)?;
+    let inside = std::fs::canonicalize(out).is_ok_and(|out| out.starts_with(&order.source));
+    ensure!(!inside, "{} lies in the folder to import; give another --out", out.display());
+    match folder.read_json::<Order>(STATE)? {
+        Some(before) => ensure!(
+            before == *order,
+            "{} holds an import of something else, or with other options ({}); give another --out, or remove that folder",
+            out.display(),
+            out.join(STATE).display()
+        ),
+        None => {
+            ensure!(
+                !out.join(METADATA).exists(),
+                "{} holds a cohort that was not imported here; give another --out",
+                out.display()
+            );
+            folder.write_json(STATE, order)?;
+        }
+    }
+    folder.subfolder(ALIGNED)?;
+    Ok(folder)
+}
+
+struct Imported {
+    good: HashSet<ImageId>,
+    done_before: usize,
+    left_out: Vec<LeftOut>,
+}
+
+/// Aligns every face and writes it as PNG: no pixel is lost, and no metadata comes along.
+fn import_faces(
+    folder: &Folder,
+    found: &Layouted,
+    points: &PointsTable,
+    as_aligned: bool,
+    context: &Context,
+) -> anyhow::Result<Imported> {
+    enum Done {
+        Before,
+        Now,
+        Not(LeftOut),
+    }
+    let stage = context.progress.stage("Import", found.cases.len() as u64);
+    let results: Vec<(ImageId, Done)> = found
+        .cases
+        .par_iter()
+        .map(|(case, source)| {
+            let image = &case.image;
+            let out = folder.path().join(ALIGNED).join(format!("{image}_aligned.png"));
+            // A file that a loss of power left empty does not count as done.
+            let done = if aligned_crop(&out).is_ok() {
+                Done::Before
+            } else {
+                match face(source, points.get(image), as_aligned) {
+                    Ok(crop) => {
+                        store::write_cache(&out, &crop.to_png()?)?;
+                        Done::Now
+                    }
+                    Err(error) => Done::Not(LeftOut { file: source.file().to_owned(), reason: reason(&error) }),
+                }
+            };
+            stage.advance(1);
+            Ok((image.clone(), done))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let mut imported = Imported { good: HashSet::new(), done_before: 0, left_out: Vec::new() };
+    for (image, done) in results {
+        match done {
+            Done::Not(left_out) => {
+                imported.left_out.push(left_out);
+                continue;
+            }
+            Done::Before => imported.done_before += 1,
+            Done::Now => {}
+        }
+        imported.good.insert(image);
+    }
+    stage.finish(format_args!("{} images, {} left out", imported.good.len(), imported.left_out.len()));
+    Ok(imported)
+}
+
+fn face(source: &Source, points: Option<&vision::Points>, as_aligned: bool) -> anyhow::Result<Crop> {
+    match source {
+        Source::Missing(_) => bail!("the file is not there; add it or remove its rows"),
+        // Points are the better witness where there is a photograph to use them on.
+        Source::Pictures { photograph: Some(photograph), .. } if points.is_some() => photograph_crop(photograph, points),
+        Source::Pictures { aligned: Some(aligned), .. } => aligned_crop(aligned),
+        Source::Pictures { photograph: Some(photograph), .. } if as_aligned => aligned_crop(photograph),
+        Source::Pictures { photograph: Some(photograph), .. } => photograph_crop(photograph, None)
+            .map_err(|error| error.context("if it shows an aligned face, say --as-aligned")),
+        Source::Pictures { photograph: None, aligned: None } => bail!("the file is not there"),
+    }
+}
+
+/// The chain of causes, innermost last, on one line.
+fn reason(error: &anyhow::Error) -> String {
+    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    causes.join(": ")
+}
+
+/// The cohort of the images that are good.
+fn arrange(found: &Layouted, good: &HashSet<ImageId>, order: &Order) -> anyhow::Result<Cohort> {
+    if let Some(cohort) = &found.cohort {
+        return Ok(cohort.restrict(&|case| good.contains(&case.image)));
+    }
+    let cases = found.cases.iter().map(|(case, _)| case.clone()).filter(|case| good.contains(&case.image)).collect();
+    Ok(split::partition(
+        cases,
+        found.syndromes.clone(),
+        usize::from(order.frequent_subjects),
+        order.splits,
+        order.seed,
+    )?)
+}
+
+fn describe(summary: &Summary) -> String {
+    let mut table = Table::new(["part", "images"]);
+    for (part, images) in &summary.parts {
+        table.row([part.clone(), images.to_string()]);
+    }
+    let mut text = format!(
+        "{}: {} images of {} subjects with {} syndromes\n{table}",
+        summary.out.display(),
+        summary.images,
+        summary.subjects,
+        summary.syndromes
+    );
+    if !summary.left_out.is_empty() {
+        text.push_str(&format!("{} left out:\n", summary.left_out.len()));
+        for LeftOut { file, reason } in &summary.left_out {
+            // Most reasons name the file themselves.
+            let file = file.display().to_string();
+            let named = if reason.contains(&file) { String::new() } else { format!("{file}: ") };
+            text.push_str(&format!("  {named}{reason}\n"));
+        }
+    }
+    text
 }

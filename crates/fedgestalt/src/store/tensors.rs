@@ -1,0 +1,339 @@
+//! Named tensors in a safetensors file.
+//!
+//! The format is that of huggingface/safetensors, so that a release's weights open anywhere. Files of ours also carry
+//! a SHA-256 digest per tensor in their metadata: the format itself would not notice a flipped bit.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, TensorInfo, TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::mapped::Mapped;
+use super::{Error, ErrorKind, Result, atomic};
+
+/// The one key of the metadata. One key, since the order of several would differ from run to run.
+const METADATA: &str = "fedgestalt";
+/// As in the safetensors crate.
+const LARGEST_HEADER: usize = 100_000_000;
+
+/// What the metadata says, as JSON.
+#[derive(Serialize, Deserialize)]
+struct Metadata {
+    facts: BTreeMap<String, String>,
+    sha256: BTreeMap<String, String>,
+}
+
+/// A tensor to be saved or as loaded: row-major f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor<'a> {
+    /// Lengths of its axes.
+    pub shape: Vec<usize>,
+    /// As many values as the product of the shape.
+    pub values: Cow<'a, [f32]>,
+}
+
+impl<'a> Tensor<'a> {
+    /// A tensor of borrowed values.
+    pub fn new(shape: &[usize], values: &'a [f32]) -> Self {
+        Self { shape: shape.to_owned(), values: Cow::Borrowed(values) }
+    }
+}
+
+/// Saves tensors, and facts about them (names and short values), as a private file. The same tensors and facts give
+/// the same bytes.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidArgument`] when a tensor's values do not fill its shape or are not finite (the tensor is
+/// named), [`ErrorKind::Io`] when the file cannot be written.
+pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor<'_>>, facts: &BTreeMap<String, String>) -> Result<()> {
+    let failed = |name: &str, fault: String| {
+        Error::new(ErrorKind::InvalidArgument, format!("cannot save {}: tensor {name} {fault}", path.display()))
+    };
+    let mut digests = BTreeMap::new();
+    let mut bytes: Vec<(&str, &[usize], Cow<'_, [u8]>)> = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        if let Some(at) = tensor.values.iter().position(|value| !value.is_finite()) {
+            return Err(failed(name, format!("is {} at index {at}; only finite values are kept", tensor.values[at])));
+        }
+        let raw = little_endian(&tensor.values);
+        digests.insert(name.clone(), hex::encode(Sha256::digest(&raw)));
+        bytes.push((name, &tensor.shape, raw));
+    }
+    let metadata = serde_json::to_string(&Metadata { facts: facts.clone(), sha256: digests })
+        .expect("maps of strings become JSON");
+    let views = bytes
+        .iter()
+        .map(|(name, shape, raw)| {
+            let view = TensorView::new(Dtype::F32, shape.to_vec(), raw)
+                .map_err(|_| failed(name, format!("has {} values, which do not fill its shape {shape:?}", raw.len() / 4)))?;
+            Ok((*name, view))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let file = safetensors::serialize(views, Some(HashMap::from([(METADATA.to_owned(), metadata)])))
+        .map_err(|error| failed("list", format!("cannot be written: {error}")))?;
+    atomic::write_private(path, &file)
+}
+
+/// The tensors of a file, mapped and checked.
+#[derive(Debug)]
+pub struct Tensors {
+    path: PathBuf,
+    bytes: Mapped,
+    /// Where each tensor's data lies in the file.
+    places: BTreeMap<String, (TensorInfo, std::ops::Range<usize>)>,
+    facts: BTreeMap<String, String>,
+}
+
+impl Tensors {
+    /// Opens a file and checks all of it: that it is whole, that its digests hold where it has them, that f32 values
+    /// are finite. Files that other programs wrote are welcome.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] when it cannot be opened, [`ErrorKind::Corrupt`] when it is cut short, damaged or not a
+    /// safetensors file: file and tensor are named.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = Mapped::open(path)?;
+        let corrupt = |fault: String| {
+            Error::new(
+                ErrorKind::Corrupt,
+                format!("{} {fault}; restore it, or remove it to have it made again", path.display()),
+            )
+        };
+        let (header, data) = split(&bytes).map_err(&corrupt)?;
+        let header: BTreeMap<String, serde_json::Value> =
+            serde_json::from_slice(header).map_err(|_| corrupt("has a damaged header".to_owned()))?;
+        let mut tensors = Self { path: path.to_owned(), bytes, places: BTreeMap::new(), facts: BTreeMap::new() };
+        let mut digests = BTreeMap::new();
+        for (name, value) in header {
+            if name == "__metadata__" {
+                if let Some(text) = value.get(METADATA).and_then(|text| text.as_str()) {
+                    let metadata: Metadata =
+                        serde_json::from_str(text).map_err(|_| corrupt("has damaged metadata".to_owned()))?;
+                    (tensors.facts, digests) = (metadata.facts, metadata.sha256);
+                }
+                continue;
+            }
+            let damaged = || corrupt(format!("describes tensor {name} in a damaged way"));
+            let info: TensorInfo = serde_json::from_value(value).map_err(|_| damaged())?;
+            let (from, to) = info.data_offsets;
+            let size = info
+                .shape
+                .iter()
+                .try_fold(1usize, |size, &length| size.checked_mul(length))
+                .and_then(|size| size.checked_mul(info.dtype.bitsize()));
+            if to < from || size != (to - from).checked_mul(8) {
+                return Err(damaged());
+            }
+            let place = data.checked_add(from).zip(data.checked_add(to)).ok_or_else(damaged)?;
+            tensors.places.insert(name, (info, place.0..place.1));
+        }
+        tensors.check(&digests).map_err(corrupt)?;
+        Ok(tensors)
+    }
+
+    fn check(&self, digests: &BTreeMap<String, String>) -> std::result::Result<(), String> {
+        // The first tensor, in the order of the file, is where a cut happened.
+        let mut order: Vec<_> = self.places.iter().collect();
+        order.sort_by_key(|(_, (_, place))| place.start);
+        for (name, (info, place)) in order {
+            let Some(raw) = self.bytes.get(place.clone()) else {
+                let missing = place.end - self.bytes.len();
+                return Err(format!("is cut short: tensor {name} and whatever follows miss at least {missing} bytes"));
+            };
+            if digests.get(name).is_some_and(|digest| *digest != hex::encode(Sha256::digest(raw))) {
+                return Err(format!("is damaged: tensor {name} is not what was saved (its SHA-256 digest differs)"));
+            }
+            if info.dtype == Dtype::F32
+                && let Some(at) = floats(raw).iter().position(|value| !value.is_finite())
+            {
+                return Err(format!("is damaged: tensor {name} is not finite at index {at}"));
+            }
+        }
+        match digests.keys().find(|name| !self.places.contains_key(*name)) {
+            Some(name) => Err(format!("is damaged: tensor {name} is gone")),
+            None => Ok(()),
+        }
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.places.keys().map(String::as_str)
+    }
+
+    /// The facts that were saved with the tensors.
+    pub fn facts(&self) -> &BTreeMap<String, String> {
+        &self.facts
+    }
+
+    /// A tensor, without copying where the file allows.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Missing`] when there is none of this name, or it is not f32.
+    pub fn get(&self, name: &str) -> Result<Tensor<'_>> {
+        let missing = |fault: String| {
+            Error::new(ErrorKind::Missing, format!("{}: {fault}; give the file that this program wrote", self.path.display()))
+        };
+        let (info, place) = self.places.get(name).ok_or_else(|| missing(format!("there is no tensor {name}")))?;
+        if info.dtype != Dtype::F32 {
+            return Err(missing(format!("tensor {name} is {:?} instead of F32", info.dtype)));
+        }
+        // `check` has seen that the place is inside the file.
+        Ok(Tensor { shape: info.shape.clone(), values: floats(&self.bytes[place.clone()]) })
+    }
+
+    /// A tensor of a known shape.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensors::get`], and [`ErrorKind::Missing`] when it has another shape.
+    pub fn shaped(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>> {
+        let tensor = self.get(name)?;
+        if tensor.shape != shape {
+            return Err(Error::new(
+                ErrorKind::Missing,
+                format!(
+                    "{}: tensor {name} has shape {:?} instead of {shape:?}; it belongs to another model",
+                    self.path.display(),
+                    tensor.shape
+                ),
+            ));
+        }
+        Ok(tensor.values)
+    }
+}
+
+/// The header and where the data begins.
+fn split(bytes: &[u8]) -> std::result::Result<(&[u8], usize), String> {
+    let cut = || "is cut short within its header".to_owned();
+    let length = bytes.first_chunk::<8>().ok_or_else(cut)?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|&length| length <= LARGEST_HEADER);
+    let length = length.ok_or_else(|| "is not a safetensors file".to_owned())?;
+    Ok((bytes.get(8..8 + length).ok_or_else(cut)?, 8 + length))
+}
+
+fn little_endian(values: &[f32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        Cow::Borrowed(bytemuck::cast_slice(values))
+    } else {
+        Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    }
+}
+
+/// The bytes' number is a multiple of 4.
+fn floats(bytes: &[u8]) -> Cow<'_, [f32]> {
+    match bytemuck::try_cast_slice(bytes) {
+        Ok(values) if cfg!(target_endian = "little") => Cow::Borrowed(values),
+        _ => Cow::Owned(bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn example() -> BTreeMap<String, Tensor<'static>> {
+        BTreeMap::from([
+            ("bn.weight".to_owned(), Tensor::new(&[3], &[1.0, 2.0, 3.0])),
+            ("neck.weight".to_owned(), Tensor::new(&[2, 3], &[0.5, -0.5, 1e-30, 4.0, 5.0, 6.0])),
+        ])
+    }
+
+    fn saved() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let facts = BTreeMap::from([("member".to_owned(), "r50".to_owned()), ("epoch".to_owned(), "5".to_owned())]);
+        save(&path, &example(), &facts).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn what_is_saved_loads_bit_for_bit() {
+        let (_folder, path) = saved();
+        let tensors = Tensors::open(&path).unwrap();
+        assert_eq!(tensors.names().collect::<Vec<_>>(), ["bn.weight", "neck.weight"]);
+        for (name, tensor) in example() {
+            assert_eq!(tensors.get(&name).unwrap(), tensor);
+            assert_eq!(tensors.shaped(&name, &tensor.shape).unwrap(), tensor.values);
+        }
+        assert_eq!(tensors.facts()["member"], "r50");
+        let bytes = std::fs::read(&path).unwrap();
+        let (_again, other) = saved();
+        assert_eq!(std::fs::read(other).unwrap(), bytes, "the same tensors give the same bytes");
+        assert!(safetensors::SafeTensors::deserialize(&bytes).is_ok(), "others can read it");
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_refused_and_named() {
+        let (_folder, path) = saved();
+        let bytes = std::fs::read(&path).unwrap();
+        let data = bytes.len() - 9 * 4;
+        for length in 0..bytes.len() {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            let error = Tensors::open(&path).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{length}: {error}");
+            let text = error.to_string();
+            assert!(text.contains("model.safetensors") && text.contains("cut short"), "{length}: {text}");
+            let tensor = match length {
+                _ if length >= data + 12 => Some("neck.weight"),
+                _ if length >= data => Some("bn.weight"),
+                _ => None,
+            };
+            assert!(tensor.is_none_or(|name| text.contains(name)), "{length}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_in_its_tensor() {
+        let (_folder, path) = saved();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let error = Tensors::open(&path).unwrap_err().to_string();
+        assert!(error.contains("neck.weight") && error.contains("digest"), "{error}");
+    }
+
+    #[test]
+    fn foreign_files_are_read_and_checked_for_what_they_promise() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("foreign.safetensors");
+        let write = |values: &[f32], dtype| {
+            let raw = little_endian(values);
+            let view = TensorView::new(dtype, vec![raw.len() / (dtype.bitsize() / 8)], &raw).unwrap();
+            std::fs::write(&path, safetensors::serialize([("w", view)], None).unwrap()).unwrap();
+            Tensors::open(&path)
+        };
+        assert_eq!(*write(&[1.0, 2.0], Dtype::F32).unwrap().get("w").unwrap().values, [1.0, 2.0]);
+        let error = write(&[1.0, f32::NAN], Dtype::F32).unwrap_err();
+        assert!(error.to_string().contains("tensor w is not finite at index 1"), "{error}");
+        let tensors = write(&[1.0], Dtype::F16).unwrap();
+        assert!(tensors.get("w").unwrap_err().to_string().contains("F16"));
+        assert_eq!(tensors.get("v").unwrap_err().kind(), ErrorKind::Missing);
+        for (text, named) in [("not tensors at all", "not a safetensors file"), ("\u{2}\0\0\0\0\0\0\0[]", "header")] {
+            std::fs::write(&path, text).unwrap();
+            let error = Tensors::open(&path).unwrap_err();
+            assert!(error.to_string().contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn another_shape_and_values_that_are_not_finite_are_refused() {
+        let (folder, path) = saved();
+        let error = Tensors::open(&path).unwrap().shaped("bn.weight", &[4]).unwrap_err();
+        assert!(error.to_string().contains("[3] instead of [4]"), "{error}");
+        let cases: [(&[usize], &[f32]); 2] = [(&[2], &[1.0, f32::INFINITY]), (&[3], &[1.0])];
+        for (shape, values) in cases {
+            let tensors = BTreeMap::from([("w".to_owned(), Tensor::new(shape, values))]);
+            let error = save(&folder.path().join("bad"), &tensors, &BTreeMap::new()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains("tensor w"), "{error}");
+        }
+    }
+}
