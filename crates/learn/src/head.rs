@@ -9,10 +9,12 @@ use crate::norm;
 use crate::random::{self, Purpose};
 use crate::source::{self, Example, FeatureSource};
 
-/// Rows and neck outputs of one product in [`Head::represent`]. Every product has exactly this shape (the last rows are
-/// padded with zeros), so a representation does not depend on what else is in its batch.
+/// Rows, neck outputs and inputs of one product in [`Head::represent`]. The last rows are padded with zeros, so every
+/// representation is computed by the same products whatever else is in its batch; and over so few inputs `gemm` adds
+/// in one order on every machine, where longer sums it would cut by the size of the caches.
 const BLOCK_ROWS: usize = 32;
 const BLOCK_COLS: usize = 128;
+const BLOCK_INPUT: usize = 512;
 
 /// Examples scored at once in [`Head::evaluate`].
 const EVALUATION_BATCH: usize = 256;
@@ -303,13 +305,17 @@ impl Head {
                 let (block, first) = (task / col_blocks, task % col_blocks * BLOCK_COLS);
                 let cols = BLOCK_COLS.min(dim - first);
                 let x = if block < whole { &features[block * BLOCK_ROWS * input..] } else { &padded[..] };
+                let weight = &self.neck_weight[first * input..];
                 let mut out = vec![0.0; BLOCK_ROWS * cols];
-                matmul(
-                    &mut out,
-                    Mat::new(x, BLOCK_ROWS, input, input),
-                    Mat::new(&self.neck_weight[first * input..], cols, input, input).t(),
-                    false,
-                );
+                for start in (0..input).step_by(BLOCK_INPUT) {
+                    let inner = BLOCK_INPUT.min(input - start);
+                    matmul(
+                        &mut out,
+                        Mat::new(&x[start..], BLOCK_ROWS, inner, input),
+                        Mat::new(&weight[start..], cols, inner, input).t(),
+                        true,
+                    );
+                }
                 for row in out.chunks_exact_mut(cols) {
                     for (value, j) in row.iter_mut().zip(first..) {
                         *value = (*value + self.neck_bias[j]) * scale[j] + shift[j];
