@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, ErrorKind, Result};
 use graph::Graph;
 pub use neck::NeckWeights;
-use proto::{GraphProto, ModelProto, ValueInfoProto};
+use proto::{CutModelProto, GraphProto, ModelProto, ValueInfoProto};
 
 /// Where a network is cut to become a trunk.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -55,7 +55,7 @@ impl TrunkFile {
         check_is_protobuf(bytes)?;
         let file_digest: [u8; 32] = Sha256::digest(bytes).into();
         let model = ModelProto::decode(Bytes::copy_from_slice(bytes)).map_err(not_onnx)?;
-        let Some(graph_bytes) = model.graph.clone().filter(|_| !model.opset_import.is_empty()) else {
+        let Some(graph_bytes) = model.graph.filter(|_| !model.opset_import.is_empty()) else {
             return Err(Error::new(
                 ErrorKind::Model,
                 "the file holds no ONNX graph; give a network saved as .onnx",
@@ -74,15 +74,19 @@ impl TrunkFile {
             },
         };
         let output_len = neck.as_ref().map(|neck| neck.input).or_else(|| graph.declared_len(&value));
-        let trimmed = graph.cut_at(&value)?;
-        let model = ModelProto { graph: Some(trimmed.encode_to_vec().into()), ..model };
+        let cut_model = CutModelProto {
+            ir_version: model.ir_version,
+            graph: Some(graph.cut_at(&value)?),
+            opset_import: model.opset_import,
+            functions: model.functions,
+        };
         Ok(Self {
             digest: digest(&file_digest, &value),
             input: describe(&input),
             cut: value,
             output_len,
             neck,
-            model: model.encode_to_vec(),
+            model: cut_model.encode_to_vec(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! Trunks on rten, the pure-Rust inference engine.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
@@ -39,14 +40,15 @@ impl RtenTrunk {
     pub fn with_threads(file: TrunkFile, threads: usize) -> Result<Self> {
         let promised = file.neck.as_ref().map(|neck| neck.input).or(file.output_len);
         let (digest, cut) = (file.digest, file.cut.clone());
-        let model =
+        let model = guarded("load", || {
             ModelOptions::with_all_ops().prepack_weights(true).load(file.into_model()).map_err(|e| {
                 Error::with_source(
                     ErrorKind::Engine,
                     format!("rten cannot load the network; export it with standard operators: {e}"),
                     e,
                 )
-            })?;
+            })
+        })?;
         let (&[input], &[output]) = (model.input_ids(), model.output_ids()) else {
             return Err(Error::new(
                 ErrorKind::Engine,
@@ -89,10 +91,10 @@ impl RtenTrunk {
                 e,
             )
         };
-        let [output] = self
-            .model
-            .run_n(vec![(self.input, view.into())], [self.output], Some(options))
-            .map_err(|e| failed(e.into()))?;
+        let inputs = vec![(self.input, view.into())];
+        let [output] = guarded("run", || {
+            self.model.run_n(inputs, [self.output], Some(options)).map_err(|e| failed(e.into()))
+        })?;
         let output: Tensor<f32> = output.try_into().map_err(|e: rten::TryFromValueError| failed(e.into()))?;
         if !output.iter().all(|v| v.is_finite()) {
             return Err(Error::new(
@@ -144,21 +146,26 @@ impl Trunk for RtenTrunk {
                 .take(crops.len())
                 .map(|pool| scope.spawn(|| pool.run(|| work(pool))))
                 .collect();
-            running
-                .into_iter()
-                .map(|worker| {
-                    worker.join().unwrap_or_else(|_| {
-                        Err(Error::new(
-                            ErrorKind::Engine,
-                            "rten panicked while running the network; it cannot be used as a trunk",
-                        ))
-                    })
-                })
-                .collect()
+            running.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(panicked("run"))))
         })
     }
 
     fn engine(&self) -> &str {
         "rten"
     }
+}
+
+/// Runs a call into rten, whose panic on a network it does not expect must not end the program. What the call
+/// borrows is not used again after a panic: loading gives it up, and a run leaves the loaded network as it was.
+fn guarded<R>(doing: &str, call: impl FnOnce() -> Result<R>) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(panicked(doing)))
+}
+
+fn panicked(doing: &str) -> Error {
+    Error::new(
+        ErrorKind::Engine,
+        format!(
+            "rten panicked when it tried to {doing} the network; check that the file is intact, or use another network"
+        ),
+    )
 }

@@ -18,6 +18,19 @@ pub(super) struct ModelProto {
     pub(super) functions: Vec<Bytes>,
 }
 
+/// A `ModelProto` to be written: its graph is encoded in place instead of twice.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct CutModelProto {
+    #[prost(int64, tag = "1")]
+    pub(super) ir_version: i64,
+    #[prost(message, optional, tag = "7")]
+    pub(super) graph: Option<GraphProto>,
+    #[prost(bytes = "bytes", repeated, tag = "8")]
+    pub(super) opset_import: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "25")]
+    pub(super) functions: Vec<Bytes>,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct GraphProto {
     /// `NodeProto`
