@@ -305,3 +305,70 @@ pub struct Opened {
     /// The bytes as they came.
     pub raw: Bytes,
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::roster::SiteName;
+
+    fn roster() -> Roster {
+        let sites = (0..3).map(|i| (SiteName::new(&format!("s{i}")).unwrap(), SiteKey::from_seed(&[i + 1; 32]).public()));
+        Roster::new("t", 1, CoordinatorKey::from_seed(&[9; 32]).public(), sites.collect()).unwrap()
+    }
+
+    fn party() -> impl Strategy<Value = Party> {
+        prop_oneof![Just(Party::Coordinator), (0u16..3).prop_map(|i| Party::Site(SiteIndex(i)))]
+    }
+
+    fn envelope() -> impl Strategy<Value = Envelope> {
+        let payload = prop::collection::vec(any::<u8>(), 0..300);
+        let fields = (any::<[u8; 16]>(), 0..Kind::ALL.len(), any::<u32>(), any::<u32>());
+        (fields, party(), prop::option::of(party()), payload).prop_map(
+            |((session, kind, round, attempt), sender, recipient, payload)| Envelope {
+                session,
+                kind: Kind::ALL[kind],
+                round,
+                attempt,
+                sender,
+                recipient,
+                payload: payload.into(),
+            },
+        )
+    }
+
+    fn seal(envelope: &Envelope) -> Bytes {
+        match envelope.sender {
+            Party::Coordinator => {
+                envelope.clone().seal(&Signer::Coordinator(&CoordinatorKey::from_seed(&[9; 32])))
+            }
+            Party::Site(site) => envelope.clone().seal(&Signer::Site(&SiteKey::from_seed(&[site.0 as u8 + 1; 32]))),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_opens(envelope in envelope()) {
+            let bytes = seal(&envelope);
+            prop_assert!(bytes.len() <= envelope.payload.len() + OVERHEAD);
+            let opened = Envelope::open(bytes.clone(), &roster(), |_| 300).unwrap();
+            prop_assert_eq!(opened.envelope, envelope);
+            prop_assert_eq!(opened.raw, bytes);
+        }
+
+        #[test]
+        fn no_other_bytes_open(envelope in envelope(), place in any::<prop::sample::Index>(), bit in 0u8..8) {
+            let mut bytes = seal(&envelope).to_vec();
+            let place = place.index(bytes.len());
+            bytes[place] ^= 1 << bit;
+            prop_assert!(Envelope::open(bytes.into(), &roster(), |_| 300).is_err());
+        }
+
+        #[test]
+        fn noise_is_refused_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert!(Envelope::open(bytes.into(), &roster(), |_| 300).is_err());
+        }
+    }
+}

@@ -112,7 +112,7 @@ fn a_site_that_vanishes_comes_back_and_catches_up() {
         }
         world.deliver();
     }
-    assert_eq!(world.sites[2].applied, []);
+    assert!(world.sites[2].applied.is_empty());
     world.revive(2);
     world.pump();
     finished(&world);

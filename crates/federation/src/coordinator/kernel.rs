@@ -223,7 +223,8 @@ impl Coordinator {
         while kept.len() > KEPT {
             kept.pop_first();
         }
-        Ok(vec![Action::Save, self.outgoing(site, Kind::KernelAnswer, self.stage, bytes)])
+        // No save: the snapshot carries the gallery, and a crash costs no more than the count of this query.
+        Ok(vec![self.outgoing(site, Kind::KernelAnswer, self.stage, bytes)])
     }
 
     fn rank(&self, kernel: &KernelPlan, probes: &[wire::KernelProbe], flat: &[f32]) -> Result<Vec<wire::Ranking>> {

@@ -1,7 +1,7 @@
 //! A consortium in one process: a seeded pump moves the messages and loses, doubles, reorders or spoils
 //! them; a toy trainer with known updates stands for the sites' hosts.
 
-#![allow(clippy::unwrap_used, dead_code)]
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub type Model = Tensors;
 pub struct Dice(pub u64);
 
 impl Dice {
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -24,11 +24,11 @@ impl Dice {
     }
 
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
+        (self.draw() % n.max(1) as u64) as usize
     }
 
     pub fn chance(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
+        self.draw() % 100 < percent
     }
 }
 
@@ -165,7 +165,7 @@ pub fn encoding(site: usize, image: usize, syndrome: &SyndromeId) -> Vec<f32> {
     let tag = syndrome.as_str().bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
     let mut dice = Dice(tag);
     let mut own = Dice(site as u64 * 1000 + image as u64);
-    let unit = |d: &mut Dice| (d.next() % 2001) as f32 / 1000.0 - 1.0;
+    let unit = |d: &mut Dice| (d.draw() % 2001) as f32 / 1000.0 - 1.0;
     let mut v: Vec<f32> = (0..8).map(|_| unit(&mut dice) + 0.6 * unit(&mut own)).collect();
     let norm = v.iter().map(|x| x * x).sum::<f32>().sqrt();
     v.iter_mut().for_each(|x| *x /= norm);
