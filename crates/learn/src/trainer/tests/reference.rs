@@ -73,7 +73,7 @@ fn check_gradients(bytes: &[u8]) {
     ] {
         let gradient: Vec<f32> =
             moment.iter().map(|&m| (f64::from(m) / (1.0 - recipe.beta1)) as f32).collect();
-        assert_close(name, &gradient, &vectors.f32(&format!("grad.{name}")), 1e-5);
+        assert_close(name, &gradient, &vectors.f32(&format!("grad.{name}")), 1e-6);
     }
     // Zero by theory and in ours; rounding noise of float64 in the reference.
     assert!(vectors.f32("grad.neck.bias").iter().all(|value| value.abs() < 1e-12));
@@ -114,20 +114,20 @@ fn check_trajectory(bytes: &[u8], recipe: Recipe) {
         let (got, want) = (trainer.head(), vectors.head(&format!("epoch{epoch}.")));
         for ((got, want), start) in got.tensors().iter().zip(&want.tensors()).zip(&start.tensors()) {
             let what = format!("epoch {epoch}, {}", got.name);
-            assert_close(&what, got.values, want.values, 1e-5);
+            assert_close(&what, got.values, want.values, 1e-6);
             // The changes are small beside the values, and Adam's division magnifies rounding where a gradient is
-            // nearly zero; they must still agree to a thousandth.
+            // nearly zero; they must still agree to 1e-4.
             let change = |values: &[f32]| -> Vec<f32> {
                 values.iter().zip(start.values).map(|(a, b)| a - b).collect()
             };
-            assert_close(&format!("change to {what}"), &change(got.values), &change(want.values), 1e-3);
+            assert_close(&format!("change to {what}"), &change(got.values), &change(want.values), 1e-4);
         }
     }
     assert!(masks.is_empty() && losses.next().is_none());
 
     let head = trainer.head();
     let n = labels.len();
-    assert_close("represent", &head.represent(&x, n).unwrap(), &vectors.f32("represented"), 1e-5);
+    assert_close("represent", &head.represent(&x, n).unwrap(), &vectors.f32("represented"), 1e-6);
     let examples: Vec<Example> =
         labels.iter().enumerate().map(|(row, &label)| Example { row, label }).collect();
     let features = MemoryFeatures::new(input, 1, x).unwrap();
