@@ -71,15 +71,6 @@ pub(super) fn seconds(value: f64) -> String {
     }
 }
 
-/// At most `limit` characters, the rest as an ellipsis.
-pub(super) fn shorten(text: &str, limit: usize) -> String {
-    if text.chars().count() <= limit {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(limit.saturating_sub(1)).collect();
-    format!("{}…", kept.trim_end())
-}
-
 /// `1st`, `2nd`, `3rd`, `11th`.
 pub(super) fn ordinal(number: u32) -> String {
     let ending = match (number % 10, number % 100) {
@@ -115,7 +106,6 @@ mod tests {
         assert_eq!(seconds(192.0), "3\u{202f}min 12\u{202f}s");
         assert_eq!(seconds(7260.0), "2\u{202f}h 01\u{202f}min");
         assert_eq!(seconds(f64::NAN), NONE);
-        assert_eq!(shorten("Noonan syndrome", 7), "Noonan…");
         assert_eq!(
             [1, 2, 3, 4, 11, 12, 13, 21].map(ordinal).join(" "),
             "1st 2nd 3rd 4th 11th 12th 13th 21st"

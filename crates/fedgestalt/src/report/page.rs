@@ -149,7 +149,7 @@ pub(super) fn render(data: &ReportData) -> Result<String, ReportError> {
         attendance: attendance(data),
         probes: probes(data),
         discovery: data.discovery.as_ref().map(discovery).transpose()?.flatten(),
-        newcomer: data.newcomer.as_ref().map(newcomer),
+        newcomer: data.newcomer.as_ref().and_then(newcomer),
         traffic: traffic(data),
         times: times(data),
         privacy,
@@ -404,7 +404,10 @@ fn json_list(names: &[&str]) -> String {
     serde_json::Value::from(names.to_vec()).to_string()
 }
 
-fn newcomer(newcomer: &Newcomer) -> NewcomerSection<'_> {
+fn newcomer(newcomer: &Newcomer) -> Option<NewcomerSection<'_>> {
+    if *newcomer == Newcomer::default() {
+        return None;
+    }
     let table = (!newcomer.rows.is_empty()).then(|| {
         Accuracy::new(
             "Accuracy in percent on each site's own probes",
@@ -413,7 +416,7 @@ fn newcomer(newcomer: &Newcomer) -> NewcomerSection<'_> {
             newcomer.note.clone(),
         )
     });
-    NewcomerSection { newcomer, table }
+    Some(NewcomerSection { newcomer, table })
 }
 
 fn traffic(data: &ReportData) -> Option<TrafficSection<'_>> {

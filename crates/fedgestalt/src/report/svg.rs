@@ -210,6 +210,22 @@ pub(super) fn text_width(text: &str, size: f64) -> f64 {
         * size
 }
 
+/// As much of `text` as fits into `room`, with an ellipsis where it does not fit whole.
+pub(super) fn fit(text: &str, size: f64, room: f64) -> String {
+    if text_width(text, size) <= room {
+        return text.to_owned();
+    }
+    let mut kept = String::new();
+    for c in text.chars() {
+        kept.push(c);
+        if text_width(&kept, size) + size > room {
+            kept.pop();
+            break;
+        }
+    }
+    format!("{}…", kept.trim_end())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +234,15 @@ mod tests {
     fn numbers_are_short_and_never_negative_zero() {
         let written: Vec<_> = [1.0, 0.126, -0.001, 12.5, 1e6].map(|v| Number(v).to_string()).into();
         assert_eq!(written, ["1", "0.13", "0", "12.5", "1000000"]);
+    }
+
+    #[test]
+    fn long_names_are_cut_to_the_room() {
+        assert_eq!(fit("Noonan", 10.0, 100.0), "Noonan");
+        let cut = fit("Nicolaides-Baraitser syndrome", 10.0, 100.0);
+        assert!(cut.ends_with('…') && cut.starts_with("Nicolaides"), "{cut}");
+        assert!(text_width(&cut, 10.0) <= 100.0);
+        assert_eq!(fit("Noonan", 10.0, 0.0), "…");
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl Accuracy {
                         RowKind::Central => "central",
                         RowKind::Federated => "federated",
                         RowKind::Local => "local",
+                        RowKind::Baseline if marked.is_some() => "site",
                         RowKind::Baseline => "baseline",
                     },
                     name: row.name.clone(),

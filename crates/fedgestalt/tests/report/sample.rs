@@ -3,7 +3,7 @@
 use fedgestalt::report::*;
 use image::{ImageFormat, Rgb, RgbImage};
 
-pub const SITES: [&str; 4] = ["Bonn", "İstanbul", "Tübingen", "Århus"];
+pub(crate) const SITES: [&str; 4] = ["Bonn", "İstanbul", "Tübingen", "Århus"];
 
 const FIRST: [&str; 20] = [
     "Noonan",
@@ -29,15 +29,15 @@ const FIRST: [&str; 20] = [
 ];
 
 /// Numbers that look random and never change.
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Evenly between 0 and 1.
-    pub fn roll(&mut self) -> f64 {
+    pub(crate) fn roll(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -47,7 +47,7 @@ impl Dice {
 }
 
 /// A picture that stands for a face.
-pub fn face(seed: u64) -> Picture {
+pub(crate) fn face(seed: u64) -> Picture {
     let mut dice = Dice::new(seed);
     let (skin, back) = (120.0 + 110.0 * dice.roll(), 60.0 + 120.0 * dice.roll());
     let (wide, tall) = (0.30 + 0.08 * dice.roll(), 0.38 + 0.07 * dice.roll());
@@ -118,9 +118,11 @@ fn accuracies() -> AccuracyTable {
         [21.9, 40.7, 51.0, 68.3],
         [12.2, 24.6, 31.0, 45.7],
     );
-    let mut random = FourSettings::default();
-    random.frequent_frequent = [1.4, 5.2, 9.3, 24.8];
-    random.rare_rare = [2.9, 9.4, 16.0, 40.3];
+    let random = FourSettings {
+        frequent_frequent: [1.4, 5.2, 9.3, 24.8],
+        rare_rare: [2.9, 9.4, 16.0, 40.3],
+        ..FourSettings::default()
+    };
     AccuracyTable {
         rows: vec![
             row(RowKind::Central, "Centralised", "all data in one place", central),
@@ -244,7 +246,7 @@ fn probes(names: &[String], face: &dyn Fn(u64) -> Picture) -> Vec<Probe> {
 }
 
 /// Distances of points in groups, clustered by average linkage.
-pub fn discovery(count: usize) -> Discovery {
+pub(crate) fn discovery(count: usize) -> Discovery {
     let mut dice = Dice::new(3);
     let points: Vec<[f64; 3]> = (0..count)
         .map(|i| {
@@ -456,7 +458,7 @@ fn privacy() -> Privacy {
 }
 
 /// The whole sample, with `face(seed)` for pictures.
-pub fn sample_with(face: &dyn Fn(u64) -> Picture) -> ReportData {
+pub(crate) fn sample_with(face: &dyn Fn(u64) -> Picture) -> ReportData {
     let (traffic, times) = costs();
     ReportData {
         title: "Federated GestaltMatcher across four hospitals".to_owned(),
@@ -500,6 +502,6 @@ pub fn sample_with(face: &dyn Fn(u64) -> Picture) -> ReportData {
 }
 
 /// The whole sample with drawn faces.
-pub fn sample() -> ReportData {
+pub(crate) fn sample() -> ReportData {
     sample_with(&face)
 }

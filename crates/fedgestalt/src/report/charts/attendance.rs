@@ -2,8 +2,7 @@
 
 use crate::report::{
     Attendance, Presence,
-    format::shorten,
-    svg::{Anchor, Canvas, Markup, text_width},
+    svg::{Anchor, Canvas, Markup, fit, text_width},
 };
 
 const ROW: f64 = 30.0;
@@ -54,7 +53,7 @@ fn mark(canvas: &mut Canvas, presence: Presence, (x, y): (f64, f64), hint: &str)
 
 /// The timeline.
 pub(in crate::report) fn attendance(id: &str, attendance: &Attendance) -> Markup {
-    let names: Vec<String> = attendance.sites.iter().map(|s| shorten(s, 26)).collect();
+    let names: Vec<String> = attendance.sites.iter().map(|s| fit(s, 12.5, 200.0)).collect();
     let widest = names.iter().map(|n| text_width(n, 12.5)).fold(0.0, f64::max);
     let left = widest.clamp(30.0, 190.0) + 22.0;
     let rounds = attendance.rounds.len();

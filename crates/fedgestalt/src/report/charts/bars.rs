@@ -4,8 +4,8 @@ use crate::report::{
     PhaseTime, Traffic,
     axis::{Scale, Ticks},
     charts::colour,
-    format::{bytes, seconds, shorten},
-    svg::{Anchor, Canvas, Markup, text_width},
+    format::{bytes, seconds},
+    svg::{Anchor, Canvas, Markup, fit, text_width},
 };
 
 const WIDTH: f64 = 460.0;
@@ -13,15 +13,15 @@ const ROW: f64 = 30.0;
 const VALUE: f64 = 78.0;
 const LABEL_SIZE: f64 = 12.5;
 
-/// Room for labels at the left, within reason, and how many characters of a label fit.
-fn label_room<'a>(labels: impl Iterator<Item = &'a str>) -> (f64, usize) {
+/// Room for labels at the left, within reason.
+fn label_room<'a>(labels: impl Iterator<Item = &'a str>) -> f64 {
     let widest = labels.map(|l| text_width(l, LABEL_SIZE)).fold(0.0, f64::max);
-    (widest.clamp(30.0, 168.0) + 12.0, 26)
+    widest.clamp(30.0, 168.0) + 12.0
 }
 
 /// Bytes that each site sent, stacked by phase.
 pub(in crate::report) fn traffic(id: &str, traffic: &Traffic) -> Markup {
-    let (left, fit) = label_room(traffic.sites.iter().map(|s| s.site.as_str()));
+    let left = label_room(traffic.sites.iter().map(|s| s.site.as_str()));
     let height = 8.0 + ROW * traffic.sites.len() as f64;
     let totals: Vec<u64> = traffic.sites.iter().map(|s| total(&s.sent)).collect();
     let most = totals.iter().copied().max().unwrap_or(0).max(1);
@@ -29,7 +29,7 @@ pub(in crate::report) fn traffic(id: &str, traffic: &Traffic) -> Markup {
     let mut canvas = Canvas::new(WIDTH, height);
     for (i, (site, &sum)) in traffic.sites.iter().zip(&totals).enumerate() {
         let y = 4.0 + ROW * i as f64;
-        let name = shorten(&site.site, fit);
+        let name = fit(&site.site, LABEL_SIZE, left - 10.0);
         canvas.text("label", (left - 8.0, y + 19.0), Anchor::End, &name);
         let mut before = 0u64;
         for (phase, (&amount, what)) in site.sent.iter().zip(&traffic.phases).enumerate() {
@@ -56,7 +56,7 @@ pub(in crate::report) fn total(amounts: &[u64]) -> u64 {
 
 /// Wall-clock time of each phase.
 pub(in crate::report) fn phase_times(id: &str, times: &[PhaseTime]) -> Markup {
-    let (left, fit) = label_room(times.iter().map(|t| t.phase.as_str()));
+    let left = label_room(times.iter().map(|t| t.phase.as_str()));
     let height = 8.0 + ROW * times.len() as f64;
     let most = times.iter().map(|t| t.seconds).filter(|s| s.is_finite()).fold(0.0, f64::max);
     let top = if most > 0.0 { most } else { Ticks::covering(0.0, 1.0, 1).bounds().1 };
@@ -64,7 +64,8 @@ pub(in crate::report) fn phase_times(id: &str, times: &[PhaseTime]) -> Markup {
     let mut canvas = Canvas::new(WIDTH, height);
     for (i, time) in times.iter().enumerate() {
         let y = 4.0 + ROW * i as f64;
-        canvas.text("label", (left - 8.0, y + 19.0), Anchor::End, &shorten(&time.phase, fit));
+        let name = fit(&time.phase, LABEL_SIZE, left - 10.0);
+        canvas.text("label", (left - 8.0, y + 19.0), Anchor::End, &name);
         let length = x.at(time.seconds.clamp(0.0, top)) - left;
         let hint = format!("{}: {}", time.phase, seconds(time.seconds));
         canvas.rect("fill plain", (left, y + 7.0), (length, ROW - 14.0), &hint);

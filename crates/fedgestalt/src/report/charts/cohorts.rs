@@ -3,8 +3,8 @@
 use crate::report::{
     CohortSimilarity,
     axis::{Scale, Ticks, extent},
-    format::{decimal, shorten},
-    svg::{Anchor, Canvas, Markup},
+    format::decimal,
+    svg::{Anchor, Canvas, Markup, fit},
 };
 
 const WIDTH: f64 = 460.0;
@@ -28,7 +28,7 @@ pub(in crate::report) fn cohorts(id: &str, cohorts: &[CohortSimilarity]) -> Mark
     let mut told = Vec::new();
     for (i, cohort) in cohorts.iter().enumerate() {
         let y = TOP + ROW * i as f64;
-        let label = format!("{} ({})", shorten(&cohort.name, 52), cohort.size);
+        let label = format!("{} ({})", fit(&cohort.name, 12.5, WIDTH - 90.0), cohort.size);
         canvas.text("label halo", (14.0, y + 15.0), Anchor::Start, &label);
         let hint = format!(
             "{}: mean {}, random cohorts {} ({} to {})",

@@ -78,7 +78,7 @@ pub(in crate::report) fn curves(
         series.points.iter().map(|&(e, v)| (x.at(e), y.at(v))).collect()
     };
     for (i, site) in curves.sites.iter().enumerate() {
-        canvas.polyline(&format!("curve site {}", colour(i)), &place(site), &site.name);
+        canvas.polyline(&format!("curve site {}", colour(i + 1)), &place(site), &site.name);
     }
     for (class, series) in [("central", &curves.central), ("global", &curves.global)] {
         if let Some(series) = series {
@@ -107,7 +107,7 @@ pub(in crate::report) fn curves(
 /// A short piece of line for the key: `None` for the global model, `Some(i)` for the i-th site.
 pub(in crate::report) fn line_swatch(class: &str, site: Option<usize>) -> Markup {
     let mut canvas = Canvas::new(24.0, 12.0);
-    let class = site.map_or(format!("curve {class}"), |i| format!("curve site {}", colour(i)));
+    let class = site.map_or(format!("curve {class}"), |i| format!("curve site {}", colour(i + 1)));
     canvas.polyline(&class, &[(1.0, 6.0), (23.0, 6.0)], "");
     canvas.ornament("swatch")
 }

@@ -10,12 +10,14 @@ use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 use crate::report::{
     Discovery, Picture, ReportError,
     axis::{Scale, Ticks, extent},
-    format::{decimal, shorten},
+    format::decimal,
     picture,
-    svg::{Anchor, Canvas, Markup, text_width},
+    svg::{Anchor, Canvas, Markup, fit, text_width},
 };
 
-const DENDROGRAM: f64 = 150.0;
+/// The figure's width where labels leave a choice: that of the page's column.
+const WIDTH: f64 = 980.0;
+const DENDROGRAM: f64 = 132.0;
 const TOP: f64 = 6.0;
 const LEVELS: f64 = 254.0;
 /// Level of a cell that was not measured.
@@ -62,10 +64,10 @@ pub(in crate::report) fn heatmap(id: &str, discovery: &Discovery) -> Result<Opti
     let side = cell * n as f64;
     let left = if discovery.merges.is_empty() { 0.0 } else { DENDROGRAM };
     let size = (cell * 0.92_f64).min(12.0);
-    let names: Vec<String> = order.iter().map(|&i| shorten(&discovery.syndromes[i], 40)).collect();
+    let names = order.iter().map(|&i| discovery.syndromes[i].as_str());
     let room = if labelled {
-        let widest = names.iter().map(|n| text_width(n, size)).fold(0.0, f64::max);
-        widest.min(260.0) + 12.0
+        let widest = names.clone().map(|n| text_width(n, size)).fold(0.0, f64::max);
+        widest.min((WIDTH - left - side).max(170.0)) + 12.0
     } else {
         2.0
     };
@@ -84,9 +86,9 @@ pub(in crate::report) fn heatmap(id: &str, discovery: &Discovery) -> Result<Opti
         } else {
             "label"
         };
-        for (i, name) in names.iter().enumerate() {
+        for (i, name) in names.enumerate() {
             let y = TOP + cell * (i as f64 + 0.5) + size * 0.35;
-            canvas.text(class, (left + side + 7.0, y), Anchor::Start, name);
+            canvas.text(class, (left + side + 7.0, y), Anchor::Start, &fit(name, size, room - 8.0));
         }
     }
     dendrogram(&mut canvas, discovery, &order, left, cell);
