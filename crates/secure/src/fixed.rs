@@ -5,6 +5,8 @@
 //! decoded result is exactly the sum of the encoded values. A value outside the range is an error:
 //! it is never clipped or wrapped.
 
+use std::fmt::Display;
+
 use crate::{Error, ErrorKind, Result};
 
 /// A power-of-two scale for values of one tensor in one word of 32 bits.
@@ -46,7 +48,7 @@ impl Scale {
         for (index, (&value, word)) in values.iter().zip(out).enumerate() {
             // Written so that NaN fails it too.
             if !(value.abs() <= self.range) {
-                return Err(out_of_range(index, f64::from(value), f64::from(self.range)));
+                return Err(out_of_range(index, value, self.range));
             }
             *word = (f64::from(value) * factor).round_ties_even() as i32 as u32;
         }
@@ -184,7 +186,7 @@ fn check_len(expected: usize, got: usize) -> Result<()> {
     Ok(())
 }
 
-fn out_of_range(index: usize, value: f64, range: f64) -> Error {
+fn out_of_range(index: usize, value: impl Display, range: impl Display) -> Error {
     Error::new(
         ErrorKind::OutOfRange,
         format!(
@@ -192,4 +194,114 @@ fn out_of_range(index: usize, value: f64, range: f64) -> Error {
              check the training that produced it, or agree on a larger range"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn word(scale: &Scale, value: f32) -> u32 {
+        let mut out = [0];
+        scale.encode(&[value], &mut out).unwrap();
+        out[0]
+    }
+
+    #[test]
+    fn the_scale_is_the_finest_whose_sum_fits() {
+        for (range, sites) in [(1.0, 3), (1.0, 100), (0.05, 16), (3e5, 7), (1e-30, 255), (1e30, 4)] {
+            let scale = Scale::for_range(range, sites).unwrap();
+            let largest = i64::from(word(&scale, range) as i32) * sites as i64;
+            assert!(largest <= i64::from(i32::MAX));
+            let finer = f64::from(range) * 2.0 / scale.step() * sites as f64;
+            assert!(finer + 0.5 * sites as f64 > f64::from(i32::MAX), "{range} {sites}");
+        }
+        assert_eq!(Scale::for_range(1.0, 4).unwrap().step(), 2f64.powi(-28));
+    }
+
+    #[test]
+    fn values_that_cannot_be_encoded_are_named() {
+        let scale = Scale::for_range(1.0, 3).unwrap();
+        let mut out = [0; 3];
+        for bad in [f32::NAN, f32::INFINITY, -1.000_000_1, 2.0] {
+            let error = scale.encode(&[0.5, bad, 0.0], &mut out).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::OutOfRange);
+            assert!(error.to_string().contains(&format!("value {bad} at index 1 ")), "{error}");
+        }
+        scale.encode(&[1.0, -1.0, 0.0], &mut out).unwrap();
+        assert_eq!(scale.encode(&[0.0], &mut out).unwrap_err().kind(), ErrorKind::Length);
+        for range in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            assert_eq!(Scale::for_range(range, 3).unwrap_err().kind(), ErrorKind::OutOfRange);
+        }
+        assert_eq!(Scale::for_range(1.0, 0).unwrap_err().kind(), ErrorKind::Parameter);
+        assert!(WideScale::for_range(1.0, WideScale::MAX_SITES).is_ok());
+        assert!(WideScale::for_range(1.0, WideScale::MAX_SITES + 1).is_err());
+    }
+
+    #[test]
+    fn ties_go_to_even() {
+        let scale = Scale::for_range(1.0, 4).unwrap();
+        let half = (scale.step() / 2.0) as f32;
+        assert_eq!([half, 3.0 * half, -half].map(|v| word(&scale, v)), [0, 2, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn sums_of_extremes_do_not_wrap(
+            sites in 1usize..300, range in prop_oneof![1e-6f32..1e6, Just(0.1), Just(1.0)], low: bool,
+        ) {
+            let scale = Scale::for_range(range, sites).unwrap();
+            let value = if low { -range } else { range };
+            let one = word(&scale, value);
+            let total = (0..sites).fold(0u32, |total, _| total.wrapping_add(one));
+            let truth = f64::from(one as i32) * sites as f64 * scale.step();
+            prop_assert_eq!(scale.value(total), truth);
+            prop_assert!((truth - f64::from(value) * sites as f64).abs() <= scale.step() / 2.0 * sites as f64);
+        }
+
+        #[test]
+        fn wide_sums_are_exact(values in prop::collection::vec(-1e6f64..1e6, 1..40)) {
+            let sites = values.len();
+            let scale = WideScale::for_range(1e6, sites).unwrap();
+            let mut total = [0u32; WideScale::WORDS];
+            let mut exact = 0i64;
+            for value in &values {
+                let mut words = [0; WideScale::WORDS];
+                scale.encode(&[*value], &mut words).unwrap();
+                exact += (value / scale.step()).round_ties_even() as i64;
+                for (t, w) in total.iter_mut().zip(words) {
+                    *t = t.wrapping_add(w);
+                }
+            }
+            let mut sum = [0.0];
+            scale.decode(&total, &mut sum).unwrap();
+            prop_assert_eq!(sum[0], exact as f64 * scale.step());
+        }
+
+        #[test]
+        fn one_value_comes_back_within_half_a_step(value in -10f32..=10.0, wide in -1e9f64..1e9) {
+            let scale = Scale::for_range(10.0, 3).unwrap();
+            prop_assert!((scale.value(word(&scale, value)) - f64::from(value)).abs() <= scale.step() / 2.0);
+            let scale = WideScale::for_range(1e9, 3).unwrap();
+            let (mut words, mut back) = ([0; WideScale::WORDS], [0.0]);
+            scale.encode(&[wide], &mut words).unwrap();
+            scale.decode(&words, &mut back).unwrap();
+            prop_assert!((back[0] - wide).abs() <= scale.step() / 2.0);
+        }
+    }
+
+    #[test]
+    fn limbs_of_the_most_sites_do_not_overflow() {
+        let scale = WideScale::for_range(1.0, WideScale::MAX_SITES).unwrap();
+        let mut words = [0; WideScale::WORDS];
+        // -1 step has every bit set in its limbs.
+        scale.encode(&[-scale.step()], &mut words).unwrap();
+        let total = words.map(|w| w.checked_mul(WideScale::MAX_SITES as u32).unwrap());
+        let mut sum = [0.0];
+        scale.decode(&total, &mut sum).unwrap();
+        assert_eq!(sum[0], -scale.step() * WideScale::MAX_SITES as f64);
+    }
 }

@@ -11,6 +11,8 @@
 
 mod gram;
 mod rotation;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

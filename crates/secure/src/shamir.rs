@@ -122,3 +122,92 @@ fn invert(a: u8) -> u8 {
     }
     product
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use chacha20::ChaCha20Rng;
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+
+    use super::*;
+
+    /// Product by long multiplication and division, as in FIPS 197, section 4.2.
+    fn slow_product(a: u8, b: u8) -> u8 {
+        let mut product = 0u16;
+        for bit in 0..8 {
+            if b >> bit & 1 == 1 {
+                product ^= u16::from(a) << bit;
+            }
+        }
+        for bit in (8..16).rev() {
+            if product >> bit & 1 == 1 {
+                product ^= 0x11b << (bit - 8);
+            }
+        }
+        product as u8
+    }
+
+    #[test]
+    fn the_field_is_a_field() {
+        assert_eq!(multiply(0x57, 0x83), 0xc1, "FIPS 197, section 4.2");
+        for a in 0..=255 {
+            for b in 0..=255 {
+                assert_eq!(multiply(a, b), slow_product(a, b));
+            }
+            assert_eq!(multiply(a, invert(a)), u8::from(a != 0));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_threshold_of_shares_gives_the_secret(
+            secret: [u8; 32], seed: [u8; 32], threshold in 1usize..12, spare in 0usize..8, turn in 0usize..20,
+        ) {
+            let secret = Secret::from_bytes(secret);
+            let points: Vec<u8> = (1..=(threshold + spare) as u8).map(|x| x.wrapping_mul(11)).collect();
+            let mut rng = ChaCha20Rng::from_seed(seed);
+            let mut shares = split(&secret, threshold, &points, &mut rng).unwrap();
+            let len = shares.len();
+            shares.rotate_left(turn % len);
+            prop_assert_eq!(reconstruct(&shares[..threshold]).unwrap(), secret.clone());
+            prop_assert_eq!(reconstruct(&shares).unwrap(), secret);
+        }
+    }
+
+    #[test]
+    fn one_share_too_few_fits_every_secret_equally_well() {
+        let mut rng = ChaCha20Rng::from_seed([1; 32]);
+        let mut counts = [0u32; 256];
+        let rounds = 2000;
+        for _ in 0..rounds {
+            let secret = Secret::from_bytes([42; 32]);
+            let shares = split(&secret, 3, &[1, 2, 3], &mut rng).unwrap();
+            // What the two shares would mean if the threshold were two: a function of them alone.
+            for &byte in reconstruct(&shares[..2]).unwrap().expose() {
+                counts[usize::from(byte)] += 1;
+            }
+        }
+        // A coefficient that is never zero would leave out the true secret's value here.
+        let expected = f64::from(rounds * 32) / 256.0;
+        let statistic: f64 =
+            counts.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum();
+        assert!((statistic - 255.0).abs() < 6.0 * 510f64.sqrt(), "{statistic}");
+    }
+
+    #[test]
+    fn impossible_requests_are_refused() {
+        let secret = Secret::from_bytes([0; 32]);
+        let mut rng = ChaCha20Rng::from_seed([1; 32]);
+        let mut kind =
+            |threshold, points: &[u8]| split(&secret, threshold, points, &mut rng).unwrap_err().kind();
+        assert_eq!(kind(0, &[1, 2]), ErrorKind::Parameter);
+        assert_eq!(kind(3, &[1, 2]), ErrorKind::Parameter);
+        assert_eq!(kind(2, &[0, 1]), ErrorKind::Parameter);
+        assert_eq!(kind(2, &[1, 1]), ErrorKind::Parameter);
+        let share = Share { x: 1, y: secret.clone() };
+        assert!(reconstruct(&[]).is_err());
+        assert!(reconstruct(&[share.clone(), share]).is_err());
+    }
+}

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::ErrorKind;
-use crate::sum::message::consent_statement;
+use crate::sum::message::{adverts_digest, consent_statement};
 
 use super::*;
 
@@ -192,6 +192,8 @@ fn different_adverts_to_different_sites_are_found_out() {
 fn a_site_never_gives_both_secrets_of_a_peer() {
     let n = 7;
     let config = config_of(n, WORDS, 0);
+    let adverts: Vec<Advert> = (0..n).map(|i| start(&config, i, true).1).collect();
+    let digest = adverts_digest(&config, &adverts);
     let mut rng = ChaCha20Rng::seed_from_u64(3);
     let (mut unmasked, mut shrunk) = (0, 0);
     for _ in 0..30 {
@@ -208,16 +210,8 @@ fn a_site_never_gives_both_secrets_of_a_peer() {
                 true => shown.sites.clone(),
                 false => (0..n).filter(|_| rng.random_bool(0.85)).map(site).collect(),
             };
-            let statement = consent_statement(
-                &config,
-                &crate::sum::message::adverts_digest(
-                    &config,
-                    &(0..n).map(|i| start(&config, i, true).1).collect::<Vec<_>>(),
-                ),
-                &start(&config, 0, true).1.blind_tag,
-                &config.all(),
-                &signed,
-            );
+            let statement =
+                consent_statement(&config, &digest, &adverts[0].blind_tag, &config.all(), &signed);
             let signatures =
                 signed.iter().map(|s| (*s, signing_key(s.get()).sign(&statement).to_bytes())).collect();
             let consents = Consents { tag: config.tag(), signatures };
