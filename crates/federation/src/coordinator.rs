@@ -345,7 +345,7 @@ impl Coordinator {
         if hello.applied > hello.settled {
             return Ok(self.hashes_message(site, hello.settled).into_iter().collect());
         }
-        if self.finished.contains_key(&hello.applied) {
+        if self.finished.get(&hello.applied).is_some_and(|done| !done.sum.is_empty()) {
             return Ok(self.result_messages(site, hello.applied));
         }
         if hello.applied < self.stage && self.phase != Phase::Serving {

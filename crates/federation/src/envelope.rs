@@ -238,8 +238,11 @@ impl Envelope {
                 wire.version
             );
         }
-        // Unknown, repeated or over-long fields would make the bytes differ from what was signed.
-        if wire.encoded_len() != total {
+        // One message has one encoding: unknown, repeated, reordered or over-long fields are refused. The
+        // payload need not be copied for that; it is a part of `raw`.
+        let head = wire::Envelope { payload: Bytes::new(), signature: Vec::new(), ..wire.clone() }.encode_to_vec();
+        let tail = wire::Envelope { signature: wire.signature.clone(), ..wire::Envelope::default() }.encode_to_vec();
+        if wire.encoded_len() != total || !raw.starts_with(&head) || !raw.ends_with(&tail) {
             refuse!(Malformed, "an envelope with fields that the protocol does not have");
         }
         let Some(kind) = Kind::from_wire(wire.kind) else {

@@ -302,7 +302,7 @@ fn a_newcomer_joins_the_release_and_asks() {
     assert!(site.answers.iter().all(|a| a.ranked.iter().all(|r| r.syndrome.is_some())));
     // The ration holds for a newcomer too.
     let refused = world.refusals.len();
-    for _ in 0..4 {
+    for _ in 0..6 {
         world.ask(4);
         while !world.queue.is_empty() {
             world.deliver();

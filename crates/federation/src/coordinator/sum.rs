@@ -209,7 +209,10 @@ impl Coordinator {
     /// The sum of a stage and, if they are compared, its hashes, for a site that missed them.
     pub(super) fn result_messages(&self, site: SiteIndex, stage: u32) -> Vec<Action> {
         let Some(done) = self.finished.get(&stage) else { return Vec::new() };
-        let mut actions = vec![self.send(site, Kind::SumResult, stage, done.attempt, self.result_payload(stage))];
+        let mut actions = Vec::new();
+        if !done.sum.is_empty() {
+            actions.push(self.send(site, Kind::SumResult, stage, done.attempt, self.result_payload(stage)));
+        }
         actions.extend(self.hashes_message(site, stage));
         actions
     }
@@ -250,10 +253,7 @@ impl Coordinator {
         }
         let compared = stage <= self.plan()?.rounds();
         let Some(done) = self.finished.get_mut(&stage).filter(|_| compared) else {
-            if stage < self.stage {
-                refuse!(Replayed, "stage {stage} is over and confirmed by all");
-            }
-            refuse!(OutOfPhase, "stage {stage} has no sum yet");
+            refuse!(OutOfPhase, "stage {stage} has no sum to compare");
         };
         let known = self.confirmed.get(&site).copied().unwrap_or(0);
         if done.hashes.contains_key(&site) || known > stage {
@@ -301,10 +301,13 @@ impl Coordinator {
         Ok(actions)
     }
 
-    /// Forgets sums that every member has confirmed. The last round's stays: its hashes call for galleries.
+    /// Forgets sums that every member has confirmed. The hashes stay: a site may have missed those.
     fn prune(&mut self) {
         let confirmed = self.members.iter().map(|site| self.confirmed.get(site).copied().unwrap_or(0)).min().unwrap_or(0);
-        let last = self.plan().map_or(0, |plan| plan.rounds());
-        self.finished.retain(|&stage, done| stage >= confirmed || !done.settled || stage >= last);
+        for (&stage, done) in &mut self.finished {
+            if stage < confirmed && done.settled {
+                done.sum = Bytes::new();
+            }
+        }
     }
 }
