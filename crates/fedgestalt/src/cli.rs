@@ -143,9 +143,14 @@ impl FromStr for Absence {
         text.split_once('@')
             .and_then(|(site, round)| {
                 let site = site.strip_prefix("site-").unwrap_or(site);
-                Some(Self { site: site.parse().ok()?, round: round.parse().ok().filter(|&round| round >= 1)? })
+                Some(Self {
+                    site: site.parse().ok()?,
+                    round: round.parse().ok().filter(|&round| round >= 1)?,
+                })
             })
-            .ok_or_else(|| "give SITE@ROUND, such as 2@3: site-2 vanishes in round 3 (rounds begin at 1)".to_owned())
+            .ok_or_else(|| {
+                "give SITE@ROUND, such as 2@3: site-2 vanishes in round 3 (rounds begin at 1)".to_owned()
+            })
     }
 }
 

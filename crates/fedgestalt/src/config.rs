@@ -341,7 +341,11 @@ impl Config {
     ///
     /// The first impossible value.
     pub fn check(&self) -> anyhow::Result<()> {
-        ensure!((1..=1024).contains(&self.trunk.batch), "[trunk] batch is {}; give 1 to 1024", self.trunk.batch);
+        ensure!(
+            (1..=1024).contains(&self.trunk.batch),
+            "[trunk] batch is {}; give 1 to 1024",
+            self.trunk.batch
+        );
         ensure!(!self.members.is_empty() && self.members.len() <= 16, "[[members]]: give 1 to 16 members");
         for (at, member) in self.members.iter().enumerate() {
             member.check()?;
@@ -358,7 +362,10 @@ impl Config {
         let kernel = &self.kernel;
         ensure!((1..=30).contains(&kernel.top), "[kernel] top is {}; give 1 to 30", kernel.top);
         let step = kernel.distance_step;
-        ensure!(step > 0.0 && step <= 2.0, "[kernel] distance_step is {step}; give a number above 0, at most 2");
+        ensure!(
+            step > 0.0 && step <= 2.0,
+            "[kernel] distance_step is {step}; give a number above 0, at most 2"
+        );
         for (name, cohort) in [("demo.small", &self.demo.small), ("demo.paper", &self.demo.paper)] {
             cohort.check().with_context(|| format!("[{name}]"))?;
         }
@@ -419,7 +426,11 @@ impl MemberConfig {
 
 impl DemoCohort {
     fn check(&self) -> anyhow::Result<()> {
-        ensure!(self.frequent_syndromes >= 2, "frequent_syndromes is {}; give at least 2", self.frequent_syndromes);
+        ensure!(
+            self.frequent_syndromes >= 2,
+            "frequent_syndromes is {}; give at least 2",
+            self.frequent_syndromes
+        );
         let least = 10 * self.frequent_syndromes + 3 * self.rare_syndromes;
         ensure!(self.images >= least, "images is {}; so many syndromes need at least {least}", self.images);
         ensure!((0.0..=1.0).contains(&self.difficulty), "difficulty is {}; give 0 to 1", self.difficulty);

@@ -127,6 +127,9 @@ mod tests {
     fn columns_line_up_and_short_rows_are_filled() {
         let mut table = Table::new(["", "top-1", "top-5"]);
         table.row(["centralised", "52.99", "71.01"]).row(["ü", "1"]);
-        assert_eq!(table.to_string(), "             top-1  top-5\ncentralised  52.99  71.01\nü                1\n");
+        assert_eq!(
+            table.to_string(),
+            "             top-1  top-5\ncentralised  52.99  71.01\nü                1\n"
+        );
     }
 }

@@ -64,7 +64,8 @@ impl Progress {
     /// may be told of steps from any thread.
     pub fn stage(&self, name: impl Into<String>, total: u64) -> Stage {
         let name = name.into();
-        let bar = self.bars.add(if total == 0 { ProgressBar::new_spinner() } else { ProgressBar::new(total) });
+        let bar =
+            self.bars.add(if total == 0 { ProgressBar::new_spinner() } else { ProgressBar::new(total) });
         bar.set_style(style(total));
         bar.set_prefix(name.clone());
         if self.mode == Mode::Bars {
@@ -73,7 +74,14 @@ impl Progress {
         if self.mode == Mode::Lines {
             line(format_args!("{name} ..."));
         }
-        Stage { name, bar, mode: self.mode, begun: Instant::now(), told: Mutex::new(Instant::now()), over: false }
+        Stage {
+            name,
+            bar,
+            mode: self.mode,
+            begun: Instant::now(),
+            told: Mutex::new(Instant::now()),
+            over: false,
+        }
     }
 
     /// A line above the bars; nothing when silent.

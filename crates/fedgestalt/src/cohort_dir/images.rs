@@ -48,7 +48,8 @@ impl ImageFiles {
 /// Whether a file's name says that it is a picture, of whatever kind: one that cannot be read is to be told of, not
 /// passed over.
 pub fn is_picture(path: &Path) -> bool {
-    let kinds = ["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp", "heic", "heif", "avif", "pgm", "ppm"];
+    let kinds =
+        ["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp", "heic", "heif", "avif", "pgm", "ppm"];
     extension(path).is_some_and(|extension| kinds.contains(&extension.as_str()))
 }
 

@@ -43,13 +43,13 @@ impl PointsTable {
     pub fn parse(file: &str, bytes: &[u8]) -> anyhow::Result<Self> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(bytes);
-        let header = reader.headers().with_context(|| format!("{file}:1: the header cannot be read"))?.clone();
+        let header =
+            reader.headers().with_context(|| format!("{file}:1: the header cannot be read"))?.clone();
         let mut columns = [0; HEADER.len()];
         for (column, name) in columns.iter_mut().zip(HEADER) {
-            *column = header
-                .iter()
-                .position(|cell| cell == name)
-                .ok_or_else(|| anyhow!("{file}:1: the column `{name}` is missing; the header is {}", HEADER.join(",")))?;
+            *column = header.iter().position(|cell| cell == name).ok_or_else(|| {
+                anyhow!("{file}:1: the column `{name}` is missing; the header is {}", HEADER.join(","))
+            })?;
         }
         let mut points = BTreeMap::new();
         let mut record = csv::StringRecord::new();
@@ -57,18 +57,19 @@ impl PointsTable {
             let line = reader.position().line();
             let more = reader.read_record(&mut record);
             let line = record.position().map_or(line, csv::Position::line);
-            if !more.map_err(|_| anyhow!("{file}:{line}: the row has too few or too many cells, or is not UTF-8"))? {
+            if !more.map_err(|_| {
+                anyhow!("{file}:{line}: the row has too few or too many cells, or is not UTF-8")
+            })? {
                 return Ok(Self(points));
             }
             let cell = |at: usize| record.get(columns[at]).unwrap_or_default();
             let image = ImageId::new(cell(0)).with_context(|| format!("{file}:{line}"))?;
             let mut five = [[0.0; 2]; 5];
             for at in 1..HEADER.len() {
-                let value: f32 = cell(at)
-                    .parse()
-                    .ok()
-                    .filter(|value: &f32| value.is_finite())
-                    .ok_or_else(|| anyhow!("{file}:{line}: the cell `{}` is not a number of pixels", HEADER[at]))?;
+                let value: f32 =
+                    cell(at).parse().ok().filter(|value: &f32| value.is_finite()).ok_or_else(|| {
+                        anyhow!("{file}:{line}: the cell `{}` is not a number of pixels", HEADER[at])
+                    })?;
                 five[(at - 1) / 2][(at - 1) % 2] = value;
             }
             ensure!(
@@ -132,7 +133,11 @@ mod tests {
             ("7,1,2,3,4,5,6,7,8,9,10\n../8,1,2,3,4,5,6,7,8,9,10\n", "points.csv:3"),
         ];
         for (rows, expected) in cases {
-            let text = if rows.starts_with("image") { rows.to_owned() } else { format!("{}\n{rows}", HEADER.join(",")) };
+            let text = if rows.starts_with("image") {
+                rows.to_owned()
+            } else {
+                format!("{}\n{rows}", HEADER.join(","))
+            };
             let error = format!("{:#}", PointsTable::parse("points.csv", text.as_bytes()).unwrap_err());
             assert!(error.contains(expected), "{error}");
         }

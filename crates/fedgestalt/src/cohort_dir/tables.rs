@@ -40,14 +40,16 @@ impl Tables {
     /// When there are no tables, or a file cannot be read. Tables with faults are put aside.
     pub fn read(folder: &Path) -> anyhow::Result<Self> {
         let (metadata, found) = find(folder)?;
-        let Some(version) = found.iter().map(|(_, version)| version).max_by(|a, b| by_version(a, b)).cloned() else {
+        let Some(version) = found.iter().map(|(_, version)| version).max_by(|a, b| by_version(a, b)).cloned()
+        else {
             bail!(
                 "{} has no tables; a cohort folder has {METADATA}/{} and its like: `fedgestalt cohort import` makes one",
                 folder.display(),
                 Table::Train.file_name("1.0.3")
             );
         };
-        let mut tables = Self { version, files: Vec::new(), faulty: Vec::new(), missing: Vec::new(), syndromes: None };
+        let mut tables =
+            Self { version, files: Vec::new(), faulty: Vec::new(), missing: Vec::new(), syndromes: None };
         for table in Table::ALL {
             let path = metadata.join(table.file_name(&tables.version));
             match atomic::read(&path)? {
@@ -91,7 +93,10 @@ impl Tables {
 pub(super) fn write(folder: &Path, cohort: &Cohort, version: &str) -> anyhow::Result<()> {
     let metadata = folder.join(METADATA);
     atomic::make_folder(&metadata)?;
-    atomic::write_private(&folder.join(SYNDROMES_FILE), gmdb::write_syndromes(cohort.syndromes()).as_bytes())?;
+    atomic::write_private(
+        &folder.join(SYNDROMES_FILE),
+        gmdb::write_syndromes(cohort.syndromes()).as_bytes(),
+    )?;
     for (table, rows) in gmdb::disassemble(cohort) {
         atomic::write_private(&metadata.join(table.file_name(version)), table.write(&rows).as_bytes())?;
     }
@@ -102,10 +107,12 @@ pub(super) fn write(folder: &Path, cohort: &Cohort, version: &str) -> anyhow::Re
 fn find(folder: &Path) -> anyhow::Result<(PathBuf, Vec<(Table, String)>)> {
     let metadata = folder.join(METADATA);
     let metadata = if metadata.is_dir() { metadata } else { folder.to_owned() };
-    let entries = fs::read_dir(&metadata).with_context(|| format!("cannot read the folder {}", metadata.display()))?;
+    let entries =
+        fs::read_dir(&metadata).with_context(|| format!("cannot read the folder {}", metadata.display()))?;
     let mut found = Vec::new();
     for entry in entries {
-        let name = entry.with_context(|| format!("cannot read the folder {}", metadata.display()))?.file_name();
+        let name =
+            entry.with_context(|| format!("cannot read the folder {}", metadata.display()))?.file_name();
         let name = name.to_string_lossy();
         found.extend(Table::of_file_name(&name).map(|(table, version)| (table, version.to_owned())));
     }

@@ -28,7 +28,8 @@ pub struct InitArgs {
 ///
 /// When there is a file already (and no `--force`), or it cannot be written.
 pub fn run(args: InitArgs, context: &Context) -> anyhow::Result<Outcome> {
-    std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make the folder {}", args.dir.display()))?;
+    std::fs::create_dir_all(&args.dir)
+        .with_context(|| format!("cannot make the folder {}", args.dir.display()))?;
     let file = args.dir.join(FILE_NAME);
     anyhow::ensure!(
         args.force || !file.exists(),

@@ -100,7 +100,11 @@ fn temporary(path: &Path, access: Access) -> Result<tempfile::NamedTempFile> {
 /// As [`write`].
 pub fn write_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|error| {
-        Error::with_source(ErrorKind::InvalidArgument, format!("{} cannot hold this value", path.display()), error)
+        Error::with_source(
+            ErrorKind::InvalidArgument,
+            format!("{} cannot hold this value", path.display()),
+            error,
+        )
     })?;
     text.push(b'\n');
     write_private(path, &text)
@@ -117,7 +121,9 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         let place = format!("{}:{}:{}", path.display(), error.line(), error.column());
         Error::with_source(
             ErrorKind::Corrupt,
-            format!("{place}: the state kept here cannot be read; remove the file to begin anew, or restore it"),
+            format!(
+                "{place}: the state kept here cannot be read; remove the file to begin anew, or restore it"
+            ),
             error,
         )
     })
@@ -230,8 +236,10 @@ mod tests {
             fs::write(folder.path().join(name), b"x").unwrap();
         }
         sweep(folder.path()).unwrap();
-        let mut left: Vec<_> =
-            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut left: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         left.sort();
         assert_eq!(left, [".unfinished-kept", "kept.tmp"]);
     }

@@ -160,7 +160,9 @@ pub(super) fn verify(connection: &Connection, noted: Option<&Head>) -> Result<He
     let broken = |seq: u64, fault: &str| {
         Error::new(
             ErrorKind::Tampered,
-            format!("audit log: entry {seq} {fault}; somebody changed the log: keep a copy of site.db and tell the data protection officer"),
+            format!(
+                "audit log: entry {seq} {fault}; somebody changed the log: keep a copy of site.db and tell the data protection officer"
+            ),
         )
     };
     let guards: i64 = connection.query_row(
@@ -187,8 +189,12 @@ pub(super) fn verify(connection: &Connection, noted: Option<&Head>) -> Result<He
     })?;
     match noted {
         Some(noted) if noted.seq > head.seq => Err(broken(head.seq + 1, "is missing, and whatever followed")),
-        Some(noted) if !met => Err(broken(noted.seq, "is not the one that was noted; it or one before it was rewritten")),
-        _ if guards < 2 => Err(broken(head.seq, "is the last one that is sound, but the guards against changes are gone")),
+        Some(noted) if !met => {
+            Err(broken(noted.seq, "is not the one that was noted; it or one before it was rewritten"))
+        }
+        _ if guards < 2 => {
+            Err(broken(head.seq, "is the last one that is sound, but the guards against changes are gone"))
+        }
         _ => Ok(head),
     }
 }
@@ -269,7 +275,11 @@ mod tests {
     #[test]
     fn the_database_refuses_changes() {
         let (_folder, connection) = log();
-        for change in ["UPDATE audit SET bytes = 0 WHERE seq = 2", "DELETE FROM audit WHERE seq = 4", "DELETE FROM audit"] {
+        for change in [
+            "UPDATE audit SET bytes = 0 WHERE seq = 2",
+            "DELETE FROM audit WHERE seq = 4",
+            "DELETE FROM audit",
+        ] {
             let error = connection.execute(change, []).unwrap_err().to_string();
             assert!(error.contains("append-only"), "{change}: {error}");
         }
@@ -281,7 +291,11 @@ mod tests {
         let cases = [
             ("UPDATE audit SET bytes = 1 WHERE seq = 2", 2, "is not what was written"),
             ("UPDATE audit SET round = NULL WHERE seq = 1", 1, "is not what was written"),
-            ("UPDATE audit SET to_whom = 'coordinato', detail = 'r' WHERE seq = 4", 4, "is not what was written"),
+            (
+                "UPDATE audit SET to_whom = 'coordinato', detail = 'r' WHERE seq = 4",
+                4,
+                "is not what was written",
+            ),
             ("UPDATE audit SET hash = zeroblob(32) WHERE seq = 3", 3, "is not what was written"),
             ("UPDATE audit SET hash = x'00' WHERE seq = 3", 3, "cannot be read"),
             ("UPDATE audit SET previous = zeroblob(32) WHERE seq = 2", 2, "does not follow"),

@@ -65,7 +65,10 @@ mod tests {
     fn steps_are_taken_once_and_a_failing_one_changes_nothing() {
         let mut connection = Connection::open_in_memory().unwrap();
         let first = "CREATE TABLE a (x) STRICT";
-        let steps = ["CREATE TABLE a (x INTEGER) STRICT", "CREATE TABLE b (x INTEGER) STRICT; INSERT INTO nowhere VALUES (1)"];
+        let steps = [
+            "CREATE TABLE a (x INTEGER) STRICT",
+            "CREATE TABLE b (x INTEGER) STRICT; INSERT INTO nowhere VALUES (1)",
+        ];
         assert!(migrate(&mut connection, &[first]).is_err(), "STRICT tables need types");
         assert_eq!(version(&connection), 0);
         assert!(migrate(&mut connection, &steps).is_err());

@@ -49,7 +49,12 @@ pub struct StoredRelease {
     pub document: Vec<u8>,
 }
 
-pub(super) fn begin_run(connection: &mut Connection, kind: &str, plan: &[u8; 32], at: Timestamp) -> Result<RunId> {
+pub(super) fn begin_run(
+    connection: &mut Connection,
+    kind: &str,
+    plan: &[u8; 32],
+    at: Timestamp,
+) -> Result<RunId> {
     let transaction = connection.transaction()?;
     let open = transaction
         .query_row(
@@ -84,14 +89,21 @@ pub(super) fn end_run(connection: &Connection, run: RunId, at: Timestamp, outcom
 }
 
 pub(super) fn runs(connection: &Connection) -> Result<Vec<Run>> {
-    let mut select = connection.prepare("SELECT id, kind, plan, begun, ended, outcome FROM runs ORDER BY id")?;
+    let mut select =
+        connection.prepare("SELECT id, kind, plan, begun, ended, outcome FROM runs ORDER BY id")?;
     let rows = select.query_map([], |row| {
         let outcome: Option<String> = row.get(5)?;
         let ended = match outcome {
             Some(outcome) => Some((moment(row, 4)?, outcome)),
             None => None,
         };
-        Ok(Run { id: RunId(row.get(0)?), kind: row.get(1)?, plan: digest(row, 2)?, begun: moment(row, 3)?, ended })
+        Ok(Run {
+            id: RunId(row.get(0)?),
+            kind: row.get(1)?,
+            plan: digest(row, 2)?,
+            begun: moment(row, 3)?,
+            ended,
+        })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
@@ -106,8 +118,8 @@ pub(super) fn put_round(connection: &Connection, run: RunId, round: &StoredRound
 }
 
 pub(super) fn rounds(connection: &Connection, run: RunId) -> Result<Vec<StoredRound>> {
-    let mut select =
-        connection.prepare("SELECT round, finished, model, metrics FROM rounds WHERE run = ?1 ORDER BY round")?;
+    let mut select = connection
+        .prepare("SELECT round, finished, model, metrics FROM rounds WHERE run = ?1 ORDER BY round")?;
     let rows = select.query_map([run.0], |row| {
         let metrics: String = row.get(3)?;
         Ok(StoredRound {
@@ -130,7 +142,8 @@ pub(super) fn put_release(connection: &Connection, release: &StoredRelease) -> R
 }
 
 pub(super) fn releases(connection: &Connection) -> Result<Vec<StoredRelease>> {
-    let mut select = connection.prepare("SELECT digest, adopted, document FROM releases ORDER BY adopted, digest")?;
+    let mut select =
+        connection.prepare("SELECT digest, adopted, document FROM releases ORDER BY adopted, digest")?;
     let rows = select.query_map([], |row| {
         Ok(StoredRelease { digest: digest(row, 0)?, adopted: moment(row, 1)?, document: row.get(2)? })
     })?;

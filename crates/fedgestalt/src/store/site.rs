@@ -124,7 +124,8 @@ impl SiteStore {
             for c in cohort.cases() {
                 case.execute(params![c.image.as_str(), c.subject.as_str(), c.syndrome.as_str()])?;
             }
-            let mut member = transaction.prepare("INSERT INTO parts (part, place, image) VALUES (?1, ?2, ?3)")?;
+            let mut member =
+                transaction.prepare("INSERT INTO parts (part, place, image) VALUES (?1, ?2, ?3)")?;
             for (part, images) in cohort.parts() {
                 for (place, image) in images.iter().enumerate() {
                     member.execute(params![part.to_string(), place as i64, image.as_str()])?;
@@ -150,7 +151,11 @@ impl SiteStore {
     pub fn cohort(&self) -> Result<Cohort> {
         let database = self.database();
         let corrupt = |error: domain::Error| {
-            Error::with_source(ErrorKind::Corrupt, "site.db holds what is no cohort; import the cohort again", error)
+            Error::with_source(
+                ErrorKind::Corrupt,
+                "site.db holds what is no cohort; import the cohort again",
+                error,
+            )
         };
         let mut select = database.prepare("SELECT id, name, mondo, omim, orpha FROM syndromes")?;
         let mut rows = select.query([])?;
@@ -202,14 +207,19 @@ impl SiteStore {
             }
             let path = self.crop_path(image);
             let png = crop.to_png().map_err(|error| {
-                Error::with_source(ErrorKind::InvalidArgument, format!("cannot keep the face of image {image}"), error)
+                Error::with_source(
+                    ErrorKind::InvalidArgument,
+                    format!("cannot keep the face of image {image}"),
+                    error,
+                )
             })?;
             match atomic::read(&path)? {
                 Some(kept) if kept == png => {}
                 kept => {
                     if kept.is_some() {
                         // First what was made from the old face: a killed process must not leave it beside the new one.
-                        self.database().execute("DELETE FROM encodings WHERE image = ?1", [image.as_str()])?;
+                        self.database()
+                            .execute("DELETE FROM encodings WHERE image = ?1", [image.as_str()])?;
                         self.clear_features()?;
                     }
                     atomic::write_cache(&path, &png)?;
@@ -228,7 +238,8 @@ impl SiteStore {
     pub fn crop(&self, image: &ImageId) -> Result<Option<Crop>> {
         let path = self.crop_path(image);
         let Some(bytes) = atomic::read(&path)? else { return Ok(None) };
-        let crop = vision::decode::decode(&bytes, &Limits::default()).and_then(|photo| Crop::from_photo(&photo));
+        let crop =
+            vision::decode::decode(&bytes, &Limits::default()).and_then(|photo| Crop::from_photo(&photo));
         crop.map(Some).map_err(|error| {
             let message = format!("{} is damaged; remove it and import the image again", path.display());
             Error::with_source(ErrorKind::Corrupt, message, error)
@@ -248,10 +259,11 @@ impl SiteStore {
         let mut database = self.database();
         let transaction = database.transaction()?;
         {
-            let mut insert =
-                transaction.prepare("INSERT OR REPLACE INTO encodings (model, image, vector) VALUES (?1, ?2, ?3)")?;
+            let mut insert = transaction
+                .prepare("INSERT OR REPLACE INTO encodings (model, image, vector) VALUES (?1, ?2, ?3)")?;
             for (image, encoding) in encodings {
-                let vector: Vec<u8> = encoding.as_slice().iter().flat_map(|value| value.to_le_bytes()).collect();
+                let vector: Vec<u8> =
+                    encoding.as_slice().iter().flat_map(|value| value.to_le_bytes()).collect();
                 insert.execute(params![model, image.as_str(), vector])?;
             }
         }
@@ -272,11 +284,15 @@ impl SiteStore {
             let image: String = row.get(0)?;
             let vector: Vec<u8> = row.get(1)?;
             let damaged = || {
-                Error::new(ErrorKind::Corrupt, format!("the encoding of image {image} is damaged; encode it again"))
+                Error::new(
+                    ErrorKind::Corrupt,
+                    format!("the encoding of image {image} is damaged; encode it again"),
+                )
             };
             let (values, []) = vector.as_chunks::<4>() else { return Err(damaged()) };
-            let encoding = Encoding::from_unit(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
-                .map_err(|_| damaged())?;
+            let encoding =
+                Encoding::from_unit(values.iter().map(|value| f32::from_le_bytes(*value)).collect())
+                    .map_err(|_| damaged())?;
             encodings.insert(ImageId::new(&image).map_err(|_| damaged())?, encoding);
         }
         Ok(encodings)
@@ -312,7 +328,8 @@ impl SiteStore {
         let mut withdrawn = Withdrawn { images: Vec::new(), masked: Vec::new() };
         let mut images: Vec<String> = Vec::new();
         {
-            let mut select = transaction.prepare("SELECT image FROM cases WHERE subject = ?1 ORDER BY image")?;
+            let mut select =
+                transaction.prepare("SELECT image FROM cases WHERE subject = ?1 ORDER BY image")?;
             for image in select.query_map([subject.as_str()], |row| row.get::<_, String>(0))? {
                 images.push(image?);
             }

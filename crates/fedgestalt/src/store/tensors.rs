@@ -49,15 +49,25 @@ impl<'a> Tensor<'a> {
 ///
 /// [`ErrorKind::InvalidArgument`] when a tensor's values do not fill its shape or are not finite (the tensor is
 /// named), [`ErrorKind::Io`] when the file cannot be written.
-pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor<'_>>, facts: &BTreeMap<String, String>) -> Result<()> {
+pub fn save(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor<'_>>,
+    facts: &BTreeMap<String, String>,
+) -> Result<()> {
     let failed = |name: &str, fault: String| {
-        Error::new(ErrorKind::InvalidArgument, format!("cannot save {}: tensor {name} {fault}", path.display()))
+        Error::new(
+            ErrorKind::InvalidArgument,
+            format!("cannot save {}: tensor {name} {fault}", path.display()),
+        )
     };
     let mut digests = BTreeMap::new();
     let mut bytes: Vec<(&str, &[usize], Cow<'_, [u8]>)> = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         if let Some(at) = tensor.values.iter().position(|value| !value.is_finite()) {
-            return Err(failed(name, format!("is {} at index {at}; only finite values are kept", tensor.values[at])));
+            return Err(failed(
+                name,
+                format!("is {} at index {at}; only finite values are kept", tensor.values[at]),
+            ));
         }
         let raw = little_endian(&tensor.values);
         digests.insert(name.clone(), hex::encode(Sha256::digest(&raw)));
@@ -68,8 +78,9 @@ pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor<'_>>, facts: &BTreeMa
     let views = bytes
         .iter()
         .map(|(name, shape, raw)| {
-            let view = TensorView::new(Dtype::F32, shape.to_vec(), raw)
-                .map_err(|_| failed(name, format!("has {} values, which do not fill its shape {shape:?}", raw.len() / 4)))?;
+            let view = TensorView::new(Dtype::F32, shape.to_vec(), raw).map_err(|_| {
+                failed(name, format!("has {} values, which do not fill its shape {shape:?}", raw.len() / 4))
+            })?;
             Ok((*name, view))
         })
         .collect::<Result<Vec<_>>>()?;
@@ -107,7 +118,8 @@ impl Tensors {
         let (header, data) = split(&bytes).map_err(&corrupt)?;
         let header: BTreeMap<String, serde_json::Value> =
             serde_json::from_slice(header).map_err(|_| corrupt("has a damaged header".to_owned()))?;
-        let mut tensors = Self { path: path.to_owned(), bytes, places: BTreeMap::new(), facts: BTreeMap::new() };
+        let mut tensors =
+            Self { path: path.to_owned(), bytes, places: BTreeMap::new(), facts: BTreeMap::new() };
         let mut digests = BTreeMap::new();
         for (name, value) in header {
             if name == "__metadata__" {
@@ -143,10 +155,14 @@ impl Tensors {
         for (name, (info, place)) in order {
             let Some(raw) = self.bytes.get(place.clone()) else {
                 let missing = place.end - self.bytes.len();
-                return Err(format!("is cut short: tensor {name} and whatever follows miss at least {missing} bytes"));
+                return Err(format!(
+                    "is cut short: tensor {name} and whatever follows miss at least {missing} bytes"
+                ));
             };
             if digests.get(name).is_some_and(|digest| *digest != hex::encode(Sha256::digest(raw))) {
-                return Err(format!("is damaged: tensor {name} is not what was saved (its SHA-256 digest differs)"));
+                return Err(format!(
+                    "is damaged: tensor {name} is not what was saved (its SHA-256 digest differs)"
+                ));
             }
             if info.dtype == Dtype::F32
                 && let Some(at) = floats(raw).iter().position(|value| !value.is_finite())
@@ -177,9 +193,13 @@ impl Tensors {
     /// [`ErrorKind::Missing`] when there is none of this name, or it is not f32.
     pub fn get(&self, name: &str) -> Result<Tensor<'_>> {
         let missing = |fault: String| {
-            Error::new(ErrorKind::Missing, format!("{}: {fault}; give the file that this program wrote", self.path.display()))
+            Error::new(
+                ErrorKind::Missing,
+                format!("{}: {fault}; give the file that this program wrote", self.path.display()),
+            )
         };
-        let (info, place) = self.places.get(name).ok_or_else(|| missing(format!("there is no tensor {name}")))?;
+        let (info, place) =
+            self.places.get(name).ok_or_else(|| missing(format!("there is no tensor {name}")))?;
         if info.dtype != Dtype::F32 {
             return Err(missing(format!("tensor {name} is {:?} instead of F32", info.dtype)));
         }
@@ -248,7 +268,8 @@ mod tests {
     fn saved() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
-        let facts = BTreeMap::from([("member".to_owned(), "r50".to_owned()), ("epoch".to_owned(), "5".to_owned())]);
+        let facts =
+            BTreeMap::from([("member".to_owned(), "r50".to_owned()), ("epoch".to_owned(), "5".to_owned())]);
         save(&path, &example(), &facts).unwrap();
         (folder, path)
     }
@@ -316,7 +337,9 @@ mod tests {
         let tensors = write(&[1.0], Dtype::F16).unwrap();
         assert!(tensors.get("w").unwrap_err().to_string().contains("F16"));
         assert_eq!(tensors.get("v").unwrap_err().kind(), ErrorKind::Missing);
-        for (text, named) in [("not tensors at all", "not a safetensors file"), ("\u{2}\0\0\0\0\0\0\0[]", "header")] {
+        for (text, named) in
+            [("not tensors at all", "not a safetensors file"), ("\u{2}\0\0\0\0\0\0\0[]", "header")]
+        {
             std::fs::write(&path, text).unwrap();
             let error = Tensors::open(&path).unwrap_err();
             assert!(error.to_string().contains(named), "{error}");

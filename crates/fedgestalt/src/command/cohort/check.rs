@@ -15,9 +15,11 @@ use crate::context::Context;
 
 /// Arguments of `cohort check`.
 #[derive(Debug, Args)]
-#[command(long_about = "Look for faults in a cohort folder, each with file and line: missing images, duplicate ids, an \
+#[command(
+    long_about = "Look for faults in a cohort folder, each with file and line: missing images, duplicate ids, an \
     image with two labels or subjects, a subject in both train and test (or gallery and test), syndromes only in \
-    validation, test syndromes without gallery. Exit status 1 if there are errors; warnings alone are not.")]
+    validation, test syndromes without gallery. Exit status 1 if there are errors; warnings alone are not."
+)]
 pub struct CheckArgs {
     /// Cohort folder
     #[arg(value_name = "DIR")]
@@ -62,8 +64,11 @@ impl Found {
     /// A table that could not be read: its error says "FILE, line N: fault".
     fn faulty(file: &Path, kind: &str, error: &domain::Error) -> Self {
         let text = error.to_string();
-        let rest = text.strip_prefix(&file.display().to_string()).and_then(|rest| rest.strip_prefix(", line "));
-        let place = rest.and_then(|rest| rest.split_once(": ")).and_then(|(line, fault)| Some((line.parse().ok()?, fault)));
+        let rest =
+            text.strip_prefix(&file.display().to_string()).and_then(|rest| rest.strip_prefix(", line "));
+        let place = rest
+            .and_then(|rest| rest.split_once(": "))
+            .and_then(|(line, fault)| Some((line.parse().ok()?, fault)));
         match place {
             Some((line, fault)) => Self { line: Some(line), ..Self::error(file, kind, fault) },
             None => Self::error(file, kind, text),
@@ -114,7 +119,8 @@ pub fn run(args: CheckArgs, context: &Context) -> anyhow::Result<Outcome> {
             PointsTable::default()
         }
     };
-    let listed: BTreeSet<&ImageId> = tables.files.iter().flat_map(|table| &table.rows).map(|row| &row.image).collect();
+    let listed: BTreeSet<&ImageId> =
+        tables.files.iter().flat_map(|table| &table.rows).map(|row| &row.image).collect();
     if args.decode {
         findings.extend(decode_all(&listed, &images, &points, context));
     }
@@ -135,7 +141,9 @@ pub fn run(args: CheckArgs, context: &Context) -> anyhow::Result<Outcome> {
 fn faulty_points(file: &Path, error: &anyhow::Error) -> Found {
     let text = format!("{error:#}");
     let rest = text.strip_prefix(&format!("{}:", file.display()));
-    let place = rest.and_then(|rest| rest.split_once(": ")).and_then(|(line, fault)| Some((line.parse().ok()?, fault)));
+    let place = rest
+        .and_then(|rest| rest.split_once(": "))
+        .and_then(|(line, fault)| Some((line.parse().ok()?, fault)));
     match place {
         Some((line, fault)) => Found { line: Some(line), ..Found::error(file, "faulty_points", fault) },
         None => Found::error(file, "faulty_points", text),
@@ -161,7 +169,8 @@ fn decode_all(
             stage.advance(1);
             let causes: Vec<String> = crop.err()?.chain().map(ToString::to_string).collect();
             let name = file.display().to_string();
-            let causes: Vec<&str> = causes.iter().map(String::as_str).filter(|cause| *cause != name).collect();
+            let causes: Vec<&str> =
+                causes.iter().map(String::as_str).filter(|cause| *cause != name).collect();
             Some(Found::error(file, "damaged_image", causes.join(": ")))
         })
         .collect();

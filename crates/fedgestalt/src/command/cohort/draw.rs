@@ -23,10 +23,12 @@ const STATE: &str = "draw.json";
 
 /// Arguments of `cohort draw`.
 #[derive(Debug, Args)]
-#[command(long_about = "Hand a cohort to N sites; a subject is never split. Each site becomes a cohort folder of its \
+#[command(
+    long_about = "Hand a cohort to N sites; a subject is never split. Each site becomes a cohort folder of its \
     own (OUT/site-0, OUT/site-1, ...), its images hard links where the file system allows.\n\n\
     near-uniform: subjects at random, evenly. non-overlapping: every syndrome at one site only. dirichlet:ALPHA: each \
-    syndrome's subjects by shares from a Dirichlet distribution; the smaller ALPHA, the more uneven.")]
+    syndrome's subjects by shares from a Dirichlet distribution; the smaller ALPHA, the more uneven."
+)]
 pub struct DrawArgs {
     /// Cohort folder
     #[arg(value_name = "DIR")]
@@ -103,7 +105,8 @@ pub fn run(args: DrawArgs, context: &Context) -> anyhow::Result<Outcome> {
     for (at, part) in parts.iter().enumerate() {
         let name = format!("site-{at}");
         let dir = out.subfolder(&name)?;
-        hand_out(&source, part, &dir, &|| stage.advance(1)).with_context(|| format!("cannot make {}", dir.display()))?;
+        hand_out(&source, part, &dir, &|| stage.advance(1))
+            .with_context(|| format!("cannot make {}", dir.display()))?;
         sites.push(Site::of(name, args.out.join(format!("site-{at}")), part));
     }
     stage.finish(format_args!("{} sites", sites.len()));
@@ -173,8 +176,17 @@ impl Site {
 }
 
 fn describe(sites: &[Site]) -> String {
-    let mut table =
-        Table::new(["site", "subjects", "images", "syndromes", "train", "(syndromes)", "validation", "gallery", "test"]);
+    let mut table = Table::new([
+        "site",
+        "subjects",
+        "images",
+        "syndromes",
+        "train",
+        "(syndromes)",
+        "validation",
+        "gallery",
+        "test",
+    ]);
     for site in sites {
         let numbers = [
             site.subjects,

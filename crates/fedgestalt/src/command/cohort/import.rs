@@ -146,7 +146,10 @@ pub fn run(args: ImportArgs, context: &Context) -> anyhow::Result<Outcome> {
         !cohort.cases().is_empty(),
         "no image could be imported from {}{}",
         args.source.display(),
-        left_out.first().map(|first| format!("; the first: {}: {}", first.file.display(), first.reason)).unwrap_or_default()
+        left_out
+            .first()
+            .map(|first| format!("; the first: {}: {}", first.file.display(), first.reason))
+            .unwrap_or_default()
     );
     cohort_dir::write_tables(folder.path(), &cohort, found.version.as_deref().unwrap_or(VERSION))?;
     let summary = Summary {
@@ -238,7 +241,9 @@ fn import_faces(
                         store::write_cache(&out, &crop.to_png()?)?;
                         Done::Now
                     }
-                    Err(error) => Done::Not(LeftOut { file: source.file().to_owned(), reason: reason(&error) }),
+                    Err(error) => {
+                        Done::Not(LeftOut { file: source.file().to_owned(), reason: reason(&error) })
+                    }
                 }
             };
             stage.advance(1);
@@ -265,7 +270,9 @@ fn face(source: &Source, points: Option<&vision::Points>, as_aligned: bool) -> a
     match source {
         Source::Missing(_) => bail!("the file is not there; add it or remove its rows"),
         // Points are the better witness where there is a photograph to use them on.
-        Source::Pictures { photograph: Some(photograph), .. } if points.is_some() => photograph_crop(photograph, points),
+        Source::Pictures { photograph: Some(photograph), .. } if points.is_some() => {
+            photograph_crop(photograph, points)
+        }
         Source::Pictures { aligned: Some(aligned), .. } => aligned_crop(aligned),
         Source::Pictures { photograph: Some(photograph), .. } if as_aligned => aligned_crop(photograph),
         Source::Pictures { photograph: Some(photograph), .. } => photograph_crop(photograph, None)
@@ -285,7 +292,8 @@ fn arrange(found: &Layouted, good: &HashSet<ImageId>, order: &Order) -> anyhow::
     if let Some(cohort) = &found.cohort {
         return Ok(cohort.restrict(&|case| good.contains(&case.image)));
     }
-    let cases = found.cases.iter().map(|(case, _)| case.clone()).filter(|case| good.contains(&case.image)).collect();
+    let cases =
+        found.cases.iter().map(|(case, _)| case.clone()).filter(|case| good.contains(&case.image)).collect();
     Ok(split::partition(
         cases,
         found.syndromes.clone(),

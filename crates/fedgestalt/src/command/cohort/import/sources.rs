@@ -28,7 +28,9 @@ impl Source {
     /// The file to name in a message.
     pub(super) fn file(&self) -> &Path {
         match self {
-            Self::Pictures { photograph: Some(path), .. } | Self::Pictures { aligned: Some(path), .. } => path,
+            Self::Pictures { photograph: Some(path), .. } | Self::Pictures { aligned: Some(path), .. } => {
+                path
+            }
             Self::Pictures { .. } => Path::new(""),
             Self::Missing(path) => path,
         }
@@ -90,7 +92,8 @@ pub(super) fn folders(root: &Path) -> anyhow::Result<Layouted> {
             continue;
         }
         let name = name_of(&path)?;
-        let syndrome = SyndromeId::new(&name).with_context(|| format!("{} cannot name a syndrome", path.display()))?;
+        let syndrome =
+            SyndromeId::new(&name).with_context(|| format!("{} cannot name a syndrome", path.display()))?;
         let before = walk.cases.len();
         walk.syndrome(&path, &syndrome)?;
         if walk.cases.len() > before {
@@ -151,7 +154,13 @@ impl Walk {
         Ok(())
     }
 
-    fn image(&mut self, path: &Path, syndrome: &SyndromeId, subject: &str, folder: Option<&str>) -> anyhow::Result<()> {
+    fn image(
+        &mut self,
+        path: &Path,
+        syndrome: &SyndromeId,
+        subject: &str,
+        folder: Option<&str>,
+    ) -> anyhow::Result<()> {
         if !is_picture(path) {
             return Ok(());
         }
@@ -208,10 +217,14 @@ fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 fn name_of(path: &Path) -> anyhow::Result<String> {
     let name = path.file_name().and_then(|name| name.to_str());
-    Ok(name.with_context(|| format!("{} has a name that is not Unicode; rename it", path.display()))?.to_owned())
+    Ok(name
+        .with_context(|| format!("{} has a name that is not Unicode; rename it", path.display()))?
+        .to_owned())
 }
 
 fn stem_of(path: &Path) -> anyhow::Result<String> {
     let stem = path.file_stem().and_then(|stem| stem.to_str());
-    Ok(stem.with_context(|| format!("{} has a name that is not Unicode; rename it", path.display()))?.to_owned())
+    Ok(stem
+        .with_context(|| format!("{} has a name that is not Unicode; rename it", path.display()))?
+        .to_owned())
 }
