@@ -9,10 +9,15 @@ pub mod cli;
 pub mod cohort_dir;
 pub mod command;
 pub mod config;
+pub mod consortium;
 pub mod context;
+pub mod engine;
 pub mod output;
+pub mod pipeline;
 pub mod progress;
 pub mod report;
+pub mod simulate;
+pub mod site;
 pub mod store;
 
 use std::process::ExitCode;

@@ -161,8 +161,8 @@ fn ranking(
     let mut images: Vec<&ImageId> = cohort
         .cohort
         .parts()
-        .filter(|part| matches!(part, Part::FrequentGallery | Part::RareGallery(_)))
-        .flat_map(|part| cohort.cohort.part(part))
+        .filter(|(part, _)| matches!(part, Part::FrequentGallery | Part::RareGallery(_)))
+        .flat_map(|(_, images)| images)
         .filter(|image| image.as_str() != probe)
         .collect();
     images.sort();

@@ -186,21 +186,26 @@ fn open_out(out: &Path, order: &Order) -> anyhow::Result<Folder> {
     let folder = Folder::open(out)?;
     let inside = std::fs::canonicalize(out).is_ok_and(|out| out.starts_with(&order.source));
     ensure!(!inside, "{} lies in the folder to import; give another --out", out.display());
+    let whole = out.join(METADATA).exists();
     match folder.read_json::<Order>(STATE)? {
-        Some(before) => ensure!(
-            before == *order,
+        Some(before) if before == *order => {}
+        Some(_) if whole => bail!(
             "{} holds an import of something else, or with other options ({}); give another --out, or remove that folder",
             out.display(),
             out.join(STATE).display()
         ),
-        None => {
-            ensure!(
-                !out.join(METADATA).exists(),
-                "{} holds a cohort that was not imported here; give another --out",
-                out.display()
-            );
+        None if whole => {
+            bail!("{} holds a cohort that was not imported here; give another --out", out.display())
+        }
+        Some(_) => {
+            // An import with other options that never came to its end: nobody can have used it.
+            let aligned = out.join(ALIGNED);
+            std::fs::remove_dir_all(&aligned)
+                .or_else(|error| if aligned.exists() { Err(error) } else { Ok(()) })
+                .with_context(|| format!("cannot remove {}", aligned.display()))?;
             folder.write_json(STATE, order)?;
         }
+        None => folder.write_json(STATE, order)?,
     }
     folder.subfolder(ALIGNED)?;
     Ok(folder)
@@ -275,8 +280,7 @@ fn face(source: &Source, points: Option<&vision::Points>, as_aligned: bool) -> a
         }
         Source::Pictures { aligned: Some(aligned), .. } => aligned_crop(aligned),
         Source::Pictures { photograph: Some(photograph), .. } if as_aligned => aligned_crop(photograph),
-        Source::Pictures { photograph: Some(photograph), .. } => photograph_crop(photograph, None)
-            .map_err(|error| error.context("if it shows an aligned face, say --as-aligned")),
+        Source::Pictures { photograph: Some(photograph), .. } => photograph_crop(photograph, None),
         Source::Pictures { photograph: None, aligned: None } => bail!("the file is not there"),
     }
 }

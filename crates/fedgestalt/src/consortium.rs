@@ -1,0 +1,305 @@
+//! A whole consortium on one machine: sites and coordinator, each with its own key and folder, around one engine; and
+//! the baselines that a federation is measured against. `demo` and `federate` are thin over it.
+
+pub mod coordinator;
+pub mod federated;
+pub mod job;
+pub mod newcomer;
+pub mod pooled;
+pub mod results;
+pub mod show;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use domain::{ImageId, SyndromeId};
+use domain::cohort::Cohort;
+use domain::draw::{Draw, draw};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use vision::Crop;
+
+use crate::cohort_dir::CohortDir;
+use crate::config::Config;
+use crate::context::Context;
+use crate::engine::local::{Drop, Vanish};
+use crate::pipeline::bundle::Model;
+use crate::pipeline::ensemble::Blueprint;
+use crate::pipeline::features::{Crops, Variants};
+use crate::site::Tables;
+use crate::site::state::SiteFiles;
+use crate::store::Folder;
+
+/// What decides the results. It is written into the run's folder: the same command goes on there, another is refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Digest of the cohort's tables.
+    pub cohort: String,
+    /// Digests of the networks.
+    pub trunks: Vec<String>,
+    /// Sites that train together.
+    pub sites: u16,
+    /// How patients were handed to them.
+    pub draw: Draw,
+    /// Who vanishes when.
+    pub drops: Vec<(u16, u32)>,
+    /// The configuration with the command line's changes.
+    pub config: Config,
+}
+
+/// Seconds per phase, kept across processes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Phases(BTreeMap<String, f64>);
+
+impl Phases {
+    /// Seconds per phase, in the order of the phases' names.
+    pub fn seconds(&self) -> &BTreeMap<String, f64> {
+        &self.0
+    }
+
+    fn add(&mut self, phase: &str, began: Instant) {
+        *self.0.entry(phase.to_owned()).or_default() += began.elapsed().as_secs_f64();
+    }
+}
+
+/// One site's part before it starts.
+pub struct Member {
+    /// Its name in the roster.
+    pub name: String,
+    /// Its patients.
+    pub cohort: Cohort,
+    /// Its tables.
+    pub tables: Tables,
+    /// Its store.
+    pub files: SiteFiles,
+}
+
+/// A run in its folder.
+pub struct Run<'a> {
+    /// Configuration, output, progress.
+    pub context: &'a Context,
+    /// What decides the results.
+    pub settings: Settings,
+    /// The run's folder.
+    pub folder: Folder,
+    /// The cohort of all sites.
+    pub cohort: CohortDir,
+    /// Networks and members.
+    pub blueprint: Arc<Blueprint>,
+    /// Seconds per phase.
+    pub phases: Phases,
+    trunk: Option<PathBuf>,
+}
+
+/// How a cohort is handed out and trained on.
+pub struct Order {
+    /// The run's folder.
+    pub out: PathBuf,
+    /// The cohort's folder.
+    pub cohort: PathBuf,
+    /// A trunk that takes the place of the configured one.
+    pub trunk: Option<PathBuf>,
+    /// The configuration with the command line's changes.
+    pub config: Config,
+    /// Who vanishes when: site and round.
+    pub drops: Vec<(u16, u32)>,
+}
+
+const SETTINGS: &str = "run.json";
+const PHASES: &str = "phases.json";
+
+impl<'a> Run<'a> {
+    /// Opens the run's folder: a new run, or one that goes on. A folder with another run in it is refused.
+    pub fn open(context: &'a Context, order: &Order) -> Result<Self> {
+        let folder = Folder::open(&order.out)?;
+        let cohort = CohortDir::open(&order.cohort)?;
+        let blueprint = Arc::new(Blueprint::load(&order.config, order.trunk.as_deref())?);
+        let config = &order.config;
+        let settings = Settings {
+            cohort: cohort_digest(&cohort.cohort),
+            trunks: blueprint.networks.iter().map(|n| hex::encode(n.trunk.digest())).collect(),
+            sites: config.federation.sites,
+            draw: config.federation.draw,
+            drops: order.drops.clone(),
+            config: config.clone(),
+        };
+        check_drops(&settings)?;
+        match folder.read_json::<Settings>(SETTINGS)? {
+            Some(found) if found != settings => bail!(
+                "{} holds a run with other settings ({}); give another --out, or delete that folder",
+                order.out.display(),
+                difference(&found, &settings)
+            ),
+            Some(_) => context.output.note(format_args!("going on with the run in {}", order.out.display())),
+            None => folder.write_json(SETTINGS, &settings)?,
+        }
+        let phases = folder.read_json(PHASES)?.unwrap_or_default();
+        Ok(Self { context, settings, folder, cohort, blueprint, phases, trunk: order.trunk.clone() })
+    }
+
+    /// Runs one phase and adds its time to the account.
+    pub fn phase<T>(&mut self, name: &str, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let began = Instant::now();
+        let result = work(self);
+        self.phases.add(name, began);
+        self.folder.write_json(PHASES, &self.phases)?;
+        result
+    }
+
+    /// What a model of this run says of itself.
+    pub fn model(&self, how: &str, syndromes: Vec<SyndromeId>, release: Option<String>) -> Model {
+        Model {
+            how: how.to_owned(),
+            trunks: self.settings.trunks.clone(),
+            syndromes,
+            trunk: self.trunk.clone(),
+            config: self.settings.config.clone(),
+            release,
+        }
+    }
+
+    /// Hands the cohort to the sites and prepares each one's feature tables in its own folder.
+    pub fn members(&mut self) -> Result<Vec<Member>> {
+        let parts = draw(
+            &self.cohort.cohort,
+            self.settings.draw,
+            usize::from(self.settings.sites),
+            self.settings.config.training.seed,
+        )?;
+        let total: usize = parts.iter().map(|part| part.cases().len() + Tables::steps(&self.blueprint, part)).sum();
+        let stage = self.context.progress.stage("Import and trunk features", total as u64);
+        let mut members = Vec::new();
+        for (at, part) in parts.into_iter().enumerate() {
+            let name = site_name(at);
+            stage.note(name.clone());
+            members.push(self.member(&name, part, &self.cohort, &|images| stage.advance(images as u64))?);
+        }
+        stage.finish(format_args!("{} images at {} sites", self.cohort.cohort.cases().len(), members.len()));
+        Ok(members)
+    }
+
+    /// One site with its patients in its own folder: labels, aligned faces, feature tables.
+    pub fn member(&self, name: &str, part: Cohort, from: &CohortDir, tick: &(dyn Fn(usize) + Sync)) -> Result<Member> {
+        let sites = self.folder.subfolder("sites")?;
+        let files = SiteFiles::open(&sites.join(name)).with_context(|| name.to_owned())?;
+        files.import(&part, &Photographs(from), &|| tick(1)).with_context(|| format!("{name}: cannot import"))?;
+        let training = &self.settings.config.training;
+        let draws = Variants::Draws { count: training.draws, seed: training.seed };
+        let tables = Tables::prepare(&files.features(), &self.blueprint, &part, &files, draws, tick)
+            .with_context(|| format!("{name}: cannot compute features"))?;
+        Ok(Member { name: name.to_owned(), cohort: part, tables, files })
+    }
+}
+
+/// The name of a simulated site.
+pub fn site_name(at: usize) -> String {
+    format!("site-{at}")
+}
+
+/// Aligned faces straight from a cohort's folder.
+pub struct Photographs<'a>(pub &'a CohortDir);
+
+impl Crops for Photographs<'_> {
+    fn crop(&self, image: &ImageId) -> Result<Crop> {
+        Ok(self.0.crop(image)?)
+    }
+}
+
+/// The drops as the engine takes them: odd sites vanish before their upload, even ones after it, so that a run with
+/// several shows both.
+pub fn engine_drops(drops: &[(u16, u32)]) -> Vec<Drop> {
+    drops
+        .iter()
+        .map(|&(site, round)| Drop {
+            site: federation::SiteIndex(site),
+            round,
+            vanish: if site % 2 == 0 { Vanish::AfterUpload } else { Vanish::BeforeUpload },
+        })
+        .collect()
+}
+
+fn check_drops(settings: &Settings) -> Result<()> {
+    let training = &settings.config.training;
+    let rounds = training.epochs.div_ceil(training.interval.max(1));
+    for &(site, round) in &settings.drops {
+        if site >= settings.sites {
+            bail!("--drop {site}@{round}: there are {} sites, numbered from 0", settings.sites);
+        }
+        if round == 0 || round > rounds {
+            bail!("--drop {site}@{round}: there are {rounds} rounds, numbered from 1");
+        }
+    }
+    Ok(())
+}
+
+/// A digest of who is in which part with which syndrome.
+fn cohort_digest(cohort: &Cohort) -> String {
+    let mut hash = Sha256::new();
+    let mut field = |text: &str| {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    };
+    for case in cohort.cases() {
+        field(case.image.as_str());
+        field(case.subject.as_str());
+        field(case.syndrome.as_str());
+    }
+    for (part, images) in cohort.parts() {
+        field(&format!("{part:?}"));
+        for image in images {
+            field(image.as_str());
+        }
+    }
+    hex::encode(hash.finalize())
+}
+
+/// The names of the settings that differ.
+fn difference(found: &Settings, wanted: &Settings) -> String {
+    let (Ok(found), Ok(wanted)) = (serde_json::to_value(found), serde_json::to_value(wanted)) else {
+        return "unknown".to_owned();
+    };
+    let mut names = Vec::new();
+    differing("", &found, &wanted, &mut names);
+    names.join(", ")
+}
+
+fn differing(at: &str, found: &serde_json::Value, wanted: &serde_json::Value, names: &mut Vec<String>) {
+    match (found, wanted) {
+        (serde_json::Value::Object(a), serde_json::Value::Object(b)) => {
+            for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
+                let place = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                let null = serde_json::Value::Null;
+                differing(&place, a.get(key).unwrap_or(&null), b.get(key).unwrap_or(&null), names);
+            }
+        }
+        (a, b) if a != b => names.push(format!("{at}: {a} there, {b} here")),
+        _ => {}
+    }
+}
+
+/// A seed for one secret of the simulation. In a real consortium these come from the operating system; here they
+/// follow from the run's seed, so that a run can be repeated bit for bit.
+pub fn secret(seed: u64, what: &str) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"fedgestalt/simulation/v1");
+    hash.update(seed.to_le_bytes());
+    hash.update(what);
+    hash.finalize().into()
+}
+
+/// Peak resident memory of this process in MB; 0 where the system does not tell.
+pub fn peak_rss_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok())
+        .map_or(0.0, |kb| kb / 1024.0)
+}
+
+/// The file of this name in a run's folder.
+pub fn file(run: &Run<'_>, name: &str) -> PathBuf {
+    Path::new(run.folder.path()).join(name)
+}

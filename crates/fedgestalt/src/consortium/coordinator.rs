@@ -1,0 +1,124 @@
+//! The coordinator at work: its state machine and its folder.
+
+use anyhow::Result;
+use federation::{Bytes, Action, Coordinator, CoordinatorSetup, Outgoing, Refusal, SignedRelease};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::local::{CoordinatorHost, Event, Host, Traffic};
+use crate::store::Folder;
+
+const SNAPSHOT: &str = "coordinator.state";
+const FINISHED: &str = "finished.json";
+const ACCOUNTS: &str = "accounts.json";
+
+/// What the engine counted up to a save, so that a resumed session's accounts are whole.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Accounts {
+    /// Site, phase, bytes.
+    pub up: Vec<(u16, String, u64)>,
+    /// Site, phase, bytes.
+    pub down: Vec<(u16, String, u64)>,
+    /// Round, site, whether it vanished (else it returned).
+    pub attendance: Vec<(u32, u16, bool)>,
+}
+
+impl Accounts {
+    /// Adds what an engine counted.
+    pub fn add(&mut self, traffic: &Traffic, events: &[Event]) {
+        add_bytes(&mut self.up, &traffic.up);
+        add_bytes(&mut self.down, &traffic.down);
+        for event in events {
+            match event {
+                Event::Vanished(site, round) => self.attendance.push((*round, site.0, true)),
+                Event::Returned(site, round) => self.attendance.push((*round, site.0, false)),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn add_bytes(
+    to: &mut Vec<(u16, String, u64)>,
+    from: &std::collections::BTreeMap<(federation::SiteIndex, &'static str), u64>,
+) {
+    for (&(site, phase), &bytes) in from {
+        match to.iter_mut().find(|(s, p, _)| *s == site.0 && p == phase) {
+            Some((_, _, sum)) => *sum += bytes,
+            None => to.push((site.0, phase.to_owned(), bytes)),
+        }
+    }
+}
+
+/// The coordinator in its folder.
+pub struct CoordinatorNode {
+    /// Its state machine.
+    pub coordinator: Coordinator,
+    /// The release, once signed.
+    pub release: Option<SignedRelease>,
+    /// The session's work is done.
+    pub finished: bool,
+    /// Accounts of earlier processes.
+    pub before: Accounts,
+    folder: Folder,
+}
+
+impl CoordinatorNode {
+    /// A coordinator that begins (`None`), or goes on from its folder with what it says first.
+    pub fn open(folder: Folder, setup: CoordinatorSetup) -> Result<(Self, Option<Vec<Action>>)> {
+        let before = folder.read_json(ACCOUNTS)?.unwrap_or_default();
+        let (coordinator, resumed) = match folder.read(SNAPSHOT)? {
+            Some(bytes) => {
+                let (coordinator, actions) = Coordinator::restore(setup, &bytes)?;
+                (coordinator, Some(actions))
+            }
+            None => (Coordinator::new(setup)?, None),
+        };
+        let finished = folder.read_json(FINISHED)?.unwrap_or(false);
+        Ok((Self { coordinator, release: None, finished, before, folder }, resumed))
+    }
+
+    /// Writes the accounts of this process on top of those before.
+    pub fn account(&mut self, traffic: &Traffic, events: &[Event]) -> Result<()> {
+        let mut accounts = self.before.clone();
+        accounts.add(traffic, events);
+        Ok(self.folder.write_json(ACCOUNTS, &accounts)?)
+    }
+}
+
+impl Host for CoordinatorNode {
+    fn handle(&mut self, bytes: Bytes) -> Result<Vec<Action>, Refusal> {
+        self.coordinator.handle(bytes)
+    }
+
+    fn perform(&mut self, action: Action) -> Result<Vec<Action>> {
+        match action {
+            Action::Save => self.folder.write(SNAPSHOT, &self.coordinator.snapshot())?,
+            Action::Released(release) => self.release = Some(*release),
+            Action::Finished => {
+                self.folder.write(SNAPSHOT, &self.coordinator.snapshot())?;
+                self.folder.write_json(FINISHED, &true)?;
+                self.finished = true;
+            }
+            _ => {}
+        }
+        Ok(Vec::new())
+    }
+
+    fn sends(&mut self, _: &Outgoing) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl CoordinatorHost for CoordinatorNode {
+    fn deadline(&mut self) -> Result<Vec<Action>, Refusal> {
+        self.coordinator.deadline()
+    }
+
+    fn retry(&mut self) -> Result<Vec<Action>> {
+        Ok(self.coordinator.retry()?)
+    }
+
+    fn checkpoint(&mut self, traffic: &Traffic, events: &[Event]) -> Result<()> {
+        self.account(traffic, events)
+    }
+}

@@ -1,0 +1,235 @@
+//! The federation itself: keys, roster, plan, one participant per site, and the engine between them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use domain::SyndromeId;
+use domain::cohort::{Cohort, Part};
+use domain::evaluate::Accuracies;
+use federation::{
+    ConsortiumKey, CoordinatorKey, CoordinatorSetup, GroupState, KernelPlan, MemberPlan, Participant, Party,
+    Plan, Roster, SignedRelease, SignedRoster, SiteIndex, SiteKey, SiteName, SiteSetup,
+};
+use vision::views::VIEWS;
+
+use super::coordinator::{Accounts, CoordinatorNode};
+use super::{Member, Run, engine_drops, secret};
+use crate::engine::local::{Event, Local};
+use crate::site::model::{recipe_plan, tensor_specs};
+use crate::site::{Site, SiteParts};
+use crate::store::Folder;
+
+/// What the federation came to.
+pub struct Federated {
+    /// The sites, after the session.
+    pub sites: Vec<Site>,
+    /// The coordinator, after the session.
+    pub node: CoordinatorNode,
+    /// The signed roster in force.
+    pub roster: SignedRoster,
+    /// What the evaluation through the private kernel and the secure sum came to.
+    pub accuracies: Accuracies,
+    /// The release with its signatures.
+    pub release: SignedRelease,
+    /// Bytes and absences, over all processes that worked on the run.
+    pub accounts: Accounts,
+    /// What parties had to say.
+    pub events: Vec<Event>,
+}
+
+/// Training images by syndrome; 0 for syndromes in the gallery or among the probes only.
+pub fn holdings(cohort: &Cohort) -> BTreeMap<SyndromeId, u32> {
+    let mut holdings: BTreeMap<SyndromeId, u32> =
+        cohort.cases().iter().map(|case| (case.syndrome.clone(), 0)).collect();
+    for (syndrome, images) in cohort.counts(Part::Train) {
+        holdings.insert(syndrome, images);
+    }
+    holdings
+}
+
+/// The plan of a run.
+pub fn plan(run: &Run<'_>, roster: &Roster) -> Result<Plan> {
+    let config = &run.settings.config;
+    let session = secret(config.training.seed, "session");
+    let mut id = [0; 16];
+    id.copy_from_slice(&session[..16]);
+    let members = run
+        .blueprint
+        .tuned()
+        .map(|member| {
+            let network = run.blueprint.network(member);
+            Ok(MemberPlan {
+                name: member.name.clone(),
+                recipe: recipe_plan(member.recipe.as_ref().context("a tuned member has a recipe")?),
+                trunk: network.trunk.digest(),
+                tensors: tensor_specs(&network.neck),
+            })
+        })
+        .collect::<Result<_>>()?;
+    let dim = run.blueprint.dim();
+    Ok(Plan {
+        session: id,
+        seed: config.training.seed,
+        roster: roster.digest(),
+        members,
+        epochs: config.training.epochs,
+        interval: config.training.interval,
+        aggregation: config.federation.aggregation,
+        rows: config.federation.rows,
+        blind: config.federation.blind,
+        min_cohort: config.federation.minimum_cohort,
+        kernel: Some(KernelPlan {
+            dim,
+            width: dim,
+            views: VIEWS as u8,
+            splits: run.cohort.cohort.splits().len() as u8,
+            top: config.kernel.top,
+            distance_step: config.kernel.distance_step,
+            answers_per_site: config.kernel.answers_per_site,
+        }),
+    })
+}
+
+/// A simulated consortium's keys.
+pub struct Keys {
+    seed: u64,
+}
+
+impl Keys {
+    /// Keys that follow from a seed.
+    pub fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    /// The consortium's.
+    pub fn consortium(&self) -> ConsortiumKey {
+        ConsortiumKey::from_seed(&secret(self.seed, "consortium key"))
+    }
+
+    /// The coordinator's.
+    pub fn coordinator(&self) -> CoordinatorKey {
+        CoordinatorKey::from_seed(&secret(self.seed, "coordinator key"))
+    }
+
+    /// A site's.
+    pub fn site(&self, name: &str) -> SiteKey {
+        SiteKey::from_seed(&secret(self.seed, &format!("{name} key")))
+    }
+}
+
+/// Makes one site: its key into its folder, its participant new or restored from there.
+pub fn site(
+    run: &Run<'_>,
+    keys: &Keys,
+    roster: &SignedRoster,
+    member: Member,
+    index: usize,
+    group: Option<GroupState>,
+) -> Result<Site> {
+    let files = member.files;
+    files.keep_key(&secret(keys.seed, &format!("{} key", member.name)))?;
+    let start = files.count_start()?;
+    let setup = SiteSetup {
+        key: keys.site(&member.name),
+        consortium: keys.consortium().public(),
+        roster: roster.clone(),
+        policy: run.settings.config.policy.clone(),
+        holdings: holdings(&member.cohort),
+        group,
+        seed: secret(keys.seed, &format!("{} start {start}", member.name)),
+    };
+    let snapshot = files.participant()?;
+    let resumed = snapshot.is_some();
+    let participant = match snapshot {
+        Some(bytes) => Participant::restore(setup, &bytes),
+        None => Participant::new(setup),
+    }
+    .with_context(|| member.name.clone())?;
+    let mut site = Site::new(SiteParts {
+        index: SiteIndex(index as u16),
+        name: SiteName::new(&member.name)?,
+        cohort: member.cohort,
+        tables: member.tables,
+        files,
+        blueprint: run.blueprint.clone(),
+        participant,
+    });
+    if resumed {
+        site.resume().with_context(|| member.name.clone())?;
+    }
+    Ok(site)
+}
+
+/// Runs the session, or what is left of it.
+pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
+    let keys = Keys::new(run.settings.config.training.seed);
+    let roster = Roster::new(
+        "simulated consortium",
+        1,
+        keys.coordinator().public(),
+        members
+            .iter()
+            .map(|member| Ok((SiteName::new(&member.name)?, keys.site(&member.name).public())))
+            .collect::<Result<_>>()?,
+    )?;
+    let signed = roster.sign(&keys.consortium());
+    let plan = plan(run, &roster)?;
+    let epochs = u64::from(plan.epochs) * members.len() as u64 * plan.members.len() as u64;
+    let rounds = plan.rounds();
+    let stage = Arc::new(run.context.progress.stage("Federated training", epochs));
+    let mut sites = members
+        .into_iter()
+        .enumerate()
+        .map(|(at, member)| site(run, &keys, &signed, member, at, None))
+        .collect::<Result<Vec<_>>>()?;
+    for site in &mut sites {
+        let stage = stage.clone();
+        stage.advance(u64::from(site.records.last().map_or(0, |r| r.epoch)) * plan.members.len() as u64);
+        site.tick = Some(Arc::new(move || stage.advance(1)));
+    }
+    let setup = CoordinatorSetup {
+        key: keys.coordinator(),
+        consortium: keys.consortium().public(),
+        roster: signed.clone(),
+    };
+    let (mut node, resumed) = CoordinatorNode::open(Folder::open(&run.folder.path().join("coordinator"))?, setup)?;
+    let gone: Vec<(u32, u16)> = node.before.attendance.iter().map(|&(round, site, _)| (round, site)).collect();
+    let drops = engine_drops(&run.settings.drops)
+        .into_iter()
+        .filter(|drop| !gone.contains(&(drop.round, drop.site.0)))
+        .collect();
+    let mut engine = Local::new(&mut node, &mut sites, drops, rounds);
+    engine.observer = Some(Box::new(|event| run.context.progress.say(event)));
+    let over = engine.coordinator.finished && engine.sites.iter().all(|site| site.finished);
+    if over {
+        // Nothing left to do: an earlier process finished the session.
+    } else if let Some(actions) = resumed {
+        engine.submit(Party::Coordinator, actions);
+        engine.wake_everybody()?;
+    } else {
+        let actions = engine.coordinator.coordinator.start(plan)?;
+        engine.submit(Party::Coordinator, actions);
+    }
+    if !over {
+        engine.run(|node, sites| {
+            let done = node.finished && sites.iter().all(|site| site.finished);
+            done || sites.iter().any(|site| site.halted.is_some())
+        })?;
+    }
+    let (traffic, events) = (std::mem::take(&mut engine.traffic), std::mem::take(&mut engine.events));
+    drop(engine);
+    if let Some(site) = sites.iter().find(|site| site.halted.is_some()) {
+        bail!("{} stopped: {}", site.name, site.halted.as_deref().unwrap_or_default());
+    }
+    let mut accounts = node.before.clone();
+    accounts.add(&traffic, &events);
+    node.account(&traffic, &events)?;
+    let first = sites.first().context("a federation has sites")?;
+    let accuracies = first.accuracies.context("the session ended without metrics")?;
+    let release = first.release.clone().context("the session ended without a release")?;
+    if let Some(stage) = Arc::into_inner(stage) {
+        stage.finish(format_args!("{rounds} rounds"));
+    }
+    Ok(Federated { accuracies, release, sites, node, roster: signed, accounts, events })
+}

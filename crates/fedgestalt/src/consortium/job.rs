@@ -1,0 +1,150 @@
+//! The main job from a cohort to a report: baselines, federation, newcomer, tables.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use domain::evaluate::Accuracies;
+
+use super::federated::{Federated, federate};
+use super::newcomer;
+use super::pooled::{Baseline, accuracies, baseline};
+use super::results::{Results, settings};
+use super::show::{NewcomerStory, Story};
+use super::{Member, Order, Run, peak_rss_mb};
+use crate::cohort_dir::CohortDir;
+use crate::context::Context;
+use crate::pipeline::bundle;
+use crate::report;
+use crate::store;
+
+/// What the job is called and what it adds to the plain one.
+pub struct Extras {
+    /// Title of the report.
+    pub title: String,
+    /// Size of the cohort in words; `None` counts it.
+    pub scale: Option<String>,
+    /// A cohort of patients whose site joins after training.
+    pub newcomer: Option<PathBuf>,
+}
+
+/// Runs the job in its folder, or what is left of it, and writes `results.json` and `report.html`.
+pub fn run(context: &Context, order: &Order, extras: &Extras) -> Result<Results> {
+    let mut run = Run::open(context, order)?;
+    let members = run.phase("features", Run::members)?;
+    let published = {
+        let ensemble = run.blueprint.published()?;
+        accuracies(&run, &ensemble, &members)?
+    };
+    let central = run.phase("central training", |run| central(run, &members))?;
+    let local = run.phase("local training", |run| local(run, &members))?;
+    let mut federated = run.phase("federation", |run| federate(run, members))?;
+    save_model(&run, &federated)?;
+    let newcomer = match &extras.newcomer {
+        Some(folder) => Some(run.phase("newcomer", |run| newcomer::join(run, &mut federated, folder))?),
+        None => None,
+    };
+    let results = results(&run, &central, &local, &published, &federated, newcomer.as_ref());
+    write(&run, extras, results, &central, &federated, newcomer)
+}
+
+/// The federated model as a folder that `encode` and `rank` take.
+fn save_model(run: &Run<'_>, federated: &Federated) -> Result<()> {
+    let site = federated.sites.first().context("a federation has sites")?;
+    let (heads, trained) = site.trained().context("the session ended without a model")?;
+    let release = hex::encode(federated.release.release.digest());
+    bundle::save(
+        &super::file(run, "model"),
+        &run.model("federated", trained.to_vec(), Some(release)),
+        &run.blueprint,
+        heads,
+    )
+}
+
+fn epochs(run: &Run<'_>, trainings: usize) -> u64 {
+    u64::from(run.settings.config.training.epochs) * run.blueprint.tuned().count() as u64 * trainings as u64
+}
+
+fn central(run: &Run<'_>, members: &[Member]) -> Result<Baseline> {
+    let stage = run.context.progress.stage("Centralised training", epochs(run, 1));
+    let all: Vec<&Member> = members.iter().collect();
+    let baseline = baseline(run, "central", &all, members, &|| stage.advance(1))?;
+    stage.finish(format_args!("top-1 {:.2} %", baseline.accuracies.frequent_frequent[0]));
+    Ok(baseline)
+}
+
+/// Each site by itself.
+fn local(run: &Run<'_>, members: &[Member]) -> Result<Vec<Baseline>> {
+    let stage = run.context.progress.stage("Local training", epochs(run, members.len()));
+    let baselines = members
+        .iter()
+        .map(|member| {
+            stage.note(member.name.clone());
+            baseline(run, &format!("local-{}", member.name), &[member], members, &|| stage.advance(1))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let tables: Vec<Accuracies> = baselines.iter().map(|b| b.accuracies).collect();
+    stage.finish(format_args!("mean top-1 {:.2} %", Accuracies::mean(&tables).frequent_frequent[0]));
+    Ok(baselines)
+}
+
+fn results(
+    run: &Run<'_>,
+    central: &Baseline,
+    local: &[Baseline],
+    published: &Accuracies,
+    federated: &Federated,
+    newcomer: Option<&NewcomerStory>,
+) -> Results {
+    let local: Vec<Accuracies> = local.iter().map(|b| b.accuracies).collect();
+    let mut bytes = std::collections::BTreeMap::<String, u64>::new();
+    for (_, phase, sent) in &federated.accounts.up {
+        *bytes.entry(phase.clone()).or_default() += sent;
+    }
+    bytes.values_mut().for_each(|sum| *sum /= u64::from(run.settings.sites));
+    Results {
+        settings: settings(&central.accuracies, &federated.accuracies, &Accuracies::mean(&local), published),
+        sites: run.settings.sites,
+        draw: run.settings.draw.to_string(),
+        seed: run.settings.config.training.seed,
+        seconds: run.phases.seconds().clone(),
+        bytes_up_per_site: bytes,
+        peak_rss_mb: peak_rss_mb(),
+        release: hex::encode(federated.release.release.digest()),
+        newcomer: newcomer.map(|story| story.results.clone()),
+    }
+}
+
+fn write(
+    run: &Run<'_>,
+    extras: &Extras,
+    results: Results,
+    central: &Baseline,
+    federated: &Federated,
+    newcomer: Option<NewcomerStory>,
+) -> Result<Results> {
+    let stage = run.context.progress.stage("Report", 0);
+    let story = Story {
+        run,
+        results: &results,
+        central,
+        federated,
+        extra_rows: Vec::new(),
+        newcomer,
+        title: extras.title.clone(),
+        scale: extras.scale.clone().unwrap_or_else(|| size(&run.cohort)),
+    };
+    let data = story.data()?;
+    store::write_json(&super::file(run, "report.json"), &data)?;
+    store::write_private(&super::file(run, "report.html"), report::render(&data)?.as_bytes())?;
+    store::write_json(&super::file(run, "results.json"), &results)?;
+    stage.finish(super::file(run, "report.html").display());
+    Ok(results)
+}
+
+/// A cohort's size in words.
+fn size(cohort: &CohortDir) -> String {
+    let cohort = &cohort.cohort;
+    let trained = cohort.trained_syndromes().len();
+    let all: std::collections::BTreeSet<_> = cohort.cases().iter().map(|case| &case.syndrome).collect();
+    format!("{trained} frequent and {} rare syndromes, {} images", all.len() - trained, cohort.cases().len())
+}

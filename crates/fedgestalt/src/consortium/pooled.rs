@@ -1,0 +1,118 @@
+//! What a federation is measured against: one training on everybody's images, and each site by itself.
+
+use anyhow::{Context as _, Result};
+use domain::cohort::Part;
+use domain::evaluate::{Accuracies, evaluate};
+use domain::{Encoding, ImageId, SyndromeId};
+use learn::Head;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use super::{Member, Run};
+use crate::pipeline::bundle;
+use crate::pipeline::ensemble::Ensemble;
+use crate::pipeline::features::Union;
+use crate::pipeline::training::{CurvePoint, Schedule, pool_weights, train};
+use crate::site::Lessons;
+use crate::site::model::{member_seed, starting_heads};
+
+/// A training on one pool: per tuned member its curve, and what the ensemble reaches on the whole cohort.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// Curve per tuned member.
+    pub curves: Vec<Vec<CurvePoint>>,
+    /// Accuracies on the whole cohort's gallery and probes.
+    pub accuracies: Accuracies,
+}
+
+/// The baseline of one training over the tables of some sites. Kept in the run's folder under `name`.
+pub fn baseline(
+    run: &Run<'_>,
+    name: &str,
+    learners: &[&Member],
+    everybody: &[Member],
+    tick: &(dyn Fn() + Sync),
+) -> Result<Baseline> {
+    let folder = run.folder.subfolder("baselines")?;
+    let file = format!("{name}.json");
+    let kept = crate::store::read_json::<Baseline>(&folder.join(&file))?;
+    if let Some(kept) = kept {
+        (0..run.settings.config.training.epochs as usize * kept.curves.len()).for_each(|_| tick());
+        return Ok(kept);
+    }
+    let trained = trained(learners);
+    let (heads, curves) = training(run, learners, &trained, tick).with_context(|| format!("{name} training"))?;
+    let ensemble = run.blueprint.ensemble(heads.clone())?;
+    let accuracies = accuracies(run, &ensemble, everybody)?;
+    bundle::save(&folder.join(name), &run.model(name, trained, None), &run.blueprint, &heads)?;
+    let baseline = Baseline { curves, accuracies };
+    crate::store::write_json(&folder.join(&file), &baseline)?;
+    Ok(baseline)
+}
+
+/// Trains every tuned member on the images of some sites.
+fn training(
+    run: &Run<'_>,
+    learners: &[&Member],
+    trained: &[SyndromeId],
+    tick: &(dyn Fn() + Sync),
+) -> Result<(Vec<Head>, Vec<Vec<CurvePoint>>)> {
+    let config = &run.settings.config.training;
+    let heads = starting_heads(&run.blueprint, trained.len(), config.seed)?;
+    let merged = domain::cohort::Cohort::merge(&learners.iter().map(|m| &m.cohort).collect::<Vec<_>>())?;
+    let results: Vec<(Head, Vec<CurvePoint>)> = heads
+        .into_par_iter()
+        .zip(run.blueprint.tuned().cloned().collect::<Vec<_>>())
+        .enumerate()
+        .map(|(at, (head, member))| {
+            let draws = learners
+                .iter()
+                .map(|l| l.tables.draws[member.network].as_ref().context("a site has no augmented draws"))
+                .collect::<Result<Vec<_>>>()?;
+            let draws = Union::new(draws)?;
+            let views = Union::new(learners.iter().map(|l| &l.tables.views[member.network]).collect())?;
+            let lessons =
+                Lessons::new(&merged, trained, &|image| draws.row_of(image), &|image| views.row_of(image))?;
+            let pool = lessons.pool(&draws, &views);
+            let weights = pool_weights(&pool, trained.len());
+            let schedule = Schedule {
+                epochs: config.epochs,
+                interval: config.interval,
+                seed: member_seed(config.seed, at),
+            };
+            let recipe = member.recipe.with_context(|| format!("member {} has no recipe", member.name))?;
+            train(head, recipe, &weights, &pool, schedule, tick)
+                .with_context(|| format!("member {}", member.name))
+        })
+        .collect::<Result<_>>()?;
+    Ok(results.into_iter().unzip())
+}
+
+/// The syndromes some sites train on, united and in order.
+fn trained(learners: &[&Member]) -> Vec<SyndromeId> {
+    let all: std::collections::BTreeSet<SyndromeId> =
+        learners.iter().flat_map(|member| member.cohort.trained_syndromes()).collect();
+    all.into_iter().collect()
+}
+
+/// The four settings for an ensemble, over the gallery and probes of every site.
+pub fn accuracies(run: &Run<'_>, ensemble: &Ensemble<'_>, everybody: &[Member]) -> Result<Accuracies> {
+    let encodings = encodings(ensemble, everybody)?;
+    Ok(evaluate(&run.cohort.cohort, &encodings)?.table())
+}
+
+/// The encodings of every site's gallery and probes.
+pub fn encodings(ensemble: &Ensemble<'_>, everybody: &[Member]) -> Result<BTreeMap<ImageId, Encoding>> {
+    let mut all = BTreeMap::new();
+    for member in everybody {
+        let images: std::collections::BTreeSet<ImageId> = member
+            .cohort
+            .parts()
+            .filter(|(part, _)| !matches!(part, Part::Train | Part::Validation))
+            .flat_map(|(_, images)| images.to_vec())
+            .collect();
+        all.extend(member.tables.encode(ensemble, &images.into_iter().collect::<Vec<_>>())?);
+    }
+    Ok(all)
+}

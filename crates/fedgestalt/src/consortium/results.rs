@@ -1,0 +1,129 @@
+//! `results.json`: what a run came to.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use domain::evaluate::{Accuracies, KS, Setting};
+use serde::{Deserialize, Serialize};
+
+/// Accuracies of one setting, in percent, at top-1, 5, 10 and 30.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SettingResults {
+    /// One training on everybody's images.
+    pub central: [f64; 4],
+    /// The federation's.
+    pub federated: [f64; 4],
+    /// Trained at one site only; mean over sites.
+    pub local: [f64; 4],
+    /// The networks as published.
+    pub published: [f64; 4],
+}
+
+/// The whole of `results.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// By setting: `frequent_frequent`, `rare_rare`, `frequent_all`, `rare_all`.
+    pub settings: BTreeMap<String, SettingResults>,
+    /// Sites that trained together.
+    pub sites: u16,
+    /// How patients were handed to them.
+    pub draw: String,
+    /// The seed.
+    pub seed: u64,
+    /// Seconds per phase.
+    pub seconds: BTreeMap<String, f64>,
+    /// Mean bytes that a site sent, per phase.
+    pub bytes_up_per_site: BTreeMap<String, u64>,
+    /// Peak resident memory of the process, in MB.
+    pub peak_rss_mb: f64,
+    /// Digest of the release.
+    pub release: String,
+    /// Accuracies of the newcomer's probes and of the others', against the gallery with the newcomer's patients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newcomer: Option<NewcomerResults>,
+}
+
+/// What a site reaches that joined after training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewcomerResults {
+    /// Its probes.
+    pub probes: usize,
+    /// Their macro accuracies in percent.
+    pub newcomer: [f64; 4],
+    /// The training sites' frequent probes, for comparison.
+    pub others: [f64; 4],
+}
+
+/// The four settings of a run.
+pub fn settings(
+    central: &Accuracies,
+    federated: &Accuracies,
+    local: &Accuracies,
+    published: &Accuracies,
+) -> BTreeMap<String, SettingResults> {
+    Setting::ALL
+        .iter()
+        .map(|&setting| {
+            let results = SettingResults {
+                central: central.get(setting),
+                federated: federated.get(setting),
+                local: local.get(setting),
+                published: published.get(setting),
+            };
+            (setting.key().to_owned(), results)
+        })
+        .collect()
+}
+
+/// Federated in percent of central; `None` where central is zero.
+pub fn retention(federated: f64, central: f64) -> Option<f64> {
+    (central > 0.0).then(|| 100.0 * federated / central)
+}
+
+impl Results {
+    /// The four-setting table for a person.
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        let heads: Vec<String> = KS.iter().map(|k| format!("top-{k}")).collect();
+        let _ = writeln!(out, "{:<36}{}", "", heads.iter().map(|h| format!("{h:>16}")).collect::<String>());
+        for setting in Setting::ALL {
+            let Some(results) = self.settings.get(setting.key()) else { continue };
+            let _ = writeln!(out, "{}", title(setting));
+            let mut row = |name: &str, values: &[f64; 4], of: Option<&[f64; 4]>| {
+                let cells: String = (0..4)
+                    .map(|k| match of.and_then(|of| retention(values[k], of[k])) {
+                        Some(kept) => format!("{:>16}", format!("{:.2} ({kept:.1} %)", values[k])),
+                        None => format!("{:>16}", format!("{:.2}", values[k])),
+                    })
+                    .collect();
+                let _ = writeln!(out, "  {name:<34}{cells}");
+            };
+            row("centralised", &results.central, None);
+            row("federated (retention)", &results.federated, Some(&results.central));
+            row("local only, mean over sites", &results.local, None);
+            row("networks as published", &results.published, None);
+        }
+        out
+    }
+}
+
+/// A setting in words.
+pub fn title(setting: Setting) -> &'static str {
+    match setting {
+        Setting::FrequentFrequent => "frequent -> frequent",
+        Setting::RareRare => "rare -> rare",
+        Setting::FrequentAll => "frequent -> frequent + rare",
+        Setting::RareAll => "rare -> frequent + rare",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retention_is_a_share_of_the_central_cell_and_undefined_at_zero() {
+        assert_eq!(retention(47.06, 52.99).map(|r| (r * 10.0).round() / 10.0), Some(88.8));
+        assert_eq!(retention(1.0, 0.0), None);
+    }
+}

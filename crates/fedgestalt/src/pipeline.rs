@@ -1,0 +1,8 @@
+//! From images to trained ensembles: features, training, encodings, weights on disk.
+
+pub mod bundle;
+pub mod encodings;
+pub mod ensemble;
+pub mod features;
+pub mod training;
+pub mod weights;

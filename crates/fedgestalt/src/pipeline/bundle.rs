@@ -1,0 +1,98 @@
+//! A model folder: trained heads, the syndromes they were trained on, and which networks they stand on.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use domain::SyndromeId;
+use learn::Head;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::ensemble::{Blueprint, Ensemble};
+use super::weights;
+use crate::config::Config;
+use crate::store;
+
+const MODEL: &str = "model.json";
+const HEADS: &str = "heads.safetensors";
+
+/// What `model.json` says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// How the model was trained: `central`, `local site-0`, `federated`.
+    pub how: String,
+    /// Digests of the networks, in order.
+    pub trunks: Vec<String>,
+    /// The trained syndromes, in the order of the classifier's rows.
+    pub syndromes: Vec<SyndromeId>,
+    /// The trunk's file, where one was given on the command line.
+    pub trunk: Option<PathBuf>,
+    /// The configuration it was trained under.
+    pub config: Config,
+    /// Digest of the release it is, if it is one.
+    pub release: Option<String>,
+}
+
+/// Writes a model folder.
+pub fn save(folder: &Path, model: &Model, blueprint: &Blueprint, heads: &[Head]) -> Result<()> {
+    store::make_folder(folder)?;
+    weights::save(&folder.join(HEADS), &blueprint.tuned_names(), heads)?;
+    Ok(store::write_json(&folder.join(MODEL), model)?)
+}
+
+/// An ensemble ready to encode, and a name for it.
+pub struct Loaded {
+    /// Networks and members.
+    pub blueprint: Blueprint,
+    heads: Option<Vec<Head>>,
+    /// Names the model: encodings of models with different names cannot be compared.
+    pub name: String,
+}
+
+impl Loaded {
+    /// The model in `folder`, or the networks as published without one. `trunk` takes the place of the network's file.
+    pub fn open(config: &Config, folder: Option<&Path>, trunk: Option<&Path>) -> Result<Self> {
+        let Some(folder) = folder else {
+            let blueprint = Blueprint::load(config, trunk)?;
+            let name = name("published", &blueprint, &[]);
+            return Ok(Self { blueprint, heads: None, name });
+        };
+        let path = folder.join(MODEL);
+        let model: Model = store::read_json(&path)?
+            .with_context(|| format!("{} is not there; `train` and `federate` write model folders", path.display()))?;
+        let blueprint = Blueprint::load(&model.config, trunk.or(model.trunk.as_deref()))?;
+        let found: Vec<String> = blueprint.networks.iter().map(|n| hex::encode(n.trunk.digest())).collect();
+        if found != model.trunks {
+            bail!(
+                "{} was trained on other networks (digests {}) than those at hand ({}); give the right file with --trunk",
+                folder.display(),
+                model.trunks.join(", "),
+                found.join(", ")
+            );
+        }
+        let heads: Vec<Head> = weights::load(&folder.join(HEADS))?.into_iter().map(|(_, head)| head).collect();
+        let bytes = std::fs::read(folder.join(HEADS))?;
+        let name = name(&model.how, &blueprint, &bytes);
+        Ok(Self { blueprint, heads: Some(heads), name })
+    }
+
+    /// The ensemble.
+    pub fn ensemble(&self) -> Result<Ensemble<'_>> {
+        match &self.heads {
+            Some(heads) => self.blueprint.ensemble(heads.clone()),
+            None => self.blueprint.published(),
+        }
+    }
+}
+
+fn name(how: &str, blueprint: &Blueprint, weights: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    for network in &blueprint.networks {
+        hash.update(network.trunk.digest());
+    }
+    for member in &blueprint.members {
+        hash.update([member.network as u8, u8::from(member.recipe.is_some())]);
+    }
+    hash.update(Sha256::digest(weights));
+    format!("{how} {}", hex::encode(&hash.finalize()[..8]))
+}

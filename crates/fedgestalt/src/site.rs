@@ -1,0 +1,698 @@
+//! A site at work: its patients, its feature tables, its model, and its participant in the federation.
+
+pub mod model;
+pub mod state;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use domain::cohort::{Cohort, Part};
+use domain::evaluate::{Accuracies, HitCounts, Setting};
+use domain::{Encoding, ImageId, SyndromeId};
+use federation::{Bytes, 
+    AbstainReason, Action, Adoption, Answer, Apply, Begin, GalleryImage, KernelSetup, Outgoing, Participant, Probe, Refusal, RefusalKind, RoundMetrics,
+    SignedRelease, SiteIndex, SiteName,
+};
+use jiff::Timestamp;
+use learn::{Example, FeatureSource};
+use serde::{Deserialize, Serialize};
+
+use self::model::SiteModel;
+use self::state::SiteFiles;
+use crate::engine::local::{Host, SiteHost};
+use crate::pipeline::ensemble::Blueprint;
+use crate::pipeline::features::{Crops, Table, Variants, table, view_features};
+use crate::pipeline::training::{Pool, examples};
+
+/// Images encoded together.
+const ENCODE_CHUNK: usize = 256;
+
+/// The feature tables of a site, per network of the blueprint.
+pub struct Tables {
+    /// Augmented draws of the training images; `None` where no tuned member stands on the network.
+    pub draws: Vec<Option<Table>>,
+    /// The four views of every image.
+    pub views: Vec<Table>,
+}
+
+impl Tables {
+    /// Opens the tables in `folder`, computing what is missing. `tick` is told of finished images.
+    pub fn prepare(
+        folder: &Path,
+        blueprint: &Blueprint,
+        cohort: &Cohort,
+        crops: &dyn Crops,
+        draws: Variants,
+        tick: &(dyn Fn(usize) + Sync),
+    ) -> Result<Self> {
+        let all: Vec<ImageId> = cohort.cases().iter().map(|case| case.image.clone()).collect();
+        let training = cohort.part(Part::Train);
+        let mut tables = Self { draws: Vec::new(), views: Vec::new() };
+        for (at, network) in blueprint.networks.iter().enumerate() {
+            let trunk = network.trunk.as_ref();
+            tables.views.push(table(folder, trunk, &all, crops, Variants::Views, tick)?);
+            tables.draws.push(match blueprint.is_tuned(at) {
+                true => Some(table(folder, trunk, training, crops, draws, tick)?),
+                false => None,
+            });
+        }
+        Ok(tables)
+    }
+
+    /// How many steps [`Tables::prepare`] counts.
+    pub fn steps(blueprint: &Blueprint, cohort: &Cohort) -> usize {
+        let tuned = (0..blueprint.networks.len()).filter(|&at| blueprint.is_tuned(at)).count();
+        blueprint.networks.len() * cohort.cases().len() + tuned * cohort.part(Part::Train).len()
+    }
+
+    /// Encodes images of these tables.
+    pub fn encode(
+        &self,
+        ensemble: &crate::pipeline::ensemble::Ensemble<'_>,
+        images: &[ImageId],
+    ) -> Result<BTreeMap<ImageId, Encoding>> {
+        let mut out = BTreeMap::new();
+        for chunk in images.chunks(ENCODE_CHUNK) {
+            let features = self
+                .views
+                .iter()
+                .map(|table| {
+                    let mut all = Vec::new();
+                    for image in chunk {
+                        let row = table
+                            .row_of(image.as_str())
+                            .with_context(|| format!("image {image} has no features; run the same command again"))?;
+                        all.extend(view_features(table, row));
+                    }
+                    Ok(all)
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let encodings = ensemble.encode(&features, chunk.len())?;
+            out.extend(chunk.iter().cloned().zip(encodings));
+        }
+        Ok(out)
+    }
+}
+
+/// Training and validation examples of a cohort on its tables, for a list of trained syndromes.
+pub struct Lessons {
+    training: Vec<Example>,
+    validation: Vec<Example>,
+}
+
+impl Lessons {
+    /// Finds the rows of the cohort's training and validation images.
+    pub fn new(
+        cohort: &Cohort,
+        trained: &[SyndromeId],
+        draw_row: &dyn Fn(&str) -> Option<usize>,
+        view_row: &dyn Fn(&str) -> Option<usize>,
+    ) -> Result<Self> {
+        let labelled = |part| {
+            cohort
+                .part(part)
+                .iter()
+                .filter_map(|image| cohort.case(image))
+                .map(|case| (case.image.as_str(), &case.syndrome))
+        };
+        Ok(Self {
+            training: examples(labelled(Part::Train), draw_row, trained)?,
+            validation: examples(labelled(Part::Validation), view_row, trained)?,
+        })
+    }
+
+    /// The pool of one network.
+    pub fn pool<'a>(&'a self, draws: &'a dyn FeatureSource, views: &'a dyn FeatureSource) -> Pool<'a> {
+        Pool { draws, views, training: &self.training, validation: &self.validation }
+    }
+}
+
+/// What a site saw of one round, for its own records and the report of a simulation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// The round, from 1.
+    pub round: u32,
+    /// Epochs done when it was over.
+    pub epoch: u32,
+    /// Mean training loss per member; empty when the site was away.
+    pub loss: Vec<f64>,
+    /// Share of own validation images that the round's *global* model gets right, per member.
+    pub validation_accuracy: Option<Vec<f64>>,
+    /// Validation images behind it.
+    pub validation_images: usize,
+    /// Whose updates were in the sum.
+    pub sites: Vec<u16>,
+}
+
+/// One ranking of one probe, with the names that only the site knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RankedProbe {
+    /// The probe.
+    pub image: ImageId,
+    /// Its true syndrome.
+    pub truth: SyndromeId,
+    /// The galleries it was ranked in.
+    pub galleries: u32,
+    /// Nearest first.
+    pub places: Vec<Place>,
+}
+
+/// One place in a ranking.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Place {
+    /// The syndrome; none when the site has never heard of it.
+    pub syndrome: Option<SyndromeId>,
+    /// Distance of its nearest gallery image, rounded up to the plan's step.
+    pub distance: f32,
+    /// Pseudonym of that image, in hexadecimal.
+    pub nearest: String,
+    /// That image, when it is this site's own.
+    pub own: Option<ImageId>,
+}
+
+impl RankedProbe {
+    fn new(truth: SyndromeId, answer: Answer) -> Self {
+        let places = answer
+            .ranked
+            .into_iter()
+            .map(|place| Place {
+                syndrome: place.syndrome,
+                distance: place.distance,
+                nearest: hex::encode(place.nearest),
+                own: place.own,
+            })
+            .collect();
+        Self { image: answer.image, truth, galleries: answer.galleries, places }
+    }
+
+    /// Where the true syndrome came out, from 0; `None` when it is not among the places.
+    pub fn position(&self) -> Option<usize> {
+        self.places.iter().position(|place| place.syndrome.as_ref() == Some(&self.truth))
+    }
+}
+
+/// What the evaluation came to at a site.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Accuracies of all sites together.
+    pub accuracies: Accuracies,
+    /// Rankings of the site's own probes.
+    pub ranked: Vec<RankedProbe>,
+}
+
+/// What a site is made of.
+pub struct SiteParts {
+    /// Its place in the roster.
+    pub index: SiteIndex,
+    /// Its name.
+    pub name: SiteName,
+    /// Its patients.
+    pub cohort: Cohort,
+    /// Its feature tables.
+    pub tables: Tables,
+    /// Its files.
+    pub files: SiteFiles,
+    /// The ensemble's networks and members.
+    pub blueprint: Arc<Blueprint>,
+    /// Its side of the federation.
+    pub participant: Participant,
+}
+
+/// A site at work.
+pub struct Site {
+    /// Its place in the roster.
+    pub index: SiteIndex,
+    /// Its name.
+    pub name: SiteName,
+    /// Its patients.
+    pub cohort: Cohort,
+    /// Its feature tables.
+    pub tables: Tables,
+    /// The rounds so far.
+    pub records: Vec<RoundRecord>,
+    /// Rankings of its probes in the evaluation.
+    pub ranked: Vec<RankedProbe>,
+    /// Rankings of its own probes counted up.
+    pub own_hits: Option<HitCounts>,
+    /// Accuracies of all sites together.
+    pub accuracies: Option<Accuracies>,
+    /// The release, once signed.
+    pub release: Option<SignedRelease>,
+    /// The session's work is done.
+    pub finished: bool,
+    /// Why the session stopped here.
+    pub halted: Option<String>,
+    /// Called after each trained epoch.
+    pub tick: Option<Arc<dyn Fn() + Send + Sync>>,
+    files: SiteFiles,
+    blueprint: Arc<Blueprint>,
+    participant: Participant,
+    begin: Option<Begin>,
+    lessons: Option<Lessons>,
+    model: Option<SiteModel>,
+    pending_loss: Vec<f64>,
+    probes_open: usize,
+    /// Answers to questions after the evaluation.
+    late: Vec<RankedProbe>,
+}
+
+impl Site {
+    /// A site before a session.
+    pub fn new(parts: SiteParts) -> Self {
+        Self {
+            index: parts.index,
+            name: parts.name,
+            cohort: parts.cohort,
+            tables: parts.tables,
+            records: Vec::new(),
+            ranked: Vec::new(),
+            own_hits: None,
+            accuracies: None,
+            release: None,
+            finished: false,
+            halted: None,
+            tick: None,
+            files: parts.files,
+            blueprint: parts.blueprint,
+            participant: parts.participant,
+            begin: None,
+            lessons: None,
+            model: None,
+            pending_loss: Vec::new(),
+            probes_open: 0,
+            late: Vec::new(),
+        }
+    }
+
+    /// Goes on where an earlier process stopped: the participant is restored, the model is read again.
+    pub fn resume(&mut self) -> Result<()> {
+        let Some(begin) = self.participant.begin() else { return Ok(()) };
+        self.start(begin)?;
+        self.records = self.files.records()?;
+        // Stage 0 is the counts and the one after the last round the metrics: with round r applied, r + 1 stages are over.
+        let rounds = self.begin.as_ref().map_or(0, |begin| begin.plan.rounds());
+        let applied = self.participant.settled().saturating_sub(1).min(rounds);
+        if let Some(heads) = self.files.heads(applied, self.blueprint.tuned().count())? {
+            self.model_mut()?.restart(heads)?;
+        }
+        self.records.retain(|record| record.round <= applied);
+        if let Some(evaluation) = self.files.evaluation()? {
+            self.accuracies = Some(evaluation.accuracies);
+            self.ranked = evaluation.ranked;
+        }
+        self.release = self.files.release()?;
+        self.finished = self.release.is_some() && self.accuracies.is_some();
+        Ok(())
+    }
+
+    /// The participant, for what only a person decides (approving a newcomer, adopting a roster).
+    pub fn participant(&mut self) -> &mut Participant {
+        &mut self.participant
+    }
+
+    /// The trained heads of the last round.
+    pub fn heads(&self) -> Option<&[learn::Head]> {
+        self.model.as_ref().map(SiteModel::heads)
+    }
+
+    /// The trained heads and the syndromes they were trained on.
+    pub fn trained(&self) -> Option<(&[learn::Head], &[SyndromeId])> {
+        Some((self.heads()?, &self.begin.as_ref()?.trained))
+    }
+
+    fn model_mut(&mut self) -> Result<&mut SiteModel> {
+        self.model.as_mut().context("the session has not begun here")
+    }
+
+    fn start(&mut self, begin: Begin) -> Result<()> {
+        let tables = &self.tables;
+        let draws = tables.draws.iter().flatten().next();
+        self.lessons = Some(Lessons::new(
+            &self.cohort,
+            &begin.trained,
+            &|image| draws?.row_of(image),
+            &|image| tables.views[0].row_of(image),
+        )?);
+        self.model = Some(SiteModel::start(&begin, &self.blueprint)?);
+        self.begin = Some(begin);
+        Ok(())
+    }
+
+    fn begin(&mut self, begin: Begin) -> Result<Vec<Action>> {
+        self.start(begin)?;
+        self.confirm_model()
+    }
+
+    fn confirm_model(&mut self) -> Result<Vec<Action>> {
+        let model = self.model.as_ref().context("the session has not begun here")?;
+        Ok(self.participant.model_applied(&model.tensors())?)
+    }
+
+    fn train(&mut self, epochs: std::ops::Range<u32>) -> Result<Vec<Action>> {
+        let (Some(model), Some(lessons)) = (&mut self.model, &self.lessons) else {
+            anyhow::bail!("the session has not begun here");
+        };
+        let pools = pools(&self.blueprint, &self.tables, lessons);
+        let before = model.validate(&pools)?;
+        let tick = self.tick.clone();
+        let tick = move || {
+            if let Some(tick) = &tick {
+                tick();
+            }
+        };
+        match model.train(epochs, &pools, &tick) {
+            Ok(trained) => {
+                let images = lessons.training.len() as f64;
+                let validation = lessons.validation.len() as f64;
+                let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+                let (validation_loss, validation_accuracy) = match &before {
+                    Some(scores) => (
+                        mean(&scores.iter().map(|s| s.0).collect::<Vec<_>>()),
+                        mean(&scores.iter().map(|s| s.1).collect::<Vec<_>>()),
+                    ),
+                    None => (0.0, 0.0),
+                };
+                let metrics = RoundMetrics {
+                    loss: mean(&trained.loss) * images,
+                    correct: mean(&trained.accuracy) * images,
+                    images,
+                    validation_loss: validation_loss * validation,
+                    validation_correct: validation_accuracy * validation,
+                    validation_images: validation,
+                };
+                self.pending_loss = trained.loss;
+                match self.participant.submit_update(trained.deltas, metrics) {
+                    Err(refusal) if refusal.kind() == RefusalKind::Update => {
+                        tracing::warn!(site = %self.name, %refusal, "this site sits the round out");
+                        Ok(self.participant.abstain(AbstainReason::BadUpdate)?)
+                    }
+                    actions => Ok(actions?),
+                }
+            }
+            Err(error) => {
+                // The others go on without this site; the culprit is named to them by the protocol, the detail stays.
+                tracing::warn!(site = %self.name, error = format!("{error:#}"), "this site sits the round out");
+                Ok(self.participant.abstain(AbstainReason::Failed)?)
+            }
+        }
+    }
+
+    fn apply(&mut self, apply: Apply) -> Result<Vec<Action>> {
+        self.model_mut()?.apply(&apply.deltas)?;
+        let (Some(model), Some(lessons), Some(begin)) = (&self.model, &self.lessons, &self.begin) else {
+            anyhow::bail!("the session has not begun here");
+        };
+        let pools = pools(&self.blueprint, &self.tables, lessons);
+        let validation = model.validate(&pools)?;
+        self.records.push(RoundRecord {
+            round: apply.round,
+            epoch: begin.plan.epochs_of(apply.round).end,
+            loss: std::mem::take(&mut self.pending_loss),
+            validation_accuracy: validation.map(|scores| scores.into_iter().map(|(_, a)| a).collect()),
+            validation_images: lessons.validation.len(),
+            sites: apply.sites.iter().map(|site| site.0).collect(),
+        });
+        let names: Vec<String> = begin.plan.members.iter().map(|member| member.name.clone()).collect();
+        self.files.save_heads(apply.round, &names, model.heads())?;
+        self.files.save_records(&self.records)?;
+        self.confirm_model()
+    }
+
+    fn gallery(&mut self, setup: &KernelSetup) -> Result<Vec<Action>> {
+        let bits = gallery_bits(&self.cohort);
+        let images: Vec<ImageId> = bits.keys().cloned().collect();
+        let encodings = self.encode(&images)?;
+        let gallery = encodings
+            .into_iter()
+            .map(|(image, encoding)| {
+                debug_assert_eq!(encoding.as_slice().len(), setup.dim);
+                let syndrome = self.syndrome(&image)?;
+                let galleries = bits[&image];
+                Ok(GalleryImage { image, syndrome, galleries, encoding: encoding.as_slice().to_vec() })
+            })
+            .collect::<Result<_>>()?;
+        Ok(self.participant.submit_gallery(gallery)?)
+    }
+
+    fn ask(&mut self) -> Result<Vec<Action>> {
+        let questions = probe_galleries(&self.cohort);
+        self.probes_open = questions.values().map(Vec::len).sum();
+        let images: Vec<ImageId> = questions.keys().cloned().collect();
+        let probes = self
+            .encode(&images)?
+            .into_iter()
+            .map(|(image, encoding)| Probe {
+                galleries: questions[&image].clone(),
+                image,
+                encoding: encoding.as_slice().to_vec(),
+            })
+            .collect();
+        let mut actions = self.participant.submit_probes(probes)?;
+        if self.probes_open == 0 {
+            actions.extend(self.count_hits()?);
+        }
+        Ok(actions)
+    }
+
+    /// The gallery of a site that joined: as in [`Action::Encode`], at its own time.
+    pub fn gallery_now(&mut self) -> Result<Vec<Action>> {
+        let dim = self.blueprint.dim();
+        self.gallery(&KernelSetup { dim, label: [0; 32] })
+    }
+
+    /// Asks about the frequent probes against the frequent gallery as it stands now.
+    pub fn ask_frequent(&mut self) -> Result<Vec<Action>> {
+        self.late.clear();
+        let images = self.cohort.part(Part::FrequentTest).to_vec();
+        let probes = self
+            .encode(&images)?
+            .into_iter()
+            .map(|(image, encoding)| Probe {
+                galleries: vec![FREQUENT],
+                image,
+                encoding: encoding.as_slice().to_vec(),
+            })
+            .collect();
+        Ok(self.participant.submit_probes(probes)?)
+    }
+
+    /// The hits of [`Site::ask_frequent`].
+    pub fn late_hits(&self) -> Result<HitCounts> {
+        let begin = self.begin.as_ref().context("the session has not begun here")?;
+        count_hits(&self.late, &begin.all, 0)
+    }
+
+    fn answers(&mut self, answers: Vec<Answer>) -> Result<Vec<Action>> {
+        self.probes_open = self.probes_open.saturating_sub(answers.len());
+        for answer in answers {
+            let truth = self.syndrome(&answer.image)?;
+            let ranked = RankedProbe::new(truth, answer);
+            if self.own_hits.is_some() || self.finished {
+                self.late.push(ranked);
+            } else {
+                self.ranked.push(ranked);
+            }
+        }
+        if self.probes_open > 0 || self.own_hits.is_some() || !self.late.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.count_hits()
+    }
+
+    fn count_hits(&mut self) -> Result<Vec<Action>> {
+        let begin = self.begin.as_ref().context("the session has not begun here")?;
+        let splits = begin.plan.kernel.as_ref().map_or(0, |kernel| usize::from(kernel.splits));
+        let hits = count_hits(&self.ranked, &begin.all, splits)?;
+        let words = hits.as_words().to_vec();
+        self.own_hits = Some(hits);
+        Ok(self.participant.submit_metrics(words)?)
+    }
+
+    fn metrics(&mut self, words: &[u32]) -> Result<Vec<Action>> {
+        let begin = self.begin.as_ref().context("the session has not begun here")?;
+        let splits = begin.plan.kernel.as_ref().map_or(0, |kernel| usize::from(kernel.splits));
+        let accuracies = HitCounts::from_words(begin.all.len(), splits, words)?.table();
+        self.accuracies = Some(accuracies);
+        self.files.save_evaluation(&Evaluation { accuracies, ranked: self.ranked.clone() })?;
+        Ok(Vec::new())
+    }
+
+    fn adopt(&mut self, adoption: &Adoption) -> Result<Vec<Action>> {
+        let begin = self.participant.begin().context("an adopted release without its syndromes")?;
+        self.start(begin)?;
+        let tuned: Vec<_> = self.blueprint.tuned().cloned().collect();
+        let mut heads = model::starting_heads(&self.blueprint, adoption.trained.len(), adoption.plan.seed)?;
+        for ((member, head), tensors) in tuned.iter().zip(&mut heads).zip(&adoption.tensors) {
+            let plan = adoption
+                .plan
+                .members
+                .iter()
+                .find(|plan| plan.name == member.name)
+                .with_context(|| format!("the release has no member {}", member.name))?;
+            for (spec, values) in plan.tensors.iter().zip(tensors) {
+                if !values.is_empty() {
+                    head.set_tensor(&spec.name, values)?;
+                }
+            }
+        }
+        self.model_mut()?.restart(heads)?;
+        self.finished = true;
+        Ok(Vec::new())
+    }
+
+    /// Encodes own images with the ensemble as it stands.
+    pub fn encode(&self, images: &[ImageId]) -> Result<BTreeMap<ImageId, Encoding>> {
+        let heads = self.heads().context("the session has not begun here")?.to_vec();
+        let ensemble = self.blueprint.ensemble(heads)?;
+        self.tables.encode(&ensemble, images)
+    }
+
+    fn syndrome(&self, image: &ImageId) -> Result<SyndromeId> {
+        let case = self.cohort.case(image).with_context(|| format!("image {image} is not at site {}", self.name))?;
+        Ok(case.syndrome.clone())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.files.save_participant(&self.participant.snapshot())
+    }
+}
+
+/// The pools of the tuned members, in order.
+fn pools<'a>(blueprint: &Blueprint, tables: &'a Tables, lessons: &'a Lessons) -> Vec<Pool<'a>> {
+    blueprint
+        .tuned()
+        .filter_map(|member| {
+            let draws = tables.draws[member.network].as_ref()?;
+            Some(lessons.pool(draws, &tables.views[member.network]))
+        })
+        .collect()
+}
+
+/// Galleries of the kernel as bits: 0 is the frequent gallery, 1 + s the rare gallery of split s.
+const FREQUENT: u32 = 1;
+
+fn rare(split: u8) -> u32 {
+    2 << split
+}
+
+/// Which galleries each gallery image of a cohort is in.
+fn gallery_bits(cohort: &Cohort) -> BTreeMap<ImageId, u32> {
+    let mut bits = BTreeMap::new();
+    for (part, images) in cohort.parts() {
+        let bit = match part {
+            Part::FrequentGallery => FREQUENT,
+            Part::RareGallery(split) => rare(split),
+            _ => continue,
+        };
+        for image in images {
+            *bits.entry(image.clone()).or_insert(0) |= bit;
+        }
+    }
+    bits
+}
+
+/// Which galleries each probe of a cohort is to be ranked in.
+fn probe_galleries(cohort: &Cohort) -> BTreeMap<ImageId, Vec<u32>> {
+    let splits = cohort.splits();
+    let mut questions: BTreeMap<ImageId, Vec<u32>> = BTreeMap::new();
+    for image in cohort.part(Part::FrequentTest) {
+        let asked = questions.entry(image.clone()).or_default();
+        asked.push(FREQUENT);
+        asked.extend(splits.iter().map(|&split| FREQUENT | rare(split)));
+    }
+    for &split in &splits {
+        for image in cohort.part(Part::RareTest(split)) {
+            questions.entry(image.clone()).or_default().extend([rare(split), FREQUENT | rare(split)]);
+        }
+    }
+    questions
+}
+
+/// The setting and split that a set of galleries stands for, given whether the probe's syndrome is frequent.
+fn setting_of(galleries: u32, frequent_probe: bool) -> (Setting, u8) {
+    let split = (galleries >> 1).trailing_zeros() as u8;
+    match (galleries & FREQUENT != 0, galleries & !FREQUENT != 0) {
+        (true, false) => (Setting::FrequentFrequent, 0),
+        (false, _) => (Setting::RareRare, split),
+        (true, true) if frequent_probe => (Setting::FrequentAll, split),
+        (true, true) => (Setting::RareAll, split),
+    }
+}
+
+/// Counts the hits of answered probes. A probe with an answer in the frequent gallery alone is a frequent one.
+fn count_hits(ranked: &[RankedProbe], all: &[SyndromeId], splits: usize) -> Result<HitCounts> {
+    let frequent: std::collections::BTreeSet<&ImageId> =
+        ranked.iter().filter(|r| r.galleries == FREQUENT).map(|r| &r.image).collect();
+    let mut hits = HitCounts::new(all.len(), splits);
+    for probe in ranked {
+        let syndrome = all
+            .binary_search(&probe.truth)
+            .ok()
+            .with_context(|| format!("the syndrome of image {} is not in the united list", probe.image))?;
+        let (setting, split) = setting_of(probe.galleries, frequent.contains(&probe.image));
+        hits.record(setting, split, syndrome, probe.position());
+    }
+    Ok(hits)
+}
+
+impl Host for Site {
+    fn handle(&mut self, bytes: Bytes) -> Result<Vec<Action>, Refusal> {
+        self.participant.handle(bytes)
+    }
+
+    fn perform(&mut self, action: Action) -> Result<Vec<Action>> {
+        match action {
+            Action::Begin(begin) => self.begin(begin),
+            Action::Train { epochs, .. } => self.train(epochs),
+            Action::Apply(apply) => self.apply(apply),
+            Action::Encode(setup) => self.gallery(&setup),
+            Action::Ask => self.ask(),
+            Action::Answers(answers) => self.answers(answers),
+            Action::Metrics(words) => self.metrics(&words),
+            Action::Publish => {
+                let model = self.model.as_ref().context("the session has not begun here")?;
+                Ok(self.participant.publish(&model.tensors(), MODEL_CARD)?)
+            }
+            Action::Released(release) => {
+                self.files.save_release(&release)?;
+                self.release = Some(*release);
+                Ok(Vec::new())
+            }
+            Action::Adopt(adoption) => self.adopt(&adoption),
+            Action::Save => {
+                self.save()?;
+                Ok(Vec::new())
+            }
+            Action::Finished => {
+                self.finished = true;
+                self.save()?;
+                Ok(Vec::new())
+            }
+            Action::Halt { reason } => {
+                self.halted = Some(reason);
+                Ok(Vec::new())
+            }
+            // Newcomers are approved by a person, or by who plays one.
+            Action::Approve { .. } | Action::Notice(_) | Action::Send(_) => Ok(Vec::new()),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn sends(&mut self, message: &Outgoing) -> Result<()> {
+        let plan = self.begin.as_ref().map(|begin| begin.plan.digest());
+        self.files.note_sent(message, plan, Timestamp::now())
+    }
+}
+
+impl SiteHost for Site {
+    fn rejoin(&mut self) -> Result<Vec<Action>> {
+        Ok(self.participant.rejoin()?)
+    }
+}
+
+/// What the release says of itself.
+const MODEL_CARD: &str = "Face encoder for ranking rare genetic syndromes, trained by a federation of hospitals. Not a \
+medical device: a ranking is a hint for a clinician, never a diagnosis. Accuracies are in the release's metrics, per \
+setting, macro-averaged over syndromes.";

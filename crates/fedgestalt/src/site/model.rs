@@ -1,0 +1,216 @@
+//! The model a site trains: one trainer per tuned member, and the weights the round started from.
+
+use anyhow::{Context, Result};
+use federation::{Aggregation, Begin, Plan, RecipePlan, Rows, TensorKind, TensorSpec};
+use learn::{Head, Moments, Recipe, Trainer, class_weights};
+use rayon::prelude::*;
+
+use crate::pipeline::ensemble::{Blueprint, StartingNeck};
+use crate::pipeline::training::{Pool, validate};
+
+/// What a round's training gave.
+pub struct Trained {
+    /// Per member and tensor of the plan: the change of every value.
+    pub deltas: Vec<Vec<Vec<f32>>>,
+    /// Mean training loss of the last epoch, per member.
+    pub loss: Vec<f64>,
+    /// Share of training images classified right in the last epoch, per member.
+    pub accuracy: Vec<f64>,
+}
+
+/// Loss and accuracy on a site's own validation images, per member; `None` without any.
+pub type Validation = Option<Vec<(f64, f64)>>;
+
+/// The tuned members at one site.
+#[derive(Debug, Clone)]
+pub struct SiteModel {
+    plan: Plan,
+    /// Whether a classifier row travels.
+    shared_rows: Vec<bool>,
+    weights: Vec<f32>,
+    /// The weights every site had when the round began.
+    base: Vec<Head>,
+    trainers: Vec<Trainer>,
+}
+
+/// The recipe as the trainers read it.
+pub fn recipe(plan: &RecipePlan) -> Recipe {
+    Recipe {
+        batch: plan.batch as usize,
+        neck_lr: f64::from(plan.neck_lr),
+        neck_wd: f64::from(plan.neck_wd),
+        classifier_lr: f64::from(plan.classifier_lr),
+        classifier_wd: f64::from(plan.classifier_wd),
+        dropout: f64::from(plan.dropout),
+        ..Recipe::r50()
+    }
+}
+
+/// A recipe as the plan spells it.
+pub fn recipe_plan(recipe: &Recipe) -> RecipePlan {
+    RecipePlan {
+        batch: recipe.batch as u32,
+        neck_lr: recipe.neck_lr as f32,
+        neck_wd: recipe.neck_wd as f32,
+        classifier_lr: recipe.classifier_lr as f32,
+        classifier_wd: recipe.classifier_wd as f32,
+        dropout: recipe.dropout as f32,
+    }
+}
+
+/// The seed of a member's random choices, the same at every site and for the central baseline.
+pub fn member_seed(seed: u64, member: usize) -> u64 {
+    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(member as u64)
+}
+
+/// The tuned members before training: from their networks' own necks and the seed.
+pub fn starting_heads(blueprint: &Blueprint, classes: usize, seed: u64) -> Result<Vec<Head>> {
+    blueprint
+        .tuned()
+        .enumerate()
+        .map(|(at, member)| blueprint.network(member).neck.head(classes, member_seed(seed, at)))
+        .collect()
+}
+
+/// The plan's description of a head's tensors, and the greatest change of one value in a round.
+pub fn tensor_specs(neck: &StartingNeck) -> Vec<TensorSpec> {
+    let (input, dim) = (neck.input(), neck.output());
+    let spec = |name: &str, shape: Vec<usize>, range, kind| TensorSpec { name: name.into(), shape, range, kind };
+    vec![
+        spec("neck.weight", vec![dim, input], 16.0, TensorKind::Encoder),
+        spec("neck.bias", vec![dim], 64.0, TensorKind::Encoder),
+        spec("bn.weight", vec![dim], 64.0, TensorKind::Encoder),
+        spec("bn.bias", vec![dim], 64.0, TensorKind::Encoder),
+        spec("bn.running_mean", vec![dim], 4096.0, TensorKind::Statistics),
+        spec("bn.running_var", vec![dim], 65536.0, TensorKind::Statistics),
+        spec("classifier.weight", vec![dim], 64.0, TensorKind::ClassifierRows),
+        spec("classifier.bias", vec![], 64.0, TensorKind::ClassifierRows),
+    ]
+}
+
+impl SiteModel {
+    /// The starting model: the same at every site, from the trunk's own neck and the plan's seed.
+    pub fn start(begin: &Begin, blueprint: &Blueprint) -> Result<Self> {
+        let plan = begin.plan.clone();
+        let weights = class_weights(&begin.counts);
+        let base = starting_heads(blueprint, begin.trained.len(), plan.seed)?;
+        let shared_rows = begin
+            .holders
+            .iter()
+            .map(|&holders| match (plan.aggregation, plan.rows) {
+                (Aggregation::EncoderOnly, _) => false,
+                (_, Rows::All) => true,
+                (_, Rows::Shared(least)) => holders >= u32::from(least),
+            })
+            .collect();
+        let mut model = Self { plan, shared_rows, weights, base: Vec::new(), trainers: Vec::new() };
+        model.restart(base)?;
+        Ok(model)
+    }
+
+    /// Replaces the weights by those kept from an earlier run.
+    pub fn restart(&mut self, heads: Vec<Head>) -> Result<()> {
+        self.trainers = heads
+            .iter()
+            .enumerate()
+            .map(|(member, head)| {
+                let settings = recipe(&self.plan.members[member].recipe);
+                Trainer::new(head.clone(), settings, &self.weights, member_seed(self.plan.seed, member))
+                    .with_context(|| format!("member {}", self.plan.members[member].name))
+            })
+            .collect::<Result<_>>()?;
+        self.base = heads;
+        Ok(())
+    }
+
+    /// The weights of the last round that was applied.
+    pub fn heads(&self) -> &[Head] {
+        &self.base
+    }
+
+    /// Class weights from the counts of all sites.
+    pub fn class_weights(&self) -> &[f32] {
+        &self.weights
+    }
+
+    /// The tensors of the plan, per member, for hashing and publishing.
+    pub fn tensors(&self) -> Vec<Vec<&[f32]>> {
+        self.base.iter().map(|head| head.tensors().into_iter().map(|tensor| tensor.values).collect()).collect()
+    }
+
+    /// Trains all members, each on its pool, for some epochs and returns what changed.
+    pub fn train(&mut self, epochs: std::ops::Range<u32>, pools: &[Pool<'_>], tick: &(dyn Fn() + Sync)) -> Result<Trained> {
+        let stats = self
+            .trainers
+            .par_iter_mut()
+            .zip(&self.plan.members)
+            .zip(pools)
+            .map(|((trainer, member), pool)| {
+                let mut last = None;
+                for epoch in epochs.clone() {
+                    let stats = trainer
+                        .epoch(pool.draws, pool.training, epoch)
+                        .with_context(|| format!("member {}", member.name))?;
+                    last = Some(stats);
+                    tick();
+                }
+                last.with_context(|| format!("member {}: a round without an epoch", member.name))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let deltas = self
+            .trainers
+            .iter()
+            .zip(&self.base)
+            .map(|(trainer, base)| {
+                let head = trainer.head();
+                let change = head.tensors().into_iter().zip(base.tensors()).map(|(after, before)| {
+                    after.values.iter().zip(before.values).map(|(after, before)| after - before).collect()
+                });
+                change.collect::<Vec<_>>()
+            })
+            .collect();
+        Ok(Trained {
+            deltas,
+            loss: stats.iter().map(|s| s.loss).collect(),
+            accuracy: stats.iter().map(|s| s.accuracy).collect(),
+        })
+    }
+
+    /// Takes an aggregate into the weights. Classifier rows that stay at the site go on from its own training.
+    pub fn apply(&mut self, deltas: &[Vec<Vec<f32>>]) -> Result<()> {
+        for (member, deltas) in deltas.iter().enumerate() {
+            let own = self.trainers[member].head();
+            let mut next = self.base[member].clone();
+            for (at, delta) in deltas.iter().enumerate() {
+                let spec = &self.plan.members[member].tensors[at];
+                let mut values: Vec<f32> = {
+                    let base = self.base[member].tensors();
+                    base[at].values.iter().zip(delta).map(|(value, delta)| value + delta).collect()
+                };
+                if spec.kind == TensorKind::ClassifierRows {
+                    let width: usize = spec.shape.iter().product();
+                    let trained = own.tensors();
+                    for (row, shared) in self.shared_rows.iter().enumerate() {
+                        if !shared {
+                            let range = row * width..(row + 1) * width;
+                            values[range.clone()].copy_from_slice(&trained[at].values[range]);
+                        }
+                    }
+                }
+                if spec.name == "bn.running_var" {
+                    // A weighted mean of variances is positive; its fixed-point rounding may reach just below zero.
+                    values.iter_mut().for_each(|v| *v = v.max(0.0));
+                }
+                next.set_tensor(&spec.name, &values)?;
+            }
+            self.trainers[member].set_head(&next, Moments::Reset)?;
+            self.base[member] = next;
+        }
+        Ok(())
+    }
+
+    /// Loss and accuracy of the round's weights on validation images.
+    pub fn validate(&self, pools: &[Pool<'_>]) -> Result<Validation> {
+        self.base.iter().zip(pools).map(|(head, pool)| validate(head, pool, &self.weights)).collect()
+    }
+}

@@ -1,0 +1,187 @@
+//! What a site keeps between processes.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use domain::ImageId;
+use domain::cohort::Cohort;
+use federation::{Outgoing, Party, SignedRelease};
+use jiff::Timestamp;
+use learn::Head;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::{Evaluation, RoundRecord};
+use crate::pipeline::features::Crops;
+use crate::pipeline::weights;
+use crate::store::audit::Entry;
+use crate::store::{Folder, SiteStore};
+
+const PARTICIPANT: &str = "participant.state";
+const RECORDS: &str = "rounds.json";
+const RELEASE: &str = "release.signed";
+const EVALUATION: &str = "evaluation.json";
+const KEY: &str = "site";
+const STARTS: &str = "starts.json";
+
+/// A site's store as the federation's host uses it.
+pub struct SiteFiles {
+    store: SiteStore,
+}
+
+impl SiteFiles {
+    /// Opens the site's folder; one process at a time.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self { store: SiteStore::open(path)? })
+    }
+
+    /// The store itself: cohort, crops, encodings, audit log.
+    pub fn store(&self) -> &SiteStore {
+        &self.store
+    }
+
+    fn folder(&self) -> &Folder {
+        self.store.folder()
+    }
+
+    /// Takes the site's patients in: labels into the database, aligned faces into the crops. Faces that are there
+    /// already are not aligned again. `tick` is called once per image.
+    pub fn import(&self, cohort: &Cohort, crops: &dyn Crops, tick: &(dyn Fn() + Sync)) -> Result<()> {
+        self.store.put_cohort(cohort)?;
+        let kept = cohort
+            .cases()
+            .par_iter()
+            .map(|case| Ok(self.store.crop(&case.image)?.is_some()))
+            .collect::<Result<Vec<bool>>>()?;
+        let missing: Vec<ImageId> =
+            cohort.cases().iter().zip(kept).filter(|(_, kept)| !kept).map(|(case, _)| case.image.clone()).collect();
+        (missing.len()..cohort.cases().len()).for_each(|_| tick());
+        for chunk in missing.chunks(256) {
+            let faces = chunk
+                .par_iter()
+                .map(|image| Ok((image.clone(), crops.crop(image).with_context(|| format!("image {image}"))?)))
+                .collect::<Result<Vec<_>>>()?;
+            self.store.put_crops(&faces, tick)?;
+        }
+        Ok(())
+    }
+
+    /// Notes in the audit log what leaves the site, before it leaves.
+    pub fn note_sent(&self, message: &Outgoing, plan: Option<[u8; 32]>, at: Timestamp) -> Result<()> {
+        let entry = Entry {
+            at,
+            what: format!("{:?}", message.kind),
+            to: match message.to {
+                Party::Coordinator => "coordinator".to_owned(),
+                Party::Site(site) => format!("site {}", site.0),
+            },
+            plan,
+            round: Some(message.round),
+            bytes: message.bytes.len() as u64,
+            payload: Some(Sha256::digest(&message.bytes).into()),
+            detail: String::new(),
+        };
+        self.store.audit(&[entry])?;
+        Ok(())
+    }
+
+    /// Keeps the site's long-term key; a key that is there already must be this one.
+    pub fn keep_key(&self, key: &[u8; 32]) -> Result<()> {
+        match self.store.key(KEY)? {
+            Some(found) if found[..] == key[..] => Ok(()),
+            Some(_) => anyhow::bail!(
+                "{} belongs to a site of another consortium; give another folder",
+                self.folder().path().display()
+            ),
+            None => Ok(self.store.put_key(KEY, key)?),
+        }
+    }
+
+    /// The number of this start: no two starts of a site share their secrets.
+    pub fn count_start(&self) -> Result<u64> {
+        let start = self.folder().read_json::<u64>(STARTS)?.unwrap_or(0) + 1;
+        self.folder().write_json(STARTS, &start)?;
+        Ok(start)
+    }
+
+    /// The participant's snapshot.
+    pub fn participant(&self) -> Result<Option<Vec<u8>>> {
+        Ok(self.folder().read(PARTICIPANT)?)
+    }
+
+    /// Keeps the participant's snapshot.
+    pub fn save_participant(&self, snapshot: &[u8]) -> Result<()> {
+        Ok(self.folder().write_secret(PARTICIPANT, snapshot)?)
+    }
+
+    /// The records of the rounds so far.
+    pub fn records(&self) -> Result<Vec<RoundRecord>> {
+        Ok(self.folder().read_json(RECORDS)?.unwrap_or_default())
+    }
+
+    /// Keeps the records.
+    pub fn save_records(&self, records: &[RoundRecord]) -> Result<()> {
+        Ok(self.folder().write_json(RECORDS, &records)?)
+    }
+
+    /// What the evaluation came to, once the session is over.
+    pub fn evaluation(&self) -> Result<Option<Evaluation>> {
+        Ok(self.folder().read_json(EVALUATION)?)
+    }
+
+    /// Keeps what the evaluation came to.
+    pub fn save_evaluation(&self, evaluation: &Evaluation) -> Result<()> {
+        Ok(self.folder().write_json(EVALUATION, evaluation)?)
+    }
+
+    /// The weights after a round, if they were kept. After round 0 there are none: they follow from the plan.
+    pub fn heads(&self, round: u32, members: usize) -> Result<Option<Vec<Head>>> {
+        let path = self.model(round);
+        if round == 0 || !path.exists() {
+            return Ok(None);
+        }
+        let heads = weights::load(&path)?;
+        anyhow::ensure!(heads.len() == members, "{} holds {} members instead of {members}", path.display(), heads.len());
+        Ok(Some(heads.into_iter().map(|(_, head)| head).collect()))
+    }
+
+    /// Keeps the weights after a round. Those of the round before stay too: a process killed before the participant is
+    /// saved goes on from them.
+    pub fn save_heads(&self, round: u32, names: &[String], heads: &[Head]) -> Result<()> {
+        weights::save(&self.model(round), names, heads)?;
+        if round >= 2 {
+            let old = self.model(round - 2);
+            if old.exists() {
+                std::fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the signed release.
+    pub fn save_release(&self, release: &SignedRelease) -> Result<()> {
+        Ok(self.folder().write(RELEASE, &release.encode())?)
+    }
+
+    /// The signed release, if there is one.
+    pub fn release(&self) -> Result<Option<SignedRelease>> {
+        let Some(bytes) = self.folder().read(RELEASE)? else { return Ok(None) };
+        Ok(Some(SignedRelease::decode(&bytes)?))
+    }
+
+    /// Where feature tables lie.
+    pub fn features(&self) -> std::path::PathBuf {
+        self.store.feature_path("")
+    }
+
+    fn model(&self, round: u32) -> std::path::PathBuf {
+        self.store.model_path(&format!("round-{round}.safetensors"))
+    }
+}
+
+
+impl Crops for SiteFiles {
+    fn crop(&self, image: &ImageId) -> Result<vision::Crop> {
+        self.store.crop(image)?.with_context(|| format!("the face of image {image} is gone; run the same command again"))
+    }
+}
