@@ -99,7 +99,10 @@ impl Layout {
                 let row = (spec.kind == TensorKind::ClassifierRows).then_some(one);
                 let len = if row.is_some() { one.saturating_mul(trained) } else { one };
                 if len > MAX_WORDS || start + len > MAX_WORDS {
-                    refuse!(PlanInvalid, "the plan's tensors have over {MAX_WORDS} elements; train fewer members");
+                    refuse!(
+                        PlanInvalid,
+                        "the plan's tensors have over {MAX_WORDS} elements; train fewer members"
+                    );
                 }
                 member_lengths.push(len);
                 if row.is_some() && plan.aggregation == Aggregation::EncoderOnly {
@@ -166,7 +169,13 @@ impl Layout {
         }
         for (m, (given, wanted)) in tensors.iter().zip(&self.lengths).enumerate() {
             if given.len() != wanted.len() {
-                refuse!(Update, "{what} of member {}: {} tensors, not {}", self.names[m].0, given.len(), wanted.len());
+                refuse!(
+                    Update,
+                    "{what} of member {}: {} tensors, not {}",
+                    self.names[m].0,
+                    given.len(),
+                    wanted.len()
+                );
             }
             for (t, (given, wanted)) in given.iter().zip(wanted).enumerate() {
                 let given = given.as_ref().len();
@@ -183,16 +192,15 @@ impl Layout {
     /// Tensors are freed as they are encoded. NaN, an infinity or a value out of range is an error that
     /// names member and tensor, also in a row that does not travel.
     pub(crate) fn encode(&self, update: Update, own: &[u32], counts: &Counts) -> Result<Vec<u32>> {
-        let Update { mut deltas, metrics } = update;
+        let Update { deltas, metrics } = update;
         self.check_shape(&deltas, "an update")?;
         let images: u64 = own.iter().map(|&n| u64::from(n)).sum();
         let mut words = vec![0u32; self.words()];
-        for (m, lengths) in self.lengths.iter().enumerate() {
-            for t in 0..lengths.len() {
-                let mut values = std::mem::take(&mut deltas[m][t]);
+        for (m, member) in deltas.into_iter().enumerate() {
+            for (t, mut values) in member.into_iter().enumerate() {
                 let segment = self.segments.iter().find(|s| (s.member, s.tensor) == (m, t));
                 let range = segment.map_or(f32::MAX, |s| s.scale.range());
-                if let Some(at) = values.iter().position(|x| !(x.abs() <= range)) {
+                if let Some(at) = values.iter().position(|x| x.is_nan() || x.abs() > range) {
                     refuse!(
                         Update,
                         "{}: element {at} is {}, and the plan allows finite values up to {range}; \
@@ -221,7 +229,8 @@ impl Layout {
         }
         let start = self.values + self.weights();
         let m = metrics;
-        let list = [m.loss, m.correct, m.images, m.validation_loss, m.validation_correct, m.validation_images];
+        let list =
+            [m.loss, m.correct, m.images, m.validation_loss, m.validation_correct, m.validation_images];
         self.metrics
             .encode(&list, &mut words[start..])
             .map_err(|e| refusal(RefusalKind::Update, format!("metrics of the round: {e}")))?;
@@ -258,7 +267,8 @@ impl Layout {
             Aggregation::Mean => factor(1.0, weights[0]),
             _ => factor(counts.images as f64, weights[0]),
         };
-        let mut deltas: Tensors = self.lengths.iter().map(|m| m.iter().map(|_| Vec::new()).collect()).collect();
+        let mut deltas: Tensors =
+            self.lengths.iter().map(|m| m.iter().map(|_| Vec::new()).collect()).collect();
         for segment in &self.segments {
             let words = &sum[segment.start..segment.start + segment.len];
             let out = &mut deltas[segment.member][segment.tensor];
@@ -376,9 +386,19 @@ mod tests {
             .lengths()
             .iter()
             .zip(&plan.members)
-            .map(|(l, _)| l.iter().enumerate().map(|(t, &n)| (0..n).map(|i| ((site * 31 + t * 7 + i) as f32 * 0.37).sin() * 0.5).collect()).collect())
+            .map(|(l, _)| {
+                l.iter()
+                    .enumerate()
+                    .map(|(t, &n)| {
+                        (0..n).map(|i| ((site * 31 + t * 7 + i) as f32 * 0.37).sin() * 0.5).collect()
+                    })
+                    .collect()
+            })
             .collect();
-        Update { deltas, metrics: RoundMetrics { loss: 0.5 + site as f64, images: 10.0, ..RoundMetrics::default() } }
+        Update {
+            deltas,
+            metrics: RoundMetrics { loss: 0.5 + site as f64, images: 10.0, ..RoundMetrics::default() },
+        }
     }
 
     fn average(plan: &Plan, present: &[usize]) -> (Tensors, Tensors, Layout) {
@@ -402,7 +422,9 @@ mod tests {
                     for &site in present {
                         let w = match (plan.aggregation, row) {
                             (Aggregation::EncoderOnly, Some(_)) => 0.0,
-                            (_, Some(r)) if matches!(plan.rows, Rows::Shared(k) if counts.holders[r] < u32::from(k)) => 0.0,
+                            (_, Some(r)) if matches!(plan.rows, Rows::Shared(k) if counts.holders[r] < u32::from(k)) => {
+                                0.0
+                            }
                             (Aggregation::Mean, _) => 1.0,
                             (Aggregation::SyndromeRows, Some(r)) => f64::from(own[site][r]),
                             _ => own[site].iter().sum::<u32>() as f64,

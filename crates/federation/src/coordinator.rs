@@ -180,7 +180,10 @@ impl Coordinator {
             refuse!(UnknownSender, "the coordinator does not write to itself");
         };
         let kind = envelope.kind;
-        let passed_on = matches!(kind, Kind::KeyGift | Kind::SyndromeList | Kind::ModelHash | Kind::ReleaseBlob | Kind::ReleaseDraft);
+        let passed_on = matches!(
+            kind,
+            Kind::KeyGift | Kind::SyndromeList | Kind::ModelHash | Kind::ReleaseBlob | Kind::ReleaseDraft
+        );
         if !passed_on && envelope.recipient != Some(Party::Coordinator) {
             refuse!(WrongRecipient, "{kind:?} must be addressed to the coordinator");
         }
@@ -193,7 +196,8 @@ impl Coordinator {
         }
         let kernel = matches!(kind, Kind::KernelUpload | Kind::KernelQuery | Kind::Withdraw);
         let member = self.phase == Phase::Plan || self.members.contains(&site);
-        if !member && !(kernel && self.release.joined.contains(&site)) {
+        let newcomer = kernel && self.release.joined.contains(&site);
+        if !member && !newcomer {
             refuse!(UnknownSender, "{} has no part in this session", self.roster.name(site));
         }
         let actions = match kind {
@@ -227,19 +231,32 @@ impl Coordinator {
         let here = |site: &&SiteIndex| self.present.contains(site);
         match self.phase {
             Phase::Idle | Phase::Serving => Vec::new(),
-            Phase::Plan => {
-                self.roster.sites().map(|(site, _, _)| site).filter(|site| !self.answers.contains_key(site)).collect()
+            Phase::Plan => self
+                .roster
+                .sites()
+                .map(|(site, _, _)| site)
+                .filter(|site| !self.answers.contains_key(site))
+                .collect(),
+            Phase::Lists => {
+                self.members.iter().filter(|site| !self.lists.contains_key(site)).copied().collect()
             }
-            Phase::Lists => self.members.iter().filter(|site| !self.lists.contains_key(site)).copied().collect(),
-            Phase::Agree => self.members.iter().filter(|site| !self.ready.contains_key(site)).copied().collect(),
+            Phase::Agree => {
+                self.members.iter().filter(|site| !self.ready.contains_key(site)).copied().collect()
+            }
             Phase::Sum => self.awaited_in_sum(),
             Phase::Hashes => {
-                let hashed = |site: &&SiteIndex| self.finished.get(&self.stage).is_some_and(|f| f.hashes.contains_key(site));
+                let hashed = |site: &&SiteIndex| {
+                    self.finished.get(&self.stage).is_some_and(|f| f.hashes.contains_key(site))
+                };
                 self.members.iter().filter(here).filter(|site| !hashed(site)).copied().collect()
             }
-            Phase::Gallery => {
-                self.members.iter().filter(here).filter(|&&site| !self.gallery.complete(site)).copied().collect()
-            }
+            Phase::Gallery => self
+                .members
+                .iter()
+                .filter(here)
+                .filter(|&&site| !self.gallery.complete(site))
+                .copied()
+                .collect(),
             Phase::Publish => self.release.publisher.into_iter().collect(),
             Phase::Signing => {
                 let signed = |site: &&SiteIndex| self.release.signatures.contains_key(site);
@@ -268,7 +285,11 @@ impl Coordinator {
         let names: Vec<String> = awaited.iter().map(|&site| self.roster.name(site)).collect();
         let mut actions = Vec::new();
         if !names.is_empty() {
-            actions.push(Action::Notice(format!("stage {}: going on without {}", self.stage, names.join(", "))));
+            actions.push(Action::Notice(format!(
+                "stage {}: going on without {}",
+                self.stage,
+                names.join(", ")
+            )));
         }
         self.present.retain(|site| !awaited.contains(site));
         actions.extend(match self.phase {
@@ -313,7 +334,7 @@ impl Coordinator {
         match self.phase {
             Phase::Idle => Vec::new(),
             Phase::Plan => self.offer(site),
-            Phase::Lists => self.enrolled_messages(site),
+            Phase::Lists => self.list_prompt(site),
             Phase::Agree => vec![self.send(site, Kind::Lists, 0, self.enrolment, self.lists_bundle())],
             Phase::Sum if self.stage > rounds => {
                 let mut actions = self.gallery_prompt(site);
@@ -387,7 +408,9 @@ impl Coordinator {
 
     fn limits(&self) -> Limits {
         let words = match (self.plan(), &self.layout) {
-            (Ok(plan), Some(_)) => [0, 1, plan.rounds() + 1].iter().filter_map(|&s| self.words(s).ok()).max().unwrap_or(0),
+            (Ok(plan), Some(_)) => {
+                [0, 1, plan.rounds() + 1].iter().filter_map(|&s| self.words(s).ok()).max().unwrap_or(0)
+            }
             _ => 0,
         };
         Limits { sites: self.roster.len(), words }
@@ -401,7 +424,8 @@ impl Coordinator {
     fn seal(&self, to: Option<SiteIndex>, kind: Kind, round: u32, attempt: u32, payload: Bytes) -> Bytes {
         let session = self.plan.as_ref().map_or([0; 16], |(plan, _)| plan.session);
         let recipient = to.map(Party::Site);
-        let envelope = Envelope { session, kind, round, attempt, sender: Party::Coordinator, recipient, payload };
+        let envelope =
+            Envelope { session, kind, round, attempt, sender: Party::Coordinator, recipient, payload };
         envelope.seal(&Signer::Coordinator(&self.key))
     }
 

@@ -240,8 +240,10 @@ impl Envelope {
         }
         // One message has one encoding: unknown, repeated, reordered or over-long fields are refused. The
         // payload need not be copied for that; it is a part of `raw`.
-        let head = wire::Envelope { payload: Bytes::new(), signature: Vec::new(), ..wire.clone() }.encode_to_vec();
-        let tail = wire::Envelope { signature: wire.signature.clone(), ..wire::Envelope::default() }.encode_to_vec();
+        let head =
+            wire::Envelope { payload: Bytes::new(), signature: Vec::new(), ..wire.clone() }.encode_to_vec();
+        let tail =
+            wire::Envelope { signature: wire.signature.clone(), ..wire::Envelope::default() }.encode_to_vec();
         if wire.encoded_len() != total || !raw.starts_with(&head) || !raw.ends_with(&tail) {
             refuse!(Malformed, "an envelope with fields that the protocol does not have");
         }
@@ -283,7 +285,12 @@ impl Envelope {
             Party::Coordinator => roster.coordinator().verify(&digest, &wire.signature),
             Party::Site(site) => match roster.site(site) {
                 Some(keys) => keys.verify(&digest, &wire.signature),
-                None => refuse!(UnknownSender, "{} is not an active site of roster {}", roster.name(site), roster.serial()),
+                None => refuse!(
+                    UnknownSender,
+                    "{} is not an active site of roster {}",
+                    roster.name(site),
+                    roster.serial()
+                ),
             },
         };
         verified.map_err(|_| {
@@ -293,7 +300,10 @@ impl Envelope {
             };
             refusal(
                 RefusalKind::BadSignature,
-                format!("{kind:?} of stage {} is not signed by {name}, whom it names as its sender", envelope.round),
+                format!(
+                    "{kind:?} of stage {} is not signed by {name}, whom it names as its sender",
+                    envelope.round
+                ),
             )
         })?;
         Ok(Opened { envelope, raw })
@@ -318,7 +328,8 @@ mod tests {
     use crate::roster::SiteName;
 
     fn roster() -> Roster {
-        let sites = (0..3).map(|i| (SiteName::new(&format!("s{i}")).unwrap(), SiteKey::from_seed(&[i + 1; 32]).public()));
+        let sites = (0..3)
+            .map(|i| (SiteName::new(&format!("s{i}")).unwrap(), SiteKey::from_seed(&[i + 1; 32]).public()));
         Roster::new("t", 1, CoordinatorKey::from_seed(&[9; 32]).public(), sites.collect()).unwrap()
     }
 
@@ -347,7 +358,9 @@ mod tests {
             Party::Coordinator => {
                 envelope.clone().seal(&Signer::Coordinator(&CoordinatorKey::from_seed(&[9; 32])))
             }
-            Party::Site(site) => envelope.clone().seal(&Signer::Site(&SiteKey::from_seed(&[site.0 as u8 + 1; 32]))),
+            Party::Site(site) => {
+                envelope.clone().seal(&Signer::Site(&SiteKey::from_seed(&[site.0 as u8 + 1; 32])))
+            }
         }
     }
 

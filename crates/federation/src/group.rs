@@ -73,7 +73,12 @@ impl GroupState {
     }
 
     /// The key in a box that only `to` can open.
-    pub(crate) fn gift(&self, to: &SitePublic, context: &GiftContext, seed: [u8; 32]) -> Result<wire::KeyGift> {
+    pub(crate) fn gift(
+        &self,
+        to: &SitePublic,
+        context: &GiftContext,
+        seed: [u8; 32],
+    ) -> Result<wire::KeyGift> {
         let public = x25519_dalek::PublicKey::from(to.seal);
         let boxed = boxes::seal_to(&public, &context.bytes(), self.key.expose(), seed)?;
         Ok(wire::KeyGift { epoch: self.epoch, boxed: boxed.into() })
@@ -92,7 +97,9 @@ impl GroupState {
         let plain = boxes::open(key.seal(), &context.bytes(), &gift.boxed).map_err(|_| {
             refusal(
                 RefusalKind::GroupKey,
-                format!("the group key from {giver} does not open; both sites must have adopted the same roster"),
+                format!(
+                    "the group key from {giver} does not open; both sites must have adopted the same roster"
+                ),
             )
         })?;
         let plain = Zeroizing::new(plain);
@@ -101,7 +108,11 @@ impl GroupState {
         };
         let new = Self { key: GroupKey::from_bytes(bytes), epoch: gift.epoch, entitled: BTreeSet::new() };
         if gift.epoch < least_epoch {
-            refuse!(GroupKey, "{giver} offers group key {}, and {least_epoch} or later is needed since a site left", gift.epoch);
+            refuse!(
+                GroupKey,
+                "{giver} offers group key {}, and {least_epoch} or later is needed since a site left",
+                gift.epoch
+            );
         }
         match held {
             Some(held) if held.epoch > new.epoch || (held.epoch == new.epoch && held.key != new.key) => {
@@ -119,8 +130,9 @@ impl GroupState {
 
     /// Opens what another holder of the key sealed.
     pub(crate) fn open(&self, label: &str, sealed: &[u8]) -> Result<Vec<u8>> {
-        boxes::group_open(&self.key, label, sealed)
-            .map_err(|_| refusal(RefusalKind::GroupKey, "a sealed part does not open under the group key held here"))
+        boxes::group_open(&self.key, label, sealed).map_err(|_| {
+            refusal(RefusalKind::GroupKey, "a sealed part does not open under the group key held here")
+        })
     }
 
     /// All of it, for the site's own store. Secret.

@@ -47,7 +47,10 @@ fn verify(key: &[u8; 32], message: &[u8], signature: &[u8]) -> Result<()> {
 pub(crate) mod hexed {
     use super::*;
 
-    pub(crate) fn serialize<S: Serializer, const N: usize>(bytes: &[u8; N], to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer, const N: usize>(
+        bytes: &[u8; N],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.serialize_str(&hex::encode(bytes))
     }
 
@@ -74,7 +77,11 @@ impl SiteKey {
         let mut secret = expand(seed, "site seal", 0);
         let seal = x25519_dalek::StaticSecret::from(secret);
         secret.zeroize();
-        Self { signing: signing(seed, "site sign"), seal, private: Zeroizing::new(expand(seed, "site private", 0)) }
+        Self {
+            signing: signing(seed, "site sign"),
+            seal,
+            private: Zeroizing::new(expand(seed, "site private", 0)),
+        }
     }
 
     /// The public half, as it stands in the roster.
@@ -127,8 +134,9 @@ impl SitePublic {
     }
 
     pub(crate) fn verifying(&self) -> Result<VerifyingKey> {
-        VerifyingKey::from_bytes(&self.sign)
-            .map_err(|_| refusal(RefusalKind::RosterRefused, "a site's signing key is not a point of Ed25519"))
+        VerifyingKey::from_bytes(&self.sign).map_err(|_| {
+            refusal(RefusalKind::RosterRefused, "a site's signing key is not a point of Ed25519")
+        })
     }
 }
 
@@ -176,7 +184,12 @@ macro_rules! role {
 }
 
 role!(CoordinatorKey, CoordinatorPublic, "coordinator sign", "the coordinator");
-role!(ConsortiumKey, ConsortiumPublic, "consortium sign", "the consortium, which signs rosters and nothing else");
+role!(
+    ConsortiumKey,
+    ConsortiumPublic,
+    "consortium sign",
+    "the consortium, which signs rosters and nothing else"
+);
 
 /// Fresh secrets from the host's seed: one per label and use.
 pub(crate) struct Seeds {

@@ -72,7 +72,8 @@ mod roster;
 mod wire;
 
 pub use action::{
-    Action, Adoption, Answer, Apply, Begin, GalleryImage, KernelSetup, Outgoing, Probe, RankedSyndrome, RoundMetrics, Tensors,
+    Action, Adoption, Answer, Apply, Begin, GalleryImage, KernelSetup, Outgoing, Probe, RankedSyndrome,
+    RoundMetrics, Tensors,
 };
 pub use aggregate::{Layout, Update};
 pub use coordinator::{Coordinator, CoordinatorSetup};
@@ -82,8 +83,8 @@ pub use identity::{ConsortiumKey, ConsortiumPublic, CoordinatorKey, CoordinatorP
 pub use participant::{AbstainReason, Participant, SiteSetup};
 pub use plan::{Aggregation, KernelPlan, MemberPlan, Plan, RecipePlan, Rows, TensorKind, TensorSpec};
 pub use policy::Policy;
-pub use refusal::{Refusal, RefusalKind};
 pub use prost::bytes::Bytes;
+pub use refusal::{Refusal, RefusalKind};
 pub use release::{KernelRelease, MemberRelease, Release, SignedRelease};
 pub use roster::{Roster, SignedRoster, SiteName};
 pub use secure::SiteIndex;

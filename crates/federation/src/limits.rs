@@ -27,7 +27,9 @@ impl Limits {
             Kind::Lists => n * (list + OVERHEAD),
             Kind::Input => 4 * self.words + SLACK,
             Kind::SumResult => 4 * self.words + n * 256 + SLACK,
-            Kind::Adverts | Kind::Shares | Kind::Inbox | Kind::Consents | Kind::Hashes | Kind::Unmasking => n * 1024 + SLACK,
+            Kind::Adverts | Kind::Shares | Kind::Inbox | Kind::Consents | Kind::Hashes | Kind::Unmasking => {
+                n * 1024 + SLACK
+            }
             Kind::KernelUpload | Kind::KernelQuery | Kind::ReleaseBlob => PART + (1 << 20),
             Kind::KernelAnswer => 4 * PART,
             Kind::Withdraw => 1 << 20,

@@ -160,7 +160,11 @@ impl Participant {
     pub fn new(setup: SiteSetup) -> Result<Self> {
         let roster = setup.roster.verify(&setup.consortium)?;
         let Some(me) = roster.find_keys(&setup.key.public()) else {
-            refuse!(RosterRefused, "roster {} does not have this site's key; ask the consortium to add it", roster.serial());
+            refuse!(
+                RosterRefused,
+                "roster {} does not have this site's key; ask the consortium to add it",
+                roster.serial()
+            );
         };
         Ok(Self {
             key: setup.key,
@@ -238,13 +242,18 @@ impl Participant {
     fn dispatch(&mut self, opened: Opened) -> Result<Vec<Action>> {
         let envelope = &opened.envelope;
         if envelope.recipient.is_some_and(|to| to != Party::Site(self.me)) {
-            refuse!(WrongRecipient, "the message is for {}", envelope.recipient.unwrap_or(Party::Coordinator));
+            refuse!(
+                WrongRecipient,
+                "the message is for {}",
+                envelope.recipient.unwrap_or(Party::Coordinator)
+            );
         }
         let relayed = matches!(envelope.kind, Kind::KeyGift | Kind::ReleaseDraft | Kind::ReleaseBlob);
         if relayed != matches!(envelope.sender, Party::Site(_)) {
             refuse!(UnknownSender, "{} does not send this kind of message to a site", envelope.sender);
         }
-        let joins = self.joining.is_some() && matches!(envelope.kind, Kind::KeyGift | Kind::JoinPackage | Kind::ReleaseBlob);
+        let joins = self.joining.is_some()
+            && matches!(envelope.kind, Kind::KeyGift | Kind::JoinPackage | Kind::ReleaseBlob);
         match &self.session {
             Some(session) if session.plan.session != envelope.session => {
                 refuse!(WrongSession, "the message belongs to session {}", hex::encode(envelope.session))
@@ -287,7 +296,11 @@ impl Participant {
         let roster = signed.verify(&self.consortium)?;
         roster.succeeds(&self.roster)?;
         if roster.find_keys(&self.key.public()) != Some(self.me) {
-            refuse!(RosterRefused, "roster {} retires this site; it can take no further part", roster.serial());
+            refuse!(
+                RosterRefused,
+                "roster {} retires this site; it can take no further part",
+                roster.serial()
+            );
         }
         if roster.removes_from(&self.roster) {
             self.least_epoch = self.group.as_ref().map_or(self.least_epoch, |g| g.epoch() + 1);
@@ -300,7 +313,11 @@ impl Participant {
     /// Lets a newcomer have the group key. Only for a site of the pinned roster.
     pub fn approve(&mut self, newcomer: &SiteName) -> Result<Vec<Action>> {
         let Some(site) = self.roster.find(newcomer) else {
-            refuse!(UnknownSender, "{newcomer} is not in roster {}; adopt the newer roster first", self.roster.serial());
+            refuse!(
+                UnknownSender,
+                "{newcomer} is not in roster {}; adopt the newer roster first",
+                self.roster.serial()
+            );
         };
         let keys = *self.roster.site(site).expect("an active site has keys");
         if let Some(group) = &mut self.group {
@@ -335,7 +352,8 @@ impl Participant {
     fn halt(&mut self, reason: String) -> Vec<Action> {
         let payload = wire::encode(&wire::Reason { code: 0, text: reason.clone() });
         let round = self.settled();
-        let actions = vec![self.send(Kind::Halted, round, 0, payload), Action::Halt { reason: reason.clone() }];
+        let actions =
+            vec![self.send(Kind::Halted, round, 0, payload), Action::Halt { reason: reason.clone() }];
         self.halted = Some(reason);
         actions
     }

@@ -84,7 +84,10 @@ impl FromStr for Rows {
         }
         match text.strip_prefix("shared:").and_then(|k| k.parse().ok()) {
             Some(k) if k >= 1 => Ok(Rows::Shared(k)),
-            _ => refuse!(PlanInvalid, "rows {text:?} does not exist; use all, or shared:3 for rows that 3 sites hold"),
+            _ => refuse!(
+                PlanInvalid,
+                "rows {text:?} does not exist; use all, or shared:3 for rows that 3 sites hold"
+            ),
         }
     }
 }
@@ -236,8 +239,8 @@ impl Plan {
 
     /// From canonical bytes; other spellings of the same plan are refused, so that one plan has one digest.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let plan: Self =
-            serde_json::from_slice(bytes).map_err(|e| refusal(RefusalKind::Malformed, format!("not a plan: {e}")))?;
+        let plan: Self = serde_json::from_slice(bytes)
+            .map_err(|e| refusal(RefusalKind::Malformed, format!("not a plan: {e}")))?;
         plan.check()?;
         if plan.encode() != bytes {
             refuse!(Malformed, "the plan is not in its canonical spelling");
@@ -256,7 +259,10 @@ impl Plan {
             refuse!(PlanInvalid, "a plan trains 1 to 16 members, not {}", self.members.len());
         }
         if self.interval == 0 || self.epochs == 0 || self.rounds() > MAX_ROUNDS {
-            refuse!(PlanInvalid, "epochs and interval must be at least 1 and give at most {MAX_ROUNDS} rounds");
+            refuse!(
+                PlanInvalid,
+                "epochs and interval must be at least 1 and give at most {MAX_ROUNDS} rounds"
+            );
         }
         for member in &self.members {
             member.check().map_err(|e| e.at(format!("member {}", member.name)))?;
@@ -273,9 +279,9 @@ impl Plan {
 
     pub(crate) fn verified(signed: &wire::Signed, coordinator: &CoordinatorPublic) -> Result<Self> {
         let plan = Self::decode(&signed.document)?;
-        coordinator
-            .verify(&plan.digest(), &signed.signature)
-            .map_err(|_| refusal(RefusalKind::BadSignature, "the plan is not signed by the coordinator in the roster"))?;
+        coordinator.verify(&plan.digest(), &signed.signature).map_err(|_| {
+            refusal(RefusalKind::BadSignature, "the plan is not signed by the coordinator in the roster")
+        })?;
         Ok(plan)
     }
 }
@@ -309,13 +315,22 @@ impl MemberPlan {
 impl KernelPlan {
     fn check(&self) -> Result<()> {
         if self.dim == 0 || self.width < self.dim || self.width > 1 << 16 {
-            refuse!(PlanInvalid, "kernel: width {} must be at least dim {} and at most 65536", self.width, self.dim);
+            refuse!(
+                PlanInvalid,
+                "kernel: width {} must be at least dim {} and at most 65536",
+                self.width,
+                self.dim
+            );
         }
         if self.splits > 31 || self.top == 0 || self.top > 30 {
             refuse!(PlanInvalid, "kernel: at most 31 splits, and 1 to 30 syndromes in an answer");
         }
         if !(self.distance_step > 0.0 && self.distance_step <= 2.0) {
-            refuse!(PlanInvalid, "kernel: distance_step {} must be above 0 and at most 2", self.distance_step);
+            refuse!(
+                PlanInvalid,
+                "kernel: distance_step {} must be above 0 and at most 2",
+                self.distance_step
+            );
         }
         Ok(())
     }
@@ -327,7 +342,12 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn toy_plan() -> Plan {
-        let spec = |name: &str, shape: &[usize], kind| TensorSpec { name: name.into(), shape: shape.into(), range: 4.0, kind };
+        let spec = |name: &str, shape: &[usize], kind| TensorSpec {
+            name: name.into(),
+            shape: shape.into(),
+            range: 4.0,
+            kind,
+        };
         Plan {
             session: [5; 16],
             seed: 1,

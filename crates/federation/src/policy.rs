@@ -65,12 +65,20 @@ impl Policy {
             Rows::Shared(k) => k,
         };
         if shared_by < self.rows_shared_by {
-            refuse!(PlanRefused, "policy rows_shared_by: the plan must have rows = shared:{}", self.rows_shared_by);
+            refuse!(
+                PlanRefused,
+                "policy rows_shared_by: the plan must have rows = shared:{}",
+                self.rows_shared_by
+            );
         }
         for member in &plan.members {
             let trunk = hex::encode(member.trunk);
             if !self.trunks.is_empty() && !self.trunks.iter().any(|t| t.eq_ignore_ascii_case(&trunk)) {
-                refuse!(PlanRefused, "policy trunks: the trunk of member {} ({trunk}) is not among them", member.name);
+                refuse!(
+                    PlanRefused,
+                    "policy trunks: the trunk of member {} ({trunk}) is not among them",
+                    member.name
+                );
             }
         }
         if let Some(kernel) = &plan.kernel {

@@ -94,8 +94,8 @@ impl Release {
 
     /// From canonical bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let release: Self =
-            serde_json::from_slice(bytes).map_err(|e| refusal(RefusalKind::Malformed, format!("not a release: {e}")))?;
+        let release: Self = serde_json::from_slice(bytes)
+            .map_err(|e| refusal(RefusalKind::Malformed, format!("not a release: {e}")))?;
         if release.version != VERSION {
             refuse!(UnsupportedVersion, "release version {}; this program reads {VERSION}", release.version);
         }
@@ -142,7 +142,8 @@ struct SiteSignature {
 
 impl SignedRelease {
     pub(crate) fn new(release: Release, signatures: impl IntoIterator<Item = (SiteName, [u8; 64])>) -> Self {
-        let signatures = signatures.into_iter().map(|(site, signature)| SiteSignature { site, signature }).collect();
+        let signatures =
+            signatures.into_iter().map(|(site, signature)| SiteSignature { site, signature }).collect();
         Self { release, signatures }
     }
 
@@ -175,7 +176,9 @@ impl SignedRelease {
             }
             let keys = roster.find(site).and_then(|place| roster.site(place));
             match keys {
-                Some(keys) => keys.verify(&digest, signature).map_err(|e| e.at(format!("release, {site}")))?,
+                Some(keys) => {
+                    keys.verify(&digest, signature).map_err(|e| e.at(format!("release, {site}")))?
+                }
                 // A site that has left since does not count, but spoils nothing.
                 None => {
                     seen.remove(site);

@@ -3,7 +3,9 @@ use std::fmt;
 use secure::SiteIndex;
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{ConsortiumKey, ConsortiumPublic, CoordinatorPublic, Digest, SitePublic, digest, hexed};
+use crate::identity::{
+    ConsortiumKey, ConsortiumPublic, CoordinatorPublic, Digest, SitePublic, digest, hexed,
+};
 use crate::refusal::{Refusal, RefusalKind, Result, refusal, refuse};
 
 const LABEL: &str = "fedgestalt/roster/v1";
@@ -20,7 +22,10 @@ impl SiteName {
     pub fn new(name: &str) -> Result<Self> {
         let fits = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(fits) {
-            refuse!(RosterRefused, "a site's name has 1 to 64 bytes of letters, digits, '-', '_' and '.'; rename the site");
+            refuse!(
+                RosterRefused,
+                "a site's name has 1 to 64 bytes of letters, digits, '-', '_' and '.'; rename the site"
+            );
         }
         Ok(Self(name.to_owned()))
     }
@@ -94,8 +99,16 @@ impl Roster {
         for (i, site) in self.sites.iter().enumerate() {
             site.keys.verifying()?;
             for other in &self.sites[..i] {
-                if other.name == site.name || other.keys.sign == site.keys.sign || other.keys.seal == site.keys.seal {
-                    refuse!(RosterRefused, "{} and {} share a name or a key; give each site its own", other.name, site.name);
+                if other.name == site.name
+                    || other.keys.sign == site.keys.sign
+                    || other.keys.seal == site.keys.seal
+                {
+                    refuse!(
+                        RosterRefused,
+                        "{} and {} share a name or a key; give each site its own",
+                        other.name,
+                        site.name
+                    );
                 }
             }
         }
@@ -163,7 +176,9 @@ impl Roster {
 
     /// The site's name, retired or not; `site 9` when there is no such place.
     pub fn name(&self, site: SiteIndex) -> String {
-        self.sites.get(usize::from(site.0)).map_or_else(|| format!("site {}", site.0), |place| place.name.to_string())
+        self.sites
+            .get(usize::from(site.0))
+            .map_or_else(|| format!("site {}", site.0), |place| place.name.to_string())
     }
 
     /// The place of an active site by name.
@@ -196,12 +211,24 @@ impl Roster {
             refuse!(RosterRefused, "this roster is of another consortium; keep the pinned one");
         }
         if self.serial <= old.serial {
-            refuse!(RosterRefused, "roster serial {} is not newer than the pinned {}", self.serial, old.serial);
+            refuse!(
+                RosterRefused,
+                "roster serial {} is not newer than the pinned {}",
+                self.serial,
+                old.serial
+            );
         }
         for (i, place) in old.sites.iter().enumerate() {
             match self.sites.get(i) {
-                Some(new) if new.name == place.name && new.keys == place.keys && (new.retired || !place.retired) => {}
-                _ => refuse!(RosterRefused, "the new roster moves, re-keys or revives {}; places are for ever", place.name),
+                Some(new)
+                    if new.name == place.name
+                        && new.keys == place.keys
+                        && (new.retired || !place.retired) => {}
+                _ => refuse!(
+                    RosterRefused,
+                    "the new roster moves, re-keys or revives {}; places are for ever",
+                    place.name
+                ),
             }
         }
         Ok(())
@@ -239,9 +266,9 @@ impl SignedRoster {
     /// Checks the signature against the pinned consortium key and gives the roster.
     pub fn verify(&self, consortium: &ConsortiumPublic) -> Result<Roster> {
         self.roster.check()?;
-        consortium
-            .verify(&self.roster.digest(), &self.signature)
-            .map_err(|_| refusal(RefusalKind::RosterRefused, "the roster is not signed by the pinned consortium key"))?;
+        consortium.verify(&self.roster.digest(), &self.signature).map_err(|_| {
+            refusal(RefusalKind::RosterRefused, "the roster is not signed by the pinned consortium key")
+        })?;
         Ok(self.roster.clone())
     }
 }
@@ -275,7 +302,8 @@ mod tests {
     fn places_never_move() {
         let old = roster(3);
         let new = old.retire(&SiteName::new("site1").unwrap()).unwrap();
-        let new = new.with_site(SiteName::new("late").unwrap(), SiteKey::from_seed(&[77; 32]).public()).unwrap();
+        let new =
+            new.with_site(SiteName::new("late").unwrap(), SiteKey::from_seed(&[77; 32]).public()).unwrap();
         new.succeeds(&old).unwrap();
         assert!(new.removes_from(&old));
         assert_eq!(new.site(SiteIndex(1)), None);

@@ -9,7 +9,10 @@ pub(crate) fn decode<M: prost::Message + Default>(payload: &Bytes) -> Result<M> 
     let message = M::decode(payload.clone())
         .map_err(|e| refusal(RefusalKind::Malformed, format!("the payload does not decode: {e}")))?;
     if message.encoded_len() != payload.len() {
-        return Err(refusal(RefusalKind::Malformed, "the payload has fields that the protocol does not have"));
+        return Err(refusal(
+            RefusalKind::Malformed,
+            "the payload has fields that the protocol does not have",
+        ));
     }
     Ok(message)
 }

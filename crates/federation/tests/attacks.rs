@@ -45,7 +45,8 @@ fn every_message_is_refused_the_second_time_or_changes_nothing() {
     let mut replays = 0;
     for message in world.sent.clone() {
         let state = |w: &World| -> Vec<Vec<u8>> {
-            let mut all: Vec<Vec<u8>> = w.sites.iter().map(|s| s.participant.as_ref().unwrap().snapshot()).collect();
+            let mut all: Vec<Vec<u8>> =
+                w.sites.iter().map(|s| s.participant.as_ref().unwrap().snapshot()).collect();
             all.push(w.coordinator.as_ref().unwrap().snapshot());
             all
         };
@@ -163,7 +164,8 @@ fn wrong_session_recipient_and_phase_are_told_apart() {
 
 #[test]
 fn a_site_does_not_take_a_plan_its_policy_forbids() {
-    let changes: [(&str, fn(&mut Plan, &mut Policy)); 8] = [
+    type Change = fn(&mut Plan, &mut Policy);
+    let changes: [(&str, Change); 8] = [
         ("require_blind", |plan, policy| (plan.blind, policy.require_blind) = (false, true)),
         ("minimum_images", |_, policy| policy.minimum_images = 1000),
         ("at least 500 training images", |plan, _| plan.min_cohort = 500),
@@ -213,7 +215,8 @@ fn a_site_that_left_the_roster_is_unknown_and_the_key_is_given_up() {
     participant.adopt_roster(&newer).unwrap();
     assert!(participant.group().is_none());
     assert!(world.sites[3].participant.as_mut().unwrap().adopt_roster(&newer).is_err());
-    let forged = old.retire(&SiteName::new("hospital3").unwrap()).unwrap().sign(&ConsortiumKey::from_seed(&[1; 32]));
+    let forged =
+        old.retire(&SiteName::new("hospital3").unwrap()).unwrap().sign(&ConsortiumKey::from_seed(&[1; 32]));
     let refusal = world.sites[1].participant.as_mut().unwrap().adopt_roster(&forged).unwrap_err();
     assert_eq!(refusal.kind(), RefusalKind::RosterRefused);
 }

@@ -79,13 +79,14 @@ fn make() -> BTreeMap<String, Vector> {
     let (sent, roster) = sent();
     let mut vectors = BTreeMap::new();
     let mut put = |name: String, bytes: Vec<u8>| {
-        let (outcome, round, attempt, payload_len) = match Envelope::open(bytes.clone().into(), &roster, |_| 1 << 20) {
-            Ok(opened) => {
-                let e = opened.envelope;
-                (format!("{:?}", e.kind), e.round, e.attempt, e.payload.len())
-            }
-            Err(refusal) => (format!("{:?}", refusal.kind()), 0, 0, 0),
-        };
+        let (outcome, round, attempt, payload_len) =
+            match Envelope::open(bytes.clone().into(), &roster, |_| 1 << 20) {
+                Ok(opened) => {
+                    let e = opened.envelope;
+                    (format!("{:?}", e.kind), e.round, e.attempt, e.payload.len())
+                }
+                Err(refusal) => (format!("{:?}", refusal.kind()), 0, 0, 0),
+            };
         vectors.insert(name, Vector { outcome, round, attempt, payload_len, message: hex(&bytes) });
     };
     for &kind in Kind::ALL {
@@ -114,7 +115,10 @@ fn make() -> BTreeMap<String, Vector> {
     put("bad_repeated_field".into(), edit(&|b| b.extend([0x08, 1])));
     put("bad_empty".into(), Vec::new());
     put("bad_oversized".into(), edit(&|b| b.resize((1 << 20) + 1000, 0)));
-    let sender = open.windows(2).position(|w| w == [0x30, open[open.iter().position(|&x| x == 0x30).unwrap() + 1]]).unwrap();
+    let sender = open
+        .windows(2)
+        .position(|w| w == [0x30, open[open.iter().position(|&x| x == 0x30).unwrap() + 1]])
+        .unwrap();
     put("bad_unknown_sender".into(), edit(&|b| b[sender + 1] = 50));
     vectors.get_mut("bad_oversized").unwrap().message = "oversized".into();
     vectors
@@ -135,13 +139,18 @@ fn fixed_messages_open_as_they_did() {
         assert!(vectors.contains_key(&format!("{kind:?}")), "no vector for {kind:?}");
     }
     for (name, vector) in &vectors {
-        let bytes = if vector.message == "oversized" { vec![0; (1 << 20) + 1000] } else { unhex(&vector.message) };
+        let bytes =
+            if vector.message == "oversized" { vec![0; (1 << 20) + 1000] } else { unhex(&vector.message) };
         match Envelope::open(bytes.into(), &roster, |_| 1 << 20) {
             Ok(opened) => {
                 let e = opened.envelope;
                 assert!(!name.starts_with("bad_"), "{name} opens");
                 assert_eq!(format!("{:?}", e.kind), vector.outcome, "{name}");
-                assert_eq!((e.round, e.attempt, e.payload.len()), (vector.round, vector.attempt, vector.payload_len), "{name}");
+                assert_eq!(
+                    (e.round, e.attempt, e.payload.len()),
+                    (vector.round, vector.attempt, vector.payload_len),
+                    "{name}"
+                );
             }
             Err(refusal) => {
                 assert!(name.starts_with("bad_"), "{name}: {refusal}");

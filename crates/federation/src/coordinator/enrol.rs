@@ -66,7 +66,8 @@ impl Coordinator {
     }
 
     pub(super) fn close_plan(&mut self) -> Result<Vec<Action>> {
-        let members = self.answers.iter().filter(|(_, epoch)| epoch.is_some()).map(|(&site, _)| site).collect();
+        let members =
+            self.answers.iter().filter(|(_, epoch)| epoch.is_some()).map(|(&site, _)| site).collect();
         self.enrol(members)
     }
 
@@ -74,7 +75,12 @@ impl Coordinator {
     pub(super) fn enrol(&mut self, members: Vec<SiteIndex>) -> Result<Vec<Action>> {
         if members.len() < 3 {
             let names: Vec<String> = members.iter().map(|&site| self.roster.name(site)).collect();
-            refuse!(TooFewSites, "only {} take part ({}); a secure sum needs at least 3", members.len(), names.join(", "));
+            refuse!(
+                TooFewSites,
+                "only {} take part ({}); a secure sum needs at least 3",
+                members.len(),
+                names.join(", ")
+            );
         }
         // Who already holds a key gives it; who has shown a list in this session holds one too.
         let epoch = |site: &SiteIndex| {
@@ -110,6 +116,15 @@ impl Coordinator {
         let mut actions = vec![self.send(site, Kind::Enrolled, 0, self.enrolment, wire::encode(&enrolled))];
         if let Some(gift) = self.gifts.get(&site) {
             actions.push(self.outgoing(site, Kind::KeyGift, 0, gift.clone()));
+        }
+        actions
+    }
+
+    /// Asks a silent site for its list, and the founder again for that site's key if it never came.
+    pub(super) fn list_prompt(&self, site: SiteIndex) -> Vec<Action> {
+        let mut actions = self.enrolled_messages(site);
+        if site != self.founder && !self.gifts.contains_key(&site) {
+            actions.extend(self.enrolled_messages(self.founder));
         }
         actions
     }
@@ -153,7 +168,12 @@ impl Coordinator {
     pub(super) fn on_lists_ready(&mut self, site: SiteIndex, envelope: &Envelope) -> Result<Vec<Action>> {
         let ready: wire::ListsReady = wire::decode(&envelope.payload)?;
         if envelope.attempt < self.enrolment || self.ready.contains_key(&site) {
-            refuse!(Replayed, "{} has said so before, or means enrolment {}", self.roster.name(site), envelope.attempt);
+            refuse!(
+                Replayed,
+                "{} has said so before, or means enrolment {}",
+                self.roster.name(site),
+                envelope.attempt
+            );
         }
         if self.phase != Phase::Agree {
             refuse!(OutOfPhase, "the lists are not under way");
@@ -166,11 +186,17 @@ impl Coordinator {
         if !self.awaited().is_empty() {
             return Ok(Vec::new());
         }
-        let differing: Vec<String> =
-            self.ready.iter().filter(|(_, other)| **other != ready).map(|(&s, _)| self.roster.name(s)).collect();
+        let differing: Vec<String> = self
+            .ready
+            .iter()
+            .filter(|(_, other)| **other != ready)
+            .map(|(&s, _)| self.roster.name(s))
+            .collect();
         if !differing.is_empty() {
             let name = self.roster.name(site);
-            return Ok(self.halt(format!("{} have united another syndrome list than {name}", differing.join(", "))));
+            return Ok(
+                self.halt(format!("{} have united another syndrome list than {name}", differing.join(", ")))
+            );
         }
         let layout = match Layout::new(self.plan()?, trained, self.members.len()) {
             Ok(layout) => layout,

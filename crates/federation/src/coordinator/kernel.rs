@@ -166,7 +166,8 @@ impl Coordinator {
         }
         if self.phase == Phase::Gallery && self.awaited().is_empty() {
             actions.extend(self.close_gallery()?);
-        } else if self.phase != Phase::Gallery && self.gallery.complete(site) && !self.members.contains(&site) {
+        } else if self.phase != Phase::Gallery && self.gallery.complete(site) && !self.members.contains(&site)
+        {
             actions.push(self.send(site, Kind::GalleryReady, self.stage, 0, Bytes::new()));
         }
         Ok(actions)
@@ -189,7 +190,9 @@ impl Coordinator {
         if self.phase != Phase::Gallery {
             actions.push(self.send(site, Kind::GalleryReady, self.stage, 0, Bytes::new()));
             let answers = self.gallery.answers.get(&site).into_iter().flatten();
-            actions.extend(answers.map(|(_, bytes)| self.outgoing(site, Kind::KernelAnswer, self.stage, bytes.clone())));
+            actions.extend(
+                answers.map(|(_, bytes)| self.outgoing(site, Kind::KernelAnswer, self.stage, bytes.clone())),
+            );
         }
         actions
     }
@@ -206,7 +209,11 @@ impl Coordinator {
         let used = self.gallery.used.get(&site).copied().unwrap_or(0);
         let left = kernel.answers_per_site.saturating_sub(used);
         if asked > left as usize {
-            refuse!(Rationed, "{name} asks for {asked} rankings and has {left} of {} left", kernel.answers_per_site);
+            refuse!(
+                Rationed,
+                "{name} asks for {asked} rankings and has {left} of {} left",
+                kernel.answers_per_site
+            );
         }
         let mut flat = Vec::with_capacity(query.probes.len() * kernel.width);
         for probe in &query.probes {
@@ -227,14 +234,20 @@ impl Coordinator {
         Ok(vec![self.outgoing(site, Kind::KernelAnswer, self.stage, bytes)])
     }
 
-    fn rank(&self, kernel: &KernelPlan, probes: &[wire::KernelProbe], flat: &[f32]) -> Result<Vec<wire::Ranking>> {
+    fn rank(
+        &self,
+        kernel: &KernelPlan,
+        probes: &[wire::KernelProbe],
+        flat: &[f32],
+    ) -> Result<Vec<wire::Ranking>> {
         let wanted: BTreeSet<u32> = probes.iter().flat_map(|p| p.galleries.iter().copied()).collect();
         let columns: BTreeMap<u32, (Vec<usize>, Vec<[u8; 16]>)> =
             wanted.into_iter().map(|galleries| (galleries, self.gallery.columns(galleries))).collect();
         let size = self.gallery.entries.len();
         let mut rankings = Vec::new();
         for (probes, flat) in probes.chunks(BATCH).zip(flat.chunks(BATCH * kernel.width)) {
-            let products = if size == 0 { Vec::new() } else { gram(flat, &self.gallery.vectors, kernel.width)? };
+            let products =
+                if size == 0 { Vec::new() } else { gram(flat, &self.gallery.vectors, kernel.width)? };
             let of_probe = |(i, probe): (usize, &wire::KernelProbe)| -> Vec<wire::Ranking> {
                 let row = products.get(i * size..(i + 1) * size).unwrap_or_default();
                 let each = probe.galleries.iter().map(|galleries| {

@@ -98,7 +98,8 @@ impl Coordinator {
         if self.release.of == 0 || self.release.parts.len() != self.release.of as usize {
             return Ok(Vec::new());
         }
-        let sealed: Vec<u8> = self.release.parts.values().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
+        let sealed: Vec<u8> =
+            self.release.parts.values().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
         if weights_digest(&sealed) != release.weights {
             return Ok(Vec::new());
         }
@@ -113,7 +114,10 @@ impl Coordinator {
 
     pub(super) fn draft_message(&self, site: SiteIndex) -> Vec<Action> {
         let draft = self.release.draft.as_ref();
-        draft.map(|(raw, _)| self.outgoing(site, Kind::ReleaseDraft, self.stage, raw.clone())).into_iter().collect()
+        draft
+            .map(|(raw, _)| self.outgoing(site, Kind::ReleaseDraft, self.stage, raw.clone()))
+            .into_iter()
+            .collect()
     }
 
     pub(super) fn on_signature(&mut self, site: SiteIndex, envelope: &Envelope) -> Result<Vec<Action>> {
@@ -124,7 +128,9 @@ impl Coordinator {
         let (Phase::Signing, Some((_, release))) = (self.phase, &self.release.draft) else {
             refuse!(OutOfPhase, "no release is to be signed now");
         };
-        let (Some(keys), Ok(signature)) = (self.roster.site(site), <[u8; 64]>::try_from(message.hash.as_slice())) else {
+        let (Some(keys), Ok(signature)) =
+            (self.roster.site(site), <[u8; 64]>::try_from(message.hash.as_slice()))
+        else {
             refuse!(Malformed, "a signature of {} bytes", message.hash.len());
         };
         keys.verify(&release.digest(), &signature)?;
@@ -179,7 +185,8 @@ impl Coordinator {
         self.release.asked.insert(site);
         let payload = wire::encode(&wire::Bundle { messages: vec![opened.raw.clone()] });
         let mut actions = vec![Action::Notice(format!("{} asks to join", self.roster.name(site)))];
-        let active: Vec<SiteIndex> = self.members.iter().copied().filter(|&m| self.roster.site(m).is_some()).collect();
+        let active: Vec<SiteIndex> =
+            self.members.iter().copied().filter(|&m| self.roster.site(m).is_some()).collect();
         for member in active {
             actions.push(self.send(member, Kind::JoinNotice, self.stage, 0, payload.clone()));
         }

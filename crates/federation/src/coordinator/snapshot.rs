@@ -194,7 +194,11 @@ impl Coordinator {
             released: self.release.signed.as_ref().map(SignedRelease::encode).unwrap_or_default(),
             joined: self.release.joined.iter().map(|site| u32::from(site.0)).collect(),
             halted: self.halted.clone().unwrap_or_default(),
-            epochs: self.answers.iter().filter_map(|(site, epoch)| Some((u32::from(site.0), (*epoch)?))).collect(),
+            epochs: self
+                .answers
+                .iter()
+                .filter_map(|(site, epoch)| Some((u32::from(site.0), (*epoch)?)))
+                .collect(),
         };
         snapshot.encode_to_vec()
     }
@@ -202,8 +206,12 @@ impl Coordinator {
     /// The coordinator as it was at a snapshot, and what to do first. Sums that were under way begin
     /// again as a new attempt.
     pub fn restore(setup: CoordinatorSetup, bytes: &[u8]) -> Result<(Self, Vec<Action>)> {
-        let kept = Snapshot::decode(bytes)
-            .map_err(|e| refusal(RefusalKind::Snapshot, format!("the snapshot does not decode ({e}); restore an older one")))?;
+        let kept = Snapshot::decode(bytes).map_err(|e| {
+            refusal(
+                RefusalKind::Snapshot,
+                format!("the snapshot does not decode ({e}); restore an older one"),
+            )
+        })?;
         if kept.version != VERSION {
             refuse!(UnsupportedVersion, "snapshot version {}; this program reads {VERSION}", kept.version);
         }

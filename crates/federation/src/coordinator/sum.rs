@@ -3,8 +3,8 @@
 use prost::bytes::Bytes;
 use secure::SiteIndex;
 use secure::sum::{
-    Advert, Aggregator, Consent, Consented, MaskedInput, Phase as SumPhase, SealedShares, Session as SumSession,
-    SumConfig, Unmasking,
+    Advert, Aggregator, Consent, Consented, MaskedInput, Phase as SumPhase, SealedShares,
+    Session as SumSession, SumConfig, Unmasking,
 };
 
 use super::{Coordinator, Finished, Phase};
@@ -32,7 +32,8 @@ impl Coordinator {
                 None => refuse!(UnknownSender, "{} has left the roster", self.roster.name(site)),
             }
         }
-        let session = SumSession { id, purpose: purpose(stage, plan.rounds()).to_owned(), round: stage, attempt };
+        let session =
+            SumSession { id, purpose: purpose(stage, plan.rounds()).to_owned(), round: stage, attempt };
         let config = SumConfig::new(session, keys, self.words(stage)?)?;
         if stage != self.stage {
             self.excused.clear();
@@ -58,16 +59,26 @@ impl Coordinator {
         let Some(aggregator) = &self.aggregator else { return Vec::new() };
         let sites = aggregator.awaited().into_iter().map(|place| self.member(place));
         let adverts = self.sum_takes_adverts();
-        sites.filter(|site| !adverts || (self.present.contains(site) && !self.excused.contains(site))).collect()
+        sites
+            .filter(|site| !adverts || (self.present.contains(site) && !self.excused.contains(site)))
+            .collect()
     }
 
     pub(super) fn on_sum(&mut self, site: SiteIndex, envelope: Envelope) -> Result<Vec<Action>> {
         let (stage, attempt) = (envelope.round, envelope.attempt);
         if (stage, attempt) != (self.stage, self.attempt) || self.phase != Phase::Sum {
-            if stage < self.stage || attempt < self.attempt || (stage == self.stage && self.phase != Phase::Sum) {
+            if stage < self.stage
+                || attempt < self.attempt
+                || (stage == self.stage && self.phase != Phase::Sum)
+            {
                 refuse!(Replayed, "the message is of a sum that is over; stage {} is under way", self.stage);
             }
-            refuse!(OutOfPhase, "that sum has not begun; stage {}, attempt {} is under way", self.stage, self.attempt);
+            refuse!(
+                OutOfPhase,
+                "that sum has not begun; stage {}, attempt {} is under way",
+                self.stage,
+                self.attempt
+            );
         }
         let Some(place) = self.members.iter().position(|&member| member == site) else {
             refuse!(UnknownSender, "{} has no part in this session", self.roster.name(site));
@@ -134,7 +145,9 @@ impl Coordinator {
         if result.is_err() {
             self.aggregator = None;
         }
-        result.map_err(|e| refusal(RefusalKind::TooFewSites, format!("stage {}, attempt {}: {e}", self.stage, self.attempt)))
+        result.map_err(|e| {
+            refusal(RefusalKind::TooFewSites, format!("stage {}, attempt {}: {e}", self.stage, self.attempt))
+        })
     }
 
     fn try_close(&mut self) -> Result<Vec<Action>> {
@@ -159,7 +172,7 @@ impl Coordinator {
             }
             SumPhase::Inputs => {
                 let survivors = aggregator.close_inputs()?;
-                Ok(self.send_places(&survivors.sites().to_vec(), Kind::Survivors, survivors.encode().into()))
+                Ok(self.send_places(survivors.sites(), Kind::Survivors, survivors.encode().into()))
             }
             SumPhase::Consents => match aggregator.close_consents()? {
                 Consented::Agreed(consents) => {
@@ -167,7 +180,7 @@ impl Coordinator {
                     Ok(self.send_places(&places, Kind::Consents, consents.encode().into()))
                 }
                 Consented::Again(survivors) => {
-                    Ok(self.send_places(&survivors.sites().to_vec(), Kind::Survivors, survivors.encode().into()))
+                    Ok(self.send_places(survivors.sites(), Kind::Survivors, survivors.encode().into()))
                 }
             },
             SumPhase::Unmaskings => {
@@ -182,7 +195,10 @@ impl Coordinator {
 
     fn send_places(&self, places: &[SiteIndex], kind: Kind, payload: Bytes) -> Vec<Action> {
         let bytes = self.seal(None, kind, self.stage, self.attempt, payload);
-        places.iter().map(|&place| self.outgoing(self.member(place), kind, self.stage, bytes.clone())).collect()
+        places
+            .iter()
+            .map(|&place| self.outgoing(self.member(place), kind, self.stage, bytes.clone()))
+            .collect()
     }
 
     fn sum_done(&mut self, sum: Bytes) -> Result<Vec<Action>> {
@@ -283,7 +299,11 @@ impl Coordinator {
             refuse!(OutOfPhase, "stage {stage} has no sum yet");
         };
         if done.hashes.len() < least {
-            refuse!(TooFewSites, "{} sites have confirmed stage {stage}; {least} are needed", done.hashes.len());
+            refuse!(
+                TooFewSites,
+                "{} sites have confirmed stage {stage}; {least} are needed",
+                done.hashes.len()
+            );
         }
         done.settled = true;
         let messages: Vec<Bytes> = done.hashes.values().cloned().collect();
@@ -303,7 +323,8 @@ impl Coordinator {
 
     /// Forgets sums that every member has confirmed. The hashes stay: a site may have missed those.
     fn prune(&mut self) {
-        let confirmed = self.members.iter().map(|site| self.confirmed.get(site).copied().unwrap_or(0)).min().unwrap_or(0);
+        let confirmed =
+            self.members.iter().map(|site| self.confirmed.get(site).copied().unwrap_or(0)).min().unwrap_or(0);
         for (&stage, done) in &mut self.finished {
             if stage < confirmed && done.settled {
                 done.sum = Bytes::new();

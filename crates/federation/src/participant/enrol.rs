@@ -50,7 +50,11 @@ impl Participant {
             refuse!(WrongSession, "the plan names another session than the message");
         }
         if plan.roster != self.roster.digest() {
-            refuse!(PlanRefused, "the plan was made for another roster than serial {}, which is pinned here", self.roster.serial());
+            refuse!(
+                PlanRefused,
+                "the plan was made for another roster than serial {}, which is pinned here",
+                self.roster.serial()
+            );
         }
         if self.session.as_ref().is_some_and(|s| s.plan != plan) {
             refuse!(PlanRefused, "another plan was accepted for this session; plans do not change");
@@ -89,7 +93,10 @@ impl Participant {
         for &number in &message.members {
             let site = SiteIndex(u16::try_from(number).unwrap_or(u16::MAX));
             if self.roster.site(site).is_none() || members.last().is_some_and(|&last| last >= site) {
-                refuse!(Malformed, "the list of members is not in order or names a stranger (number {number})");
+                refuse!(
+                    Malformed,
+                    "the list of members is not in order or names a stranger (number {number})"
+                );
             }
             members.push(site);
         }
@@ -118,7 +125,8 @@ impl Participant {
             let me = self.me;
             for &site in members.iter().filter(|&&site| site != me) {
                 let keys = self.roster.site(site).copied().expect("members were checked against the roster");
-                let entitled = self.group.as_ref().is_some_and(|g| g.entitles(&keys)) || self.approved.contains(&site);
+                let entitled =
+                    self.group.as_ref().is_some_and(|g| g.entitles(&keys)) || self.approved.contains(&site);
                 actions.push(if entitled { self.gift(site)? } else { Action::Approve { site } });
             }
         }
@@ -164,7 +172,14 @@ impl Participant {
             from,
             to: self.me,
         };
-        let new = GroupState::accept(self.group.as_ref(), self.least_epoch, &gift, &context, &self.key, &self.roster)?;
+        let new = GroupState::accept(
+            self.group.as_ref(),
+            self.least_epoch,
+            &gift,
+            &context,
+            &self.key,
+            &self.roster,
+        )?;
         let had = self.group.replace(new).is_some();
         if self.joining.is_some() {
             let mut actions = vec![Action::Save];
@@ -218,7 +233,10 @@ impl Participant {
             if inner.session != session.plan.session {
                 refuse!(WrongSession, "{}'s word is from another session", self.roster.name(site));
             }
-            if inner.kind != kind || inner.round != envelope.round || attempt.is_some_and(|a| a != inner.attempt) {
+            if inner.kind != kind
+                || inner.round != envelope.round
+                || attempt.is_some_and(|a| a != inner.attempt)
+            {
                 refuse!(Replayed, "{}'s word is from another stage, attempt or kind", self.roster.name(site));
             }
             if messages.insert(site, opened).is_some() {
@@ -231,7 +249,12 @@ impl Participant {
     pub(super) fn on_lists(&mut self, envelope: &Envelope) -> Result<Vec<Action>> {
         let session = self.session()?;
         if envelope.attempt != session.enrolment || session.enrolment == 0 {
-            refuse!(Replayed, "the lists are from enrolment {}; {} is under way", envelope.attempt, session.enrolment);
+            refuse!(
+                Replayed,
+                "the lists are from enrolment {}; {} is under way",
+                envelope.attempt,
+                session.enrolment
+            );
         }
         let Some(group) = &self.group else {
             refuse!(GroupKey, "the group key has not arrived yet");
@@ -244,12 +267,18 @@ impl Participant {
         for (site, opened) in &messages {
             let name = self.roster.name(*site);
             let sealed: wire::Sealed = wire::decode(&opened.envelope.payload)?;
-            let plain = group.open(&session.list_label(*site), &sealed.boxed).map_err(|e| e.at(format!("list of {name}")))?;
+            let plain = group
+                .open(&session.list_label(*site), &sealed.boxed)
+                .map_err(|e| e.at(format!("list of {name}")))?;
             let list: wire::SyndromeList = wire::decode(&plain.into())?;
             let mut take = |ids: &[String], also: Option<&mut BTreeSet<SyndromeId>>| -> Result<()> {
                 let ids = ids.iter().map(|id| {
-                    SyndromeId::new(id)
-                        .map_err(|_| refusal(RefusalKind::Malformed, format!("{name} lists a syndrome with an impossible id")))
+                    SyndromeId::new(id).map_err(|_| {
+                        refusal(
+                            RefusalKind::Malformed,
+                            format!("{name} lists a syndrome with an impossible id"),
+                        )
+                    })
                 });
                 let ids: Vec<SyndromeId> = ids.collect::<Result<_>>()?;
                 if let Some(also) = also {
@@ -301,7 +330,13 @@ pub(super) fn lists_digest(trained: &[SyndromeId], all: &[SyndromeId]) -> [u8; 3
 
 /// Names the secure sums of a session: binds plan, members and lists, so that sites who were told
 /// different things cannot end up in one sum.
-pub(crate) fn sum_id(session: &[u8], plan: &[u8], members: &[u8], enrolment: &[u8], lists: &[u8]) -> [u8; 16] {
+pub(crate) fn sum_id(
+    session: &[u8],
+    plan: &[u8],
+    members: &[u8],
+    enrolment: &[u8],
+    lists: &[u8],
+) -> [u8; 16] {
     let full = digest("fedgestalt/sum-session/v1", &[session, plan, members, enrolment, lists]);
     std::array::from_fn(|i| full[i])
 }

@@ -87,7 +87,8 @@ impl Participant {
 
     /// An image's name outside the site: only this site can link the two.
     pub(super) fn pseudonym(&self, image: &ImageId) -> Result<[u8; 16]> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.private()).expect("HMAC takes keys of any length");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(self.key.private()).expect("HMAC takes keys of any length");
         mac.update(b"fedgestalt/pseudonym/v1");
         mac.update(&self.session()?.model_label);
         mac.update(image.as_str().as_bytes());
@@ -134,7 +135,10 @@ impl Participant {
         };
         for (image, encoding) in encodings {
             if encoding.len() != dim || encoding.iter().any(|x| !x.is_finite()) {
-                refuse!(Update, "the encoding of {image} is not {dim} finite numbers; encode the image again");
+                refuse!(
+                    Update,
+                    "the encoding of {image} is not {dim} finite numbers; encode the image again"
+                );
             }
             plain.extend_from_slice(encoding);
             if plain.len() == BATCH * dim {
@@ -205,11 +209,15 @@ impl Participant {
             kernel.ready = true;
             return Ok(vec![Action::Save, Action::Ask]);
         }
-        let pending: Vec<(u32, Bytes)> = kernel.pending.iter().map(|(&n, p)| (n, p.payload.clone())).collect();
+        let pending: Vec<(u32, Bytes)> =
+            kernel.pending.iter().map(|(&n, p)| (n, p.payload.clone())).collect();
         if pending.is_empty() {
             refuse!(Replayed, "the gallery was announced before");
         }
-        Ok(pending.into_iter().map(|(n, payload)| self.send(Kind::KernelQuery, settled, n, payload)).collect())
+        Ok(pending
+            .into_iter()
+            .map(|(n, payload)| self.send(Kind::KernelQuery, settled, n, payload))
+            .collect())
     }
 
     /// Asks for rankings. [`Action::Answers`] follows when all of them are in; at once when there are none.
@@ -224,7 +232,10 @@ impl Participant {
         let rankings: usize = probes.iter().map(|p| p.galleries.len()).sum();
         let left = ration.saturating_sub(session.kernel.asked) as usize;
         if rankings > left {
-            refuse!(Rationed, "{rankings} rankings asked for and {left} of {ration} left; ask about fewer probes");
+            refuse!(
+                Rationed,
+                "{rankings} rankings asked for and {left} of {ration} left; ask about fewer probes"
+            );
         }
         if rankings == 0 {
             return Ok(vec![Action::Answers(Vec::new())]);
@@ -252,7 +263,8 @@ impl Participant {
             if i == last || bytes + 8 * width > PART || count > RANKINGS {
                 let payload = wire::encode(&std::mem::take(&mut part));
                 let number = self.next_number()?;
-                let pending = Pending { payload: payload.clone(), probes: std::mem::take(&mut names), rankings: count };
+                let pending =
+                    Pending { payload: payload.clone(), probes: std::mem::take(&mut names), rankings: count };
                 let kernel = &mut self.session_mut()?.kernel;
                 kernel.pending.insert(number, pending);
                 kernel.asked += count as u32;
@@ -271,7 +283,12 @@ impl Participant {
             refuse!(Replayed, "no question {} is open at this site", envelope.attempt);
         };
         if answer.rankings.len() != pending.rankings {
-            refuse!(Malformed, "{} rankings for {} that were asked for", answer.rankings.len(), pending.rankings);
+            refuse!(
+                Malformed,
+                "{} rankings for {} that were asked for",
+                answer.rankings.len(),
+                pending.rankings
+            );
         }
         let mut answers = Vec::with_capacity(answer.rankings.len());
         for ranking in answer.rankings {

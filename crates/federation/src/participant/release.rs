@@ -66,7 +66,8 @@ impl Participant {
         }
         let plan = &session.plan;
         let members = plan.members.iter().zip(&session.digests.members);
-        let members = members.map(|(m, &tensors)| MemberRelease { name: m.name.clone(), trunk: m.trunk, tensors });
+        let members =
+            members.map(|(m, &tensors)| MemberRelease { name: m.name.clone(), trunk: m.trunk, tensors });
         let table = match (&plan.kernel, &session.hits) {
             (Some(kernel), Some(words)) => metrics(words, lists.all.len(), usize::from(kernel.splits))?,
             _ => BTreeMap::new(),
@@ -210,10 +211,12 @@ impl Participant {
             refuse!(Malformed, "a notice has one request, not {}", bundle.messages.len());
         };
         let limits = self.limits();
-        let request = Envelope::open(request.clone(), &self.roster, |kind| limits.payload(kind)).map_err(|e| match e.kind() {
-            RefusalKind::UnknownSender => e.at("a site asks to join; adopt the newer roster first"),
-            _ => e,
-        })?;
+        let request = Envelope::open(request.clone(), &self.roster, |kind| limits.payload(kind)).map_err(
+            |e| match e.kind() {
+                RefusalKind::UnknownSender => e.at("a site asks to join; adopt the newer roster first"),
+                _ => e,
+            },
+        )?;
         let Party::Site(site) = request.envelope.sender else {
             refuse!(UnknownSender, "the coordinator does not join");
         };
@@ -277,7 +280,8 @@ impl Participant {
         if weights_digest(&sealed) != release.weights {
             refuse!(Disagreement, "the weights are not those that the release names; join again");
         }
-        let images = self.holdings.values().map(|&n| u64::from(n)).sum::<u64>().max(u64::from(plan.min_cohort));
+        let images =
+            self.holdings.values().map(|&n| u64::from(n)).sum::<u64>().max(u64::from(plan.min_cohort));
         self.policy.check(plan, images.max(u64::from(self.policy.minimum_images)))?;
         let plain = group.open(&weights_label(&release.session), &sealed)?;
         drop(sealed);
@@ -285,8 +289,9 @@ impl Participant {
         let list = weights.syndromes.unwrap_or_default();
         let read = |ids: &[String]| -> Result<Vec<SyndromeId>> {
             let ids = ids.iter().map(|id| SyndromeId::new(id));
-            ids.collect::<std::result::Result<_, _>>()
-                .map_err(|_| refusal(RefusalKind::Malformed, "the release lists a syndrome with an impossible id"))
+            ids.collect::<std::result::Result<_, _>>().map_err(|_| {
+                refusal(RefusalKind::Malformed, "the release lists a syndrome with an impossible id")
+            })
         };
         let (trained, all) = (read(&list.trained)?, read(&list.gallery)?);
         if lists_digest(&trained, &all) != release.syndromes {
@@ -295,7 +300,9 @@ impl Participant {
         let layout = Layout::new(plan, trained.len(), release.sites.len())?;
         let mut tensors: Tensors = plan.members.iter().map(|m| vec![Vec::new(); m.tensors.len()]).collect();
         for ((member, tensor, len), weight) in layout.published().zip(&weights.tensors) {
-            if (weight.member, weight.tensor) != (member as u32, tensor as u32) || weight.values.len() != 4 * len {
+            if (weight.member, weight.tensor) != (member as u32, tensor as u32)
+                || weight.values.len() != 4 * len
+            {
                 refuse!(Malformed, "the weights do not follow the plan");
             }
             let (values, _) = weight.values.as_chunks::<4>();
@@ -310,11 +317,8 @@ impl Participant {
         }
         let mut session = Session::new(signed_plan.clone(), plan.clone());
         session.joined = true;
-        session.members = release
-            .sites
-            .iter()
-            .map(|name| self.roster.find(name).unwrap_or(SiteIndex(u16::MAX)))
-            .collect();
+        session.members =
+            release.sites.iter().map(|name| self.roster.find(name).unwrap_or(SiteIndex(u16::MAX))).collect();
         session.model_label = release.kernel.as_ref().map_or([0; 32], |k| k.label);
         session.counts = Counts::default();
         session.released = Some(signed.clone());

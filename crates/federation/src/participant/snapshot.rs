@@ -143,10 +143,18 @@ impl Participant {
 
     /// A site as it was at a snapshot; `setup` has a fresh seed. Call [`Participant::rejoin`] next.
     pub fn restore(setup: SiteSetup, bytes: &[u8]) -> Result<Self> {
-        let snapshot = Snapshot::decode(bytes)
-            .map_err(|e| refusal(RefusalKind::Snapshot, format!("the snapshot does not decode ({e}); restore an older one")))?;
+        let snapshot = Snapshot::decode(bytes).map_err(|e| {
+            refusal(
+                RefusalKind::Snapshot,
+                format!("the snapshot does not decode ({e}); restore an older one"),
+            )
+        })?;
         if snapshot.version != VERSION {
-            refuse!(UnsupportedVersion, "snapshot version {}; this program reads {VERSION}", snapshot.version);
+            refuse!(
+                UnsupportedVersion,
+                "snapshot version {}; this program reads {VERSION}",
+                snapshot.version
+            );
         }
         let mut site = Self::new(setup)?;
         if !snapshot.group.is_empty() {
@@ -192,13 +200,15 @@ impl Participant {
             let lists: Lists = self.unite(ids(&list.trained)?, ids(&list.gallery)?)?;
             let own = lists.trained.iter().map(|id| self.holdings.get(id).copied().unwrap_or(0)).collect();
             let session = self.session_mut()?;
-            session.layout = Some(Layout::new(&session.plan, lists.trained.len(), session.members.len().max(1))?);
+            session.layout =
+                Some(Layout::new(&session.plan, lists.trained.len(), session.members.len().max(1))?);
             session.own = own;
             session.lists = Some(lists);
         }
         for name in &kept.gallery {
-            let image = ImageId::new(name)
-                .map_err(|_| refusal(RefusalKind::Snapshot, "an impossible image id; restore an older snapshot"))?;
+            let image = ImageId::new(name).map_err(|_| {
+                refusal(RefusalKind::Snapshot, "an impossible image id; restore an older snapshot")
+            })?;
             let pseudonym = self.pseudonym(&image)?;
             self.session_mut()?.kernel.images.insert(pseudonym, image);
         }

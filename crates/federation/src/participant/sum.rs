@@ -79,7 +79,11 @@ impl Participant {
         for &site in &session.members {
             match self.roster.site(site) {
                 Some(site) => keys.push(site.verifying()?),
-                None => refuse!(UnknownSender, "{} has left the roster; start a new session", self.roster.name(site)),
+                None => refuse!(
+                    UnknownSender,
+                    "{} has left the roster; start a new session",
+                    self.roster.name(site)
+                ),
             }
         }
         let purpose = purpose(stage, session.plan.rounds()).to_owned();
@@ -104,7 +108,11 @@ impl Participant {
             return Ok(vec![self.send(Kind::Advert, stage, attempt, run.advert.clone())]);
         }
         if attempt <= session.last_attempt {
-            refuse!(Replayed, "attempt {attempt} is over; this site has taken part in attempt {}", session.last_attempt);
+            refuse!(
+                Replayed,
+                "attempt {attempt} is over; this site has taken part in attempt {}",
+                session.last_attempt
+            );
         }
         if session.open.is_some_and(|(s, a)| (s, a) > (stage, attempt)) {
             refuse!(Replayed, "stage {stage}, attempt {attempt} has been superseded");
@@ -169,7 +177,11 @@ impl Participant {
     pub fn submit_update(&mut self, deltas: Tensors, metrics: RoundMetrics) -> Result<Vec<Action>> {
         let session = self.session()?;
         let stage = session.settled;
-        if session.applied != stage || stage == 0 || stage > session.plan.rounds() || session.trained_for != Some(stage) {
+        if session.applied != stage
+            || stage == 0
+            || stage > session.plan.rounds()
+            || session.trained_for != Some(stage)
+        {
             refuse!(OutOfPhase, "no update is asked for at stage {stage}");
         }
         if session.work.is_some() {
@@ -191,7 +203,10 @@ impl Participant {
         let session = self.session_mut()?;
         let stage = session.settled;
         if session.run.is_some() {
-            refuse!(OutOfPhase, "the secure sum of stage {stage} has begun with this site; it cannot be left");
+            refuse!(
+                OutOfPhase,
+                "the secure sum of stage {stage} has begun with this site; it cannot be left"
+            );
         }
         session.abstained = Some((stage, reason));
         session.work = None;
@@ -209,11 +224,18 @@ impl Participant {
     pub fn submit_metrics(&mut self, words: Vec<u32>) -> Result<Vec<Action>> {
         let session = self.session()?;
         let stage = session.plan.rounds() + 1;
-        if session.settled != stage || session.plan.kernel.is_none() || session.hits.is_some() || session.work.is_some() {
+        if session.settled != stage
+            || session.plan.kernel.is_none()
+            || session.hits.is_some()
+            || session.work.is_some()
+        {
             refuse!(OutOfPhase, "no metrics are asked for now");
         }
         if session.joined {
-            refuse!(OutOfPhase, "metrics are added while the session trains; a site that joined later keeps its own");
+            refuse!(
+                OutOfPhase,
+                "metrics are added while the session trains; a site that joined later keeps its own"
+            );
         }
         let wanted = session.words(stage)?;
         if words.len() != wanted {
@@ -235,7 +257,11 @@ impl Participant {
             refuse!(Replayed, "stage {stage} is over at this site");
         }
         if attempt < session.last_attempt {
-            refuse!(Replayed, "attempt {attempt} is over; this site takes part in attempt {}", session.last_attempt);
+            refuse!(
+                Replayed,
+                "attempt {attempt} is over; this site takes part in attempt {}",
+                session.last_attempt
+            );
         }
         match &mut session.run {
             Some(run) if (run.stage, run.attempt) == (stage, attempt) => Ok(run),
@@ -310,7 +336,8 @@ impl Participant {
             Some(run) => run.site.open(&sum)?,
             None => sum.into_opened(&config, blind.as_ref())?,
         };
-        let sites: Vec<SiteIndex> = opened.sites.iter().map(|site| session.members[usize::from(site.0)]).collect();
+        let sites: Vec<SiteIndex> =
+            opened.sites.iter().map(|site| session.members[usize::from(site.0)]).collect();
         let rounds = session.plan.rounds();
         let rows = session.lists.as_ref().map_or(0, |lists| lists.trained.len());
         let mut actions = Vec::new();
@@ -350,4 +377,3 @@ impl Participant {
         Ok(session)
     }
 }
-
