@@ -520,8 +520,16 @@ impl Site {
     }
 
     fn adopt(&mut self, adoption: &Adoption) -> Result<Vec<Action>> {
-        let begin = self.participant.begin().context("an adopted release without its syndromes")?;
-        self.start(begin)?;
+        // A newcomer trains nothing: counts and holders stay with those who did.
+        self.start(Begin {
+            plan: adoption.plan.clone(),
+            trained: adoption.trained.clone(),
+            all: adoption.all.clone(),
+            counts: vec![1; adoption.trained.len()],
+            holders: vec![0; adoption.trained.len()],
+            images: 0,
+            sites: Vec::new(),
+        })?;
         let tuned: Vec<_> = self.blueprint.tuned().cloned().collect();
         let mut heads = model::starting_heads(&self.blueprint, adoption.trained.len(), adoption.plan.seed)?;
         for ((member, head), tensors) in tuned.iter().zip(&mut heads).zip(&adoption.tensors) {
@@ -667,7 +675,7 @@ impl Host for Site {
             }
             Action::Finished => {
                 self.finished = true;
-                self.save()?;
+                self.files.save_session_end(&self.participant.snapshot())?;
                 Ok(Vec::new())
             }
             Action::Halt { reason } => {

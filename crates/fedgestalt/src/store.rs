@@ -14,7 +14,7 @@ mod records;
 mod site;
 pub mod tensors;
 
-pub use atomic::{make_folder, read_json, write_cache, write_json, write_private};
+pub use atomic::{make_folder, read_json, remove, write_cache, write_json, write_private};
 pub use error::{Error, ErrorKind, Result};
 pub use folder::Folder;
 pub use records::{Run, RunId, StoredRelease, StoredRound};

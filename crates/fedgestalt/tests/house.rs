@@ -68,16 +68,34 @@ fn below_the_binary_nothing_reaches_outside() {
 }
 
 #[test]
-fn below_the_binary_no_code_is_unsafe_or_opens_files() {
+fn below_the_binary_nothing_opens_files_sockets_or_clocks() {
     for name in FLOORS[..3].concat() {
-        let table = manifest(name);
-        let inherits = table.get("lints").and_then(|l| l.get("workspace")).and_then(|w| w.as_bool());
-        assert_eq!(inherits, Some(true), "{name} must take the workspace's lints (unsafe_code = forbid)");
         for file in sources(&root().join("crates").join(name).join("src")) {
             let text = std::fs::read_to_string(&file).expect("a readable source");
             for word in ["std::fs", "std::net", "SystemTime", "Instant::now", "std::env"] {
                 assert!(!text.contains(word), "{} uses {word}; pass bytes, seeds and time in", file.display());
             }
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_is_forbidden_or_in_one_named_file() {
+    for name in FLOORS.concat() {
+        let table = manifest(name);
+        let lints = table.get("lints").and_then(|l| l.as_table()).unwrap_or_else(|| panic!("{name} has no lints"));
+        let workspace = lints.get("workspace").and_then(|w| w.as_bool()) == Some(true);
+        let unsafe_code = lints.get("rust").and_then(|r| r.get("unsafe_code")).and_then(|u| u.as_str());
+        let allowing: Vec<PathBuf> = sources(&root().join("crates").join(name).join("src"))
+            .into_iter()
+            .filter(|file| std::fs::read_to_string(file).expect("a readable source").contains("allow(unsafe_code)"))
+            .collect();
+        match (workspace, unsafe_code) {
+            (true, None) => assert!(allowing.is_empty(), "{name}: the workspace forbids unsafe code"),
+            (false, Some("deny" | "forbid")) => {
+                assert!(allowing.len() <= 1, "{name}: unsafe code in more than one file: {allowing:?}");
+            }
+            _ => panic!("{name} must take the workspace's lints, or deny unsafe_code in its own table"),
         }
     }
 }

@@ -18,7 +18,8 @@ use proto::{CutModelProto, GraphProto, ModelProto, ValueInfoProto};
 pub enum Cut {
     /// Before the final Gemm and BatchNormalization if the network ends `Flatten -> Gemm ->
     /// BatchNormalization` (they become the [neck](TrunkFile::neck)), else [`Cut::End`]. `Reshape` stands for
-    /// `Flatten` and `MatMul [-> Add]` for `Gemm` too, and the `BatchNormalization` may be missing.
+    /// `Flatten` and `MatMul [-> Add]` for `Gemm` too. The `BatchNormalization` may be missing (folded) where
+    /// the `Gemm` gives fewer values than it takes.
     #[default]
     Auto,
     /// After the value or node of this name; whatever its shape, it is laid out flat.

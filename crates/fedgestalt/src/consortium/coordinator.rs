@@ -8,7 +8,8 @@ use crate::engine::local::{CoordinatorHost, Event, Host, Traffic};
 use crate::store::Folder;
 
 const SNAPSHOT: &str = "coordinator.state";
-const FINISHED: &str = "finished.json";
+/// The state at the end of the session; what comes later (a site that joins) begins from there.
+const SESSION_END: &str = "session-end.state";
 const ACCOUNTS: &str = "accounts.json";
 
 /// What the engine counted up to a save, so that a resumed session's accounts are whole.
@@ -66,14 +67,18 @@ impl CoordinatorNode {
     /// A coordinator that begins (`None`), or goes on from its folder with what it says first.
     pub fn open(folder: Folder, setup: CoordinatorSetup) -> Result<(Self, Option<Vec<Action>>)> {
         let before = folder.read_json(ACCOUNTS)?.unwrap_or_default();
-        let (coordinator, resumed) = match folder.read(SNAPSHOT)? {
+        let snapshot = match folder.read(SESSION_END)? {
+            Some(end) => Some(end),
+            None => folder.read(SNAPSHOT)?,
+        };
+        let (coordinator, resumed) = match snapshot {
             Some(bytes) => {
                 let (coordinator, actions) = Coordinator::restore(setup, &bytes)?;
                 (coordinator, Some(actions))
             }
             None => (Coordinator::new(setup)?, None),
         };
-        let finished = folder.read_json(FINISHED)?.unwrap_or(false);
+        let finished = folder.read(SESSION_END)?.is_some();
         Ok((Self { coordinator, release: None, finished, before, folder }, resumed))
     }
 
@@ -95,8 +100,7 @@ impl Host for CoordinatorNode {
             Action::Save => self.folder.write(SNAPSHOT, &self.coordinator.snapshot())?,
             Action::Released(release) => self.release = Some(*release),
             Action::Finished => {
-                self.folder.write(SNAPSHOT, &self.coordinator.snapshot())?;
-                self.folder.write_json(FINISHED, &true)?;
+                self.folder.write(SESSION_END, &self.coordinator.snapshot())?;
                 self.finished = true;
             }
             _ => {}

@@ -14,6 +14,7 @@ use super::Run;
 use crate::cohort_dir::CohortDir;
 use crate::engine::local::Local;
 use crate::site::Site;
+use crate::site::state::{PARTICIPANT, SESSION_END};
 use crate::store;
 
 const NAME: &str = "newcomer";
@@ -27,6 +28,11 @@ pub fn join(run: &Run<'_>, federated: &mut Federated, patients: &Path) -> Result
     let stage = run.context.progress.stage("A new site joins", 4);
     let keys = Keys::new(run.settings.config.training.seed);
     let cohort = CohortDir::open(patients)?;
+    // A join that was interrupted begins anew: what the newcomer's participant knew came from the session.
+    // The others go on from the end of the session.
+    for state in [PARTICIPANT, SESSION_END] {
+        store::remove(&run.folder.path().join("sites").join(NAME).join(state))?;
+    }
     let member = run.member(NAME, cohort.cohort.clone(), &cohort, &|_| {})?;
     stage.advance(1);
 

@@ -16,6 +16,7 @@ use super::results::{NewcomerResults, Results};
 use super::{Run, engine_drops};
 use crate::cohort_dir::CohortDir;
 use crate::engine::local::Vanish;
+use crate::site::Site;
 use crate::report::{
     AccuracyRow, AccuracyTable, Attendance, Candidate, CohortSimilarity, Curves, Disclosure, Discovery, Fact,
     FourSettings, MemberCurves, Merge, Neighbour, Newcomer, PhaseTime, Picture, Presence, Privacy, Probe, ReleaseFacts,
@@ -239,27 +240,34 @@ impl Story<'_> {
                         is_true: is_true(&r.syndrome),
                     })
                     .collect(),
-                nearest: ranked
-                    .places
-                    .iter()
-                    .take(NEIGHBOURS)
-                    .map(|r| {
-                        Ok(Neighbour {
-                            // A face of another hospital stays there; only its pseudonym came back.
-                            face: r.own.as_ref().map(|own| face(&self.run.cohort, own)).transpose()?,
-                            syndrome: named(&r.syndrome),
-                            site: Some(match r.own {
-                                Some(_) => site.name.to_string(),
-                                None => format!("elsewhere, {}", &r.nearest[..8]),
-                            }),
-                            distance: f64::from(r.distance),
-                            is_true: is_true(&r.syndrome),
-                        })
-                    })
-                    .collect::<Result<_>>()?,
+                nearest: self.nearest(site, &ranked.image, &ranked.truth)?,
             });
         }
         Ok(shown)
+    }
+
+    /// The nearest faces of the probe's own site: other hospitals' faces stay there, only their syndromes came back.
+    fn nearest(&self, site: &Site, probe: &ImageId, truth: &SyndromeId) -> Result<Vec<Neighbour>> {
+        let cohort = &self.run.cohort.cohort;
+        let images = gallery(&site.cohort);
+        let own = site.encode(std::slice::from_ref(probe))?;
+        let encoding = own.get(probe).context("a probe without an encoding")?;
+        let mut near: Vec<(f32, ImageId)> =
+            site.encode(&images)?.into_iter().map(|(image, other)| (encoding.distance(&other), image)).collect();
+        near.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+        near.into_iter()
+            .take(NEIGHBOURS)
+            .map(|(distance, image)| {
+                let case = cohort.case(&image).context("a gallery image without a case")?;
+                Ok(Neighbour {
+                    face: Some(face(&self.run.cohort, &image)?),
+                    syndrome: name(cohort, &case.syndrome),
+                    site: Some(site.name.to_string()),
+                    distance: f64::from(distance),
+                    is_true: case.syndrome == *truth,
+                })
+            })
+            .collect()
     }
 
     /// Distances between syndromes over the galleries.

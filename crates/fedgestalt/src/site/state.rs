@@ -17,7 +17,10 @@ use crate::pipeline::weights;
 use crate::store::audit::Entry;
 use crate::store::{Folder, SiteStore};
 
-const PARTICIPANT: &str = "participant.state";
+/// The participant's snapshot in a site's folder.
+pub(crate) const PARTICIPANT: &str = "participant.state";
+/// The participant's snapshot at the end of the session.
+pub(crate) const SESSION_END: &str = "session-end.state";
 const RECORDS: &str = "rounds.json";
 const RELEASE: &str = "release.signed";
 const EVALUATION: &str = "evaluation.json";
@@ -104,9 +107,17 @@ impl SiteFiles {
         Ok(start)
     }
 
-    /// The participant's snapshot.
+    /// The participant's snapshot: that of the end of the session, once there is one.
     pub fn participant(&self) -> Result<Option<Vec<u8>>> {
-        Ok(self.folder().read(PARTICIPANT)?)
+        match self.folder().read(SESSION_END)? {
+            Some(end) => Ok(Some(end)),
+            None => Ok(self.folder().read(PARTICIPANT)?),
+        }
+    }
+
+    /// Keeps the participant's snapshot at the end of the session.
+    pub fn save_session_end(&self, snapshot: &[u8]) -> Result<()> {
+        Ok(self.folder().write_secret(SESSION_END, snapshot)?)
     }
 
     /// Keeps the participant's snapshot.

@@ -65,6 +65,11 @@ pub(super) fn find(graph: &Graph, end: &str) -> Result<Option<Tail>> {
         return Ok(None);
     }
     let neck = linear.into_neck(graph, normalization)?;
+    // A last layer that widens is not what condenses a feature map into a representation: such a network is a generic
+    // embedder, to be used as a whole. With BatchNormalization behind it there is no doubt.
+    if normalization.is_none() && neck.input <= neck.output {
+        return Ok(None);
+    }
     Ok(Some(Tail { features, neck }))
 }
 
