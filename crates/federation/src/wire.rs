@@ -22,6 +22,20 @@ pub(crate) fn encode<M: prost::Message>(message: &M) -> Bytes {
     message.encode_to_vec().into()
 }
 
+/// f32 values as little-endian bytes.
+pub(crate) fn floats_to_bytes(values: &[f32]) -> Bytes {
+    let mut bytes = vec![0; 4 * values.len()];
+    for (to, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+        *to = value.to_le_bytes();
+    }
+    bytes.into()
+}
+
+/// Little-endian bytes as f32 values; a rest that is no whole value is left out.
+pub(crate) fn bytes_to_floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)).collect()
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Envelope {
     #[prost(uint32, tag = "1")]

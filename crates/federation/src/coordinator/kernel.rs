@@ -81,13 +81,19 @@ impl Gallery {
         }
     }
 
-    /// Columns of a gallery, in an order that does not depend on who was first to send.
-    fn columns(&self, galleries: u32) -> (Vec<usize>, Vec<[u8; 16]>) {
+    /// Columns of a gallery, in an order that does not depend on who was first to send, and for each a
+    /// number that stands for its token.
+    fn columns(&self, galleries: u32) -> (Vec<usize>, Vec<u32>) {
         let fits = |place: &usize| self.entries[*place].galleries & galleries != 0;
         let mut columns: Vec<usize> = (0..self.entries.len()).filter(fits).collect();
         columns.sort_by_key(|&place| (self.entries[place].site, self.entries[place].pseudonym));
-        let tokens = columns.iter().map(|&place| self.entries[place].token).collect();
-        (columns, tokens)
+        let mut numbers: HashMap<[u8; 16], u32> = HashMap::new();
+        let mut labels = Vec::with_capacity(columns.len());
+        for &place in &columns {
+            let next = numbers.len() as u32;
+            labels.push(*numbers.entry(self.entries[place].token).or_insert(next));
+        }
+        (columns, labels)
     }
 }
 
@@ -99,11 +105,10 @@ fn array(bytes: &[u8]) -> Result<[u8; 16]> {
 }
 
 fn vector(bytes: &[u8], width: usize) -> Result<Vec<f32>> {
-    let (values, rest) = bytes.as_chunks::<4>();
-    if values.len() != width || !rest.is_empty() {
+    if bytes.len() != 4 * width {
         refuse!(Malformed, "a masked vector of {} bytes; {width} numbers are due", bytes.len());
     }
-    let vector: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let vector = wire::bytes_to_floats(bytes);
     if vector.iter().any(|x| !x.is_finite()) {
         refuse!(Malformed, "a masked vector that is not finite");
     }
@@ -241,7 +246,7 @@ impl Coordinator {
         flat: &[f32],
     ) -> Result<Vec<wire::Ranking>> {
         let wanted: BTreeSet<u32> = probes.iter().flat_map(|p| p.galleries.iter().copied()).collect();
-        let columns: BTreeMap<u32, (Vec<usize>, Vec<[u8; 16]>)> =
+        let columns: BTreeMap<u32, (Vec<usize>, Vec<u32>)> =
             wanted.into_iter().map(|galleries| (galleries, self.gallery.columns(galleries))).collect();
         let size = self.gallery.entries.len();
         let mut rankings = Vec::new();
@@ -251,13 +256,16 @@ impl Coordinator {
             let of_probe = |(i, probe): (usize, &wire::KernelProbe)| -> Vec<wire::Ranking> {
                 let row = products.get(i * size..(i + 1) * size).unwrap_or_default();
                 let each = probe.galleries.iter().map(|galleries| {
-                    let (columns, tokens) = &columns[galleries];
+                    let (columns, labels) = &columns[galleries];
                     let similarities: Vec<f32> = columns.iter().map(|&place| row[place]).collect();
-                    let ranked = rank::rank(&similarities, tokens).into_iter().take(usize::from(kernel.top));
-                    let ranked = ranked.map(|place| wire::Ranked {
-                        token: place.label.to_vec(),
-                        steps: (place.distance.max(0.0) / kernel.distance_step).ceil() as u32,
-                        nearest: self.gallery.entries[columns[place.gallery_index]].pseudonym.to_vec(),
+                    let ranked = rank::rank(&similarities, labels).into_iter().take(usize::from(kernel.top));
+                    let ranked = ranked.map(|place| {
+                        let nearest = &self.gallery.entries[columns[place.gallery_index]];
+                        wire::Ranked {
+                            token: nearest.token.to_vec(),
+                            steps: (place.distance.max(0.0) / kernel.distance_step).ceil() as u32,
+                            nearest: nearest.pseudonym.to_vec(),
+                        }
                     });
                     wire::Ranking { probe: probe.id.clone(), galleries: *galleries, ranked: ranked.collect() }
                 });

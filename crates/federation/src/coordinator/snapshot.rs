@@ -64,6 +64,9 @@ struct Snapshot {
     halted: String,
     #[prost(btree_map = "uint32, uint64", tag = "23")]
     epochs: BTreeMap<u32, u64>,
+    /// The vectors of `entries`, end to end.
+    #[prost(bytes = "bytes", tag = "24")]
+    vectors: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -92,8 +95,6 @@ struct KeptEntry {
     token: Vec<u8>,
     #[prost(uint32, tag = "4")]
     galleries: u32,
-    #[prost(float, repeated, tag = "5")]
-    vector: Vec<f32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -143,14 +144,11 @@ impl Coordinator {
             sites: done.hashes.keys().map(|site| u32::from(site.0)).collect(),
             hashes: done.hashes.values().cloned().collect(),
         });
-        let width = self.gallery.vectors.len() / self.gallery.entries.len().max(1);
-        let vectors = self.gallery.vectors.chunks(width.max(1));
-        let entries = self.gallery.entries.iter().zip(vectors).map(|(entry, vector)| KeptEntry {
+        let entries = self.gallery.entries.iter().map(|entry| KeptEntry {
             site: u32::from(entry.site.0),
             pseudonym: entry.pseudonym.to_vec(),
             token: entry.token.to_vec(),
             galleries: entry.galleries,
-            vector: vector.to_vec(),
         });
         let sites = self.roster.sites().map(|(site, _, _)| KeptSite {
             site: u32::from(site.0),
@@ -186,6 +184,7 @@ impl Coordinator {
             finished: finished.collect(),
             confirmed: self.confirmed.iter().map(|(site, &n)| (u32::from(site.0), n)).collect(),
             entries: entries.collect(),
+            vectors: wire::floats_to_bytes(&self.gallery.vectors),
             sites: sites.collect(),
             withdrawn,
             parts: parts.collect(),
@@ -251,14 +250,19 @@ impl Coordinator {
             c.finished.insert(sum.stage, done);
         }
         c.confirmed = kept.confirmed.iter().map(|(&site, &n)| (place(site), n)).collect();
-        for entry in kept.entries {
+        let vectors = wire::bytes_to_floats(&kept.vectors);
+        let width = vectors.len() / kept.entries.len().max(1);
+        if vectors.len() != width * kept.entries.len() {
+            return bad("vectors that do not fit the images");
+        }
+        for (row, entry) in kept.entries.into_iter().enumerate() {
             let new = kernel::Entry {
                 site: place(entry.site),
                 pseudonym: array(&entry.pseudonym)?,
                 token: array(&entry.token)?,
                 galleries: entry.galleries,
             };
-            c.gallery.put(new, &entry.vector);
+            c.gallery.put(new, &vectors[row * width..(row + 1) * width]);
         }
         for site in kept.sites {
             let at = place(site.site);

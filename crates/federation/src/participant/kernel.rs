@@ -128,7 +128,7 @@ impl Participant {
         let mut plain: Vec<f32> = Vec::with_capacity(BATCH * dim);
         let mut flush = |this: &mut Self, plain: &mut Vec<f32>| -> Result<()> {
             for vector in rotation.mask(plain)?.chunks_exact(width) {
-                each(this, vector.iter().flat_map(|x| x.to_le_bytes()).collect())?;
+                each(this, wire::floats_to_bytes(vector))?;
             }
             plain.clear();
             Ok(())

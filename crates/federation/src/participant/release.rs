@@ -111,7 +111,7 @@ impl Participant {
         let tensors = layout.published().map(|(member, tensor, _)| wire::Weight {
             member: member as u32,
             tensor: tensor as u32,
-            values: model[member][tensor].as_ref().iter().flat_map(|x| x.to_le_bytes()).collect(),
+            values: wire::floats_to_bytes(model[member][tensor].as_ref()),
         });
         let names = |ids: &[SyndromeId]| ids.iter().map(|id| id.as_str().to_owned()).collect();
         let syndromes = wire::SyndromeList { trained: names(&lists.trained), gallery: names(&lists.all) };
@@ -305,8 +305,7 @@ impl Participant {
             {
                 refuse!(Malformed, "the weights do not follow the plan");
             }
-            let (values, _) = weight.values.as_chunks::<4>();
-            tensors[member][tensor] = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            tensors[member][tensor] = wire::bytes_to_floats(&weight.values);
         }
         drop(weights.tensors);
         for (tensors, member) in tensors.iter().zip(&release.members) {
