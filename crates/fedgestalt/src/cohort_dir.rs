@@ -104,7 +104,7 @@ pub(crate) fn photograph_crop(file: &Path, points: Option<&vision::Points>) -> a
         None => bail!(
             "{} is a photograph of {width} x {height} without points; add its five points to {POINTS_FILE} \
              (image_id,x0,y0,...,x4,y4: left eye, right eye, nose tip, left and right mouth corner, as seen in the \
-             picture), or its aligned face to {ALIGNED}",
+             picture); if it shows an aligned face, import it with --as-aligned",
             file.display()
         ),
     }

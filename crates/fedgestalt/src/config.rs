@@ -270,18 +270,18 @@ impl Default for KernelConfig {
 
 impl Default for DemoConfig {
     fn default() -> Self {
-        let cohort = |frequent_syndromes, rare_syndromes, images| DemoCohort {
+        let cohort = |frequent_syndromes, rare_syndromes, images, difficulty| DemoCohort {
             frequent_syndromes,
             rare_syndromes,
             images,
-            difficulty: 0.5,
+            difficulty,
             photo_size: 256,
         };
         Self {
             scale: Scale::Small,
             newcomer: true,
-            small: cohort(40, 20, 1200),
-            paper: cohort(204, 118, 6500),
+            small: cohort(40, 20, 1200, 0.75),
+            paper: cohort(204, 118, 6500, 0.3),
         }
     }
 }

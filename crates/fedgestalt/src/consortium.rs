@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use domain::{ImageId, SyndromeId};
 use domain::cohort::Cohort;
 use domain::draw::{Draw, draw};
+use domain::{ImageId, SyndromeId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vision::Crop;
@@ -169,7 +169,8 @@ impl<'a> Run<'a> {
             usize::from(self.settings.sites),
             self.settings.config.training.seed,
         )?;
-        let total: usize = parts.iter().map(|part| part.cases().len() + Tables::steps(&self.blueprint, part)).sum();
+        let total: usize =
+            parts.iter().map(|part| part.cases().len() + Tables::steps(&self.blueprint, part)).sum();
         let stage = self.context.progress.stage("Import and trunk features", total as u64);
         let mut members = Vec::new();
         for (at, part) in parts.into_iter().enumerate() {
@@ -182,10 +183,18 @@ impl<'a> Run<'a> {
     }
 
     /// One site with its patients in its own folder: labels, aligned faces, feature tables.
-    pub fn member(&self, name: &str, part: Cohort, from: &CohortDir, tick: &(dyn Fn(usize) + Sync)) -> Result<Member> {
+    pub fn member(
+        &self,
+        name: &str,
+        part: Cohort,
+        from: &CohortDir,
+        tick: &(dyn Fn(usize) + Sync),
+    ) -> Result<Member> {
         let sites = self.folder.subfolder("sites")?;
         let files = SiteFiles::open(&sites.join(name)).with_context(|| name.to_owned())?;
-        files.import(&part, &Photographs(from), &|| tick(1)).with_context(|| format!("{name}: cannot import"))?;
+        files
+            .import(&part, &Photographs(from), &|| tick(1))
+            .with_context(|| format!("{name}: cannot import"))?;
         let training = &self.settings.config.training;
         let draws = Variants::Draws { count: training.draws, seed: training.seed };
         let tables = Tables::prepare(&files.features(), &self.blueprint, &part, &files, draws, tick)

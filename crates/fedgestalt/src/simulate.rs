@@ -137,9 +137,7 @@ fn plan(demo: &DemoCohort, seed: u64) -> Result<(Vec<Gestalt>, Vec<Order>)> {
         left = left.saturating_sub(push(&mut people, demo.frequent_syndromes + rare, subjects, &mut rng));
     }
     // The tail: exponential, scaled so that the images come out about right.
-    let weights: Vec<f64> = (0..demo.frequent_syndromes)
-        .map(|_| -(1.0 - rng.random::<f64>()).ln())
-        .collect();
+    let weights: Vec<f64> = (0..demo.frequent_syndromes).map(|_| -(1.0 - rng.random::<f64>()).ln()).collect();
     let per_subject = 1.4;
     let base = (FREQUENT_SUBJECTS * demo.frequent_syndromes) as f64;
     let spare = left as f64 / per_subject - base;
@@ -194,12 +192,18 @@ fn draw(
     let points: Vec<String> = orders
         .par_iter()
         .map(|order| {
-            let photograph = population.subject(order.syndrome, order.subject).photograph(order.image, demo.photo_size);
+            let photograph =
+                population.subject(order.syndrome, order.subject).photograph(order.image, demo.photo_size);
             let path = photographs.join(format!("{}.jpg", order.case.image));
             if !path.exists() {
                 let mut bytes = Vec::new();
                 JpegEncoder::new_with_quality(&mut bytes, QUALITY)
-                    .write_image(&photograph.rgb, photograph.width, photograph.height, ExtendedColorType::Rgb8)
+                    .write_image(
+                        &photograph.rgb,
+                        photograph.width,
+                        photograph.height,
+                        ExtendedColorType::Rgb8,
+                    )
                     .with_context(|| format!("cannot encode {}", path.display()))?;
                 store::write_private(&path, &bytes)?;
             }

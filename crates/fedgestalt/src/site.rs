@@ -11,9 +11,9 @@ use anyhow::{Context, Result};
 use domain::cohort::{Cohort, Part};
 use domain::evaluate::{Accuracies, HitCounts, Setting};
 use domain::{Encoding, ImageId, SyndromeId};
-use federation::{Bytes, 
-    AbstainReason, Action, Adoption, Answer, Apply, Begin, GalleryImage, KernelSetup, Outgoing, Participant, Probe, Refusal, RefusalKind, RoundMetrics,
-    SignedRelease, SiteIndex, SiteName,
+use federation::{
+    AbstainReason, Action, Adoption, Answer, Apply, Begin, Bytes, GalleryImage, KernelSetup, Outgoing,
+    Participant, Probe, Refusal, RefusalKind, RoundMetrics, SignedRelease, SiteIndex, SiteName,
 };
 use jiff::Timestamp;
 use learn::{Example, FeatureSource};
@@ -81,9 +81,9 @@ impl Tables {
                 .map(|table| {
                     let mut all = Vec::new();
                     for image in chunk {
-                        let row = table
-                            .row_of(image.as_str())
-                            .with_context(|| format!("image {image} has no features; run the same command again"))?;
+                        let row = table.row_of(image.as_str()).with_context(|| {
+                            format!("image {image} has no features; run the same command again")
+                        })?;
                         all.extend(view_features(table, row));
                     }
                     Ok(all)
@@ -329,12 +329,10 @@ impl Site {
     fn start(&mut self, begin: Begin) -> Result<()> {
         let tables = &self.tables;
         let draws = tables.draws.iter().flatten().next();
-        self.lessons = Some(Lessons::new(
-            &self.cohort,
-            &begin.trained,
-            &|image| draws?.row_of(image),
-            &|image| tables.views[0].row_of(image),
-        )?);
+        self.lessons =
+            Some(Lessons::new(&self.cohort, &begin.trained, &|image| draws?.row_of(image), &|image| {
+                tables.views[0].row_of(image)
+            })?);
         self.model = Some(SiteModel::start(&begin, &self.blueprint)?);
         self.begin = Some(begin);
         Ok(())
@@ -558,7 +556,8 @@ impl Site {
     }
 
     fn syndrome(&self, image: &ImageId) -> Result<SyndromeId> {
-        let case = self.cohort.case(image).with_context(|| format!("image {image} is not at site {}", self.name))?;
+        let case =
+            self.cohort.case(image).with_context(|| format!("image {image} is not at site {}", self.name))?;
         Ok(case.syndrome.clone())
     }
 

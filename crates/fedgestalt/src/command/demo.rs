@@ -7,11 +7,11 @@ use domain::draw::Draw;
 
 use crate::Outcome;
 use crate::cli::{Absence, ScheduleArgs};
-use crate::config::Scale;
-use crate::context::Context;
 use crate::config::Config;
+use crate::config::Scale;
 use crate::consortium::Order;
 use crate::consortium::job::{Extras, run as run_job};
+use crate::context::Context;
 use crate::simulate;
 
 /// Arguments of `demo`.
@@ -58,7 +58,10 @@ pub fn run(args: DemoArgs, context: &Context) -> anyhow::Result<Outcome> {
         config,
     };
     let extras = Extras {
-        title: format!("Federated GestaltMatcher across {} simulated hospitals", order.config.federation.sites),
+        title: format!(
+            "Federated GestaltMatcher across {} simulated hospitals",
+            order.config.federation.sites
+        ),
         scale: None,
         newcomer,
     };
@@ -69,7 +72,11 @@ pub fn run(args: DemoArgs, context: &Context) -> anyhow::Result<Outcome> {
 }
 
 /// Draws the cohort and, if one is wanted, the newcomer's patients. Returns their folders.
-fn patients(args: &DemoArgs, config: &Config, context: &Context) -> anyhow::Result<(PathBuf, Option<PathBuf>)> {
+fn patients(
+    args: &DemoArgs,
+    config: &Config,
+    context: &Context,
+) -> anyhow::Result<(PathBuf, Option<PathBuf>)> {
     let demo = config.demo_cohort(config.demo.scale);
     let seed = config.training.seed;
     let total = simulate::images(demo, seed)?;

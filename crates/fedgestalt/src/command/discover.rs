@@ -10,9 +10,9 @@ use domain::{ImageId, SyndromeId};
 use serde::Serialize;
 
 use crate::Outcome;
-use crate::context::Context;
 use crate::cohort_dir::CohortDir;
 use crate::consortium::show::name;
+use crate::context::Context;
 use crate::output::Table;
 use crate::pipeline::encodings::EncodingFile;
 use crate::store;
@@ -53,17 +53,21 @@ pub fn run(args: DiscoverArgs, context: &Context) -> anyhow::Result<Outcome> {
     let cohort = &dir.cohort;
     let file = EncodingFile::load(&args.encodings)?;
     let images: Vec<&ImageId> = file.encodings.keys().filter(|image| cohort.case(image).is_some()).collect();
-    ensure!(images.len() >= 2, "{} has encodings of fewer than two images of the cohort", args.encodings.display());
+    ensure!(
+        images.len() >= 2,
+        "{} has encodings of fewer than two images of the cohort",
+        args.encodings.display()
+    );
     let stage = context.progress.stage("Distances", 0);
-    let distances = Distances::between_images(&images.iter().map(|image| &file.encodings[*image]).collect::<Vec<_>>());
+    let distances =
+        Distances::between_images(&images.iter().map(|image| &file.encodings[*image]).collect::<Vec<_>>());
     let groups: Vec<&SyndromeId> = {
-        let all: BTreeSet<&SyndromeId> = images.iter().filter_map(|i| cohort.case(i)).map(|c| &c.syndrome).collect();
+        let all: BTreeSet<&SyndromeId> =
+            images.iter().filter_map(|i| cohort.case(i)).map(|c| &c.syndrome).collect();
         all.into_iter().collect()
     };
-    let group_of: Vec<usize> = images
-        .iter()
-        .filter_map(|image| groups.binary_search(&&cohort.case(image)?.syndrome).ok())
-        .collect();
+    let group_of: Vec<usize> =
+        images.iter().filter_map(|image| groups.binary_search(&&cohort.case(image)?.syndrome).ok()).collect();
     let between = distances.between_groups(&group_of, groups.len())?;
     let tree = between.cluster();
     let wanted = args.clusters.unwrap_or(groups.len()).clamp(1, images.len());
@@ -73,12 +77,22 @@ pub fn run(args: DiscoverArgs, context: &Context) -> anyhow::Result<Outcome> {
     store::make_folder(&args.out)?;
     let labels: Vec<&str> = groups.iter().map(|id| id.as_str()).collect();
     let leaves: Vec<&str> = tree.leaf_order().into_iter().map(|leaf| labels[leaf]).collect();
-    write(&args.out.join("syndrome_distances.csv"), &matrix(&labels, |r, c| format!("{:.6}", between.get(r, c))))?;
+    write(
+        &args.out.join("syndrome_distances.csv"),
+        &matrix(&labels, |r, c| format!("{:.6}", between.get(r, c))),
+    )?;
     let ranks = between.ranks();
-    write(&args.out.join("syndrome_ranks.csv"), &matrix(&labels, |r, c| ranks[r * labels.len() + c].to_string()))?;
+    write(
+        &args.out.join("syndrome_ranks.csv"),
+        &matrix(&labels, |r, c| ranks[r * labels.len() + c].to_string()),
+    )?;
     let ids: Vec<&str> = images.iter().map(|image| image.as_str()).collect();
-    write(&args.out.join("image_distances.csv"), &matrix(&ids, |r, c| format!("{:.6}", distances.get(r, c))))?;
-    let rows: String = images.iter().zip(&clusters).map(|(image, cluster)| format!("{image},{cluster}\n")).collect();
+    write(
+        &args.out.join("image_distances.csv"),
+        &matrix(&ids, |r, c| format!("{:.6}", distances.get(r, c))),
+    )?;
+    let rows: String =
+        images.iter().zip(&clusters).map(|(image, cluster)| format!("{image},{cluster}\n")).collect();
     write(&args.out.join("clusters.csv"), &format!("image_id,cluster\n{rows}"))?;
     store::write_json(&args.out.join("dendrogram.json"), &Dendrogram::new(&labels, &tree))?;
 

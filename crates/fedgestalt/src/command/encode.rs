@@ -6,9 +6,9 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::Outcome;
-use crate::context::Context;
 use crate::cohort_dir::CohortDir;
 use crate::consortium::Photographs;
+use crate::context::Context;
 use crate::pipeline::bundle::Loaded;
 use crate::pipeline::encodings::EncodingFile;
 use crate::pipeline::features::{Variants, table};

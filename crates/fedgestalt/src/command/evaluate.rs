@@ -9,9 +9,9 @@ use domain::evaluate::{Setting, evaluate};
 use serde::Serialize;
 
 use crate::Outcome;
-use crate::context::Context;
 use crate::cohort_dir::CohortDir;
 use crate::consortium::results::title;
+use crate::context::Context;
 use crate::output::Table;
 use crate::pipeline::encodings::EncodingFile;
 use crate::store;

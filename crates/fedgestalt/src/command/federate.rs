@@ -8,9 +8,9 @@ use federation::{Aggregation, Rows};
 
 use crate::Outcome;
 use crate::cli::{Absence, ScheduleArgs};
-use crate::context::Context;
 use crate::consortium::Order;
 use crate::consortium::job::{Extras, run as run_job};
+use crate::context::Context;
 
 /// Arguments of `federate`.
 #[derive(Debug, Args)]

@@ -11,9 +11,9 @@ use serde::Serialize;
 use vision::{CROP_SIDE, Crop, Points};
 
 use crate::Outcome;
-use crate::context::Context;
 use crate::cohort_dir::CohortDir;
 use crate::consortium::show::name;
+use crate::context::Context;
 use crate::output::Table;
 use crate::pipeline::bundle::Loaded;
 use crate::pipeline::encodings::EncodingFile;
@@ -30,7 +30,14 @@ pub struct RankArgs {
     #[arg(long, value_name = "ID")]
     pub image: Vec<ImageId>,
     /// Five facial points of the photograph: x0,y0,...,x4,y4 (left eye, right eye, nose tip, left and right mouth corner, as seen in the picture)
-    #[arg(long, value_name = "X0,Y0,...", value_delimiter = ',', allow_hyphen_values = true, num_args = 1, requires = "photos")]
+    #[arg(
+        long,
+        value_name = "X0,Y0,...",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        num_args = 1,
+        requires = "photos"
+    )]
     pub points: Vec<f32>,
     /// Cohort in the GMDB layout whose gallery is compared against
     #[arg(long, value_name = "DIR")]
@@ -181,7 +188,8 @@ fn ranking(
             encoding.as_slice().len()
         );
         similarities.push(encoding.similarity(other));
-        let case = cohort.cohort.case(image).with_context(|| format!("image {image} is not in the cohort"))?;
+        let case =
+            cohort.cohort.case(image).with_context(|| format!("image {image} is not in the cohort"))?;
         labels.push(cohort.cohort.syndrome_index(&case.syndrome).context("a case without a syndrome")?);
     }
     let syndromes = rank(&similarities, &labels)

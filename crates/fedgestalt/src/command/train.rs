@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use crate::Outcome;
 use crate::cli::ScheduleArgs;
-use crate::context::Context;
 use crate::config::{Config, MemberKind};
 use crate::consortium::pooled::baseline;
 use crate::consortium::results::title;
 use crate::consortium::{Member, Order, Run};
+use crate::context::Context;
 use crate::output::Table;
 
 /// Arguments of `train`.

@@ -1,7 +1,7 @@
 //! The coordinator at work: its state machine and its folder.
 
 use anyhow::Result;
-use federation::{Bytes, Action, Coordinator, CoordinatorSetup, Outgoing, Refusal, SignedRelease};
+use federation::{Action, Bytes, Coordinator, CoordinatorSetup, Outgoing, Refusal, SignedRelease};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::local::{CoordinatorHost, Event, Host, Traffic};

@@ -193,8 +193,10 @@ pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
         consortium: keys.consortium().public(),
         roster: signed.clone(),
     };
-    let (mut node, resumed) = CoordinatorNode::open(Folder::open(&run.folder.path().join("coordinator"))?, setup)?;
-    let gone: Vec<(u32, u16)> = node.before.attendance.iter().map(|&(round, site, _)| (round, site)).collect();
+    let (mut node, resumed) =
+        CoordinatorNode::open(Folder::open(&run.folder.path().join("coordinator"))?, setup)?;
+    let gone: Vec<(u32, u16)> =
+        node.before.attendance.iter().map(|&(round, site, _)| (round, site)).collect();
     let drops = engine_drops(&run.settings.drops)
         .into_iter()
         .filter(|drop| !gone.contains(&(drop.round, drop.site.0)))

@@ -7,10 +7,10 @@ use domain::cohort::Part;
 use domain::evaluate::{HitCounts, Setting};
 use federation::{Action, Party, SignedRoster, SiteIndex, SiteName};
 
+use super::Run;
 use super::federated::{Federated, Keys, site};
 use super::results::NewcomerResults;
 use super::show::NewcomerStory;
-use super::Run;
 use crate::cohort_dir::CohortDir;
 use crate::engine::local::Local;
 use crate::site::Site;
@@ -72,7 +72,10 @@ pub fn join(run: &Run<'_>, federated: &mut Federated, patients: &Path) -> Result
     let story = story(&newcomer[0], others)?;
     federated.sites.truncate(index);
     store::write_json(&super::file(run, STORY), &story)?;
-    stage.finish(format_args!("top-1 of its {} probes {:.2} %", story.results.probes, story.results.newcomer[0]));
+    stage.finish(format_args!(
+        "top-1 of its {} probes {:.2} %",
+        story.results.probes, story.results.newcomer[0]
+    ));
     Ok(story)
 }
 

@@ -42,7 +42,8 @@ pub fn baseline(
         return Ok(kept);
     }
     let trained = trained(learners);
-    let (heads, curves) = training(run, learners, &trained, tick).with_context(|| format!("{name} training"))?;
+    let (heads, curves) =
+        training(run, learners, &trained, tick).with_context(|| format!("{name} training"))?;
     let ensemble = run.blueprint.ensemble(heads.clone())?;
     let accuracies = accuracies(run, &ensemble, everybody)?;
     bundle::save(&folder.join(name), &run.model(name, trained, None), &run.blueprint, &heads)?;

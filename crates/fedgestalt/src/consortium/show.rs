@@ -16,12 +16,12 @@ use super::results::{NewcomerResults, Results};
 use super::{Run, engine_drops};
 use crate::cohort_dir::CohortDir;
 use crate::engine::local::Vanish;
-use crate::site::Site;
 use crate::report::{
     AccuracyRow, AccuracyTable, Attendance, Candidate, CohortSimilarity, Curves, Disclosure, Discovery, Fact,
-    FourSettings, MemberCurves, Merge, Neighbour, Newcomer, PhaseTime, Picture, Presence, Privacy, Probe, ReleaseFacts,
-    ReportData, RoundAttendance, RowKind, Series, SettingSize, SiteTraffic, Traffic, Training,
+    FourSettings, MemberCurves, Merge, Neighbour, Newcomer, PhaseTime, Picture, Presence, Privacy, Probe,
+    ReleaseFacts, ReportData, RoundAttendance, RowKind, Series, SettingSize, SiteTraffic, Traffic, Training,
 };
+use crate::site::Site;
 
 /// Probes shown, candidates of each, nearest faces of each.
 const PROBES: usize = 6;
@@ -92,7 +92,8 @@ impl Story<'_> {
             .networks
             .iter()
             .map(|n| {
-                let file = n.file.as_ref().and_then(|f| f.file_name()).map(|f| f.to_string_lossy().into_owned());
+                let file =
+                    n.file.as_ref().and_then(|f| f.file_name()).map(|f| f.to_string_lossy().into_owned());
                 let name = file.unwrap_or_else(|| "shipped".to_owned());
                 format!("{name} ({})", &hex::encode(n.trunk.digest())[..8])
             })
@@ -102,7 +103,10 @@ impl Story<'_> {
             Fact::new("draw", &self.results.draw),
             Fact::new("seed", self.results.seed),
             Fact::new("scale", &self.scale),
-            Fact::new("epochs", format!("{}, aggregation every {}", config.training.epochs, config.training.interval)),
+            Fact::new(
+                "epochs",
+                format!("{}, aggregation every {}", config.training.epochs, config.training.interval),
+            ),
             Fact::new(
                 "aggregation",
                 format!(
@@ -118,7 +122,10 @@ impl Story<'_> {
     }
 
     fn accuracies(&self) -> AccuracyTable {
-        let row = |kind, name: &str, note: Option<&str>, pick: &dyn Fn(&super::results::SettingResults) -> [f64; 4]| {
+        let row = |kind,
+                   name: &str,
+                   note: Option<&str>,
+                   pick: &dyn Fn(&super::results::SettingResults) -> [f64; 4]| {
             let of = |setting: Setting| self.results.settings.get(setting.key()).map_or([f64::NAN; 4], pick);
             AccuracyRow {
                 kind,
@@ -252,8 +259,11 @@ impl Story<'_> {
         let images = gallery(&site.cohort);
         let own = site.encode(std::slice::from_ref(probe))?;
         let encoding = own.get(probe).context("a probe without an encoding")?;
-        let mut near: Vec<(f32, ImageId)> =
-            site.encode(&images)?.into_iter().map(|(image, other)| (encoding.distance(&other), image)).collect();
+        let mut near: Vec<(f32, ImageId)> = site
+            .encode(&images)?
+            .into_iter()
+            .map(|(image, other)| (encoding.distance(&other), image))
+            .collect();
         near.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
         near.into_iter()
             .take(NEIGHBOURS)
@@ -296,7 +306,10 @@ impl Story<'_> {
         let mut cohorts = Vec::new();
         for (&syndrome, &index) in groups.iter() {
             let members: Vec<usize> = (0..group_of.len()).filter(|&i| group_of[i] == index).collect();
-            if cohort.trained_syndromes().contains(syndrome) || !(3..=12).contains(&members.len()) || cohorts.len() == 6 {
+            if cohort.trained_syndromes().contains(syndrome)
+                || !(3..=12).contains(&members.len())
+                || cohorts.len() == 6
+            {
                 continue;
             }
             let found = cohort_similarity(&all, &members, RANDOM_COHORTS, self.results.seed)?;
@@ -405,8 +418,12 @@ fn sizes(cohort: &Cohort) -> Vec<SettingSize> {
         .filter_map(|&setting| {
             let mine: Vec<_> = all.iter().filter(|c| c.setting == setting).collect();
             let first = mine.first()?;
-            let syndromes: std::collections::BTreeSet<_> =
-                first.probes.iter().filter_map(|image| cohort.case(image)).map(|case| &case.syndrome).collect();
+            let syndromes: std::collections::BTreeSet<_> = first
+                .probes
+                .iter()
+                .filter_map(|image| cohort.case(image))
+                .map(|case| &case.syndrome)
+                .collect();
             Some(SettingSize {
                 probes: first.probes.len() as u64,
                 gallery: first.gallery.len() as u64,
@@ -451,7 +468,8 @@ fn face(cohort: &CohortDir, image: &ImageId) -> Result<Picture> {
 }
 
 fn traffic(accounts: &Accounts, sites: usize) -> Traffic {
-    const ORDER: [&str; 8] = ["enrol", "counts", "rounds", "model", "kernel", "metrics", "release", "control"];
+    const ORDER: [&str; 8] =
+        ["enrol", "counts", "rounds", "model", "kernel", "metrics", "release", "control"];
     let used: Vec<String> = ORDER
         .iter()
         .filter(|phase| accounts.up.iter().any(|(_, p, _)| p == *phase))

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anyhow::{Context, Result, bail};
-use federation::{Bytes, Action, Kind, Outgoing, Party, Refusal, SiteIndex};
+use federation::{Action, Bytes, Kind, Outgoing, Party, Refusal, SiteIndex};
 use rayon::prelude::*;
 use tracing::{debug, warn};
 
@@ -372,7 +372,10 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
 
 /// Work worth doing for several sites at once.
 fn is_heavy(action: &Action) -> bool {
-    matches!(action, Action::Begin(_) | Action::Train { .. } | Action::Encode(_) | Action::Ask | Action::Apply(_))
+    matches!(
+        action,
+        Action::Begin(_) | Action::Train { .. } | Action::Encode(_) | Action::Ask | Action::Apply(_)
+    )
 }
 
 fn perform_at<S: SiteHost>(site: &mut S, index: SiteIndex, action: Action) -> Result<Vec<Action>> {

@@ -58,8 +58,9 @@ impl Loaded {
             return Ok(Self { blueprint, heads: None, name });
         };
         let path = folder.join(MODEL);
-        let model: Model = store::read_json(&path)?
-            .with_context(|| format!("{} is not there; `train` and `federate` write model folders", path.display()))?;
+        let model: Model = store::read_json(&path)?.with_context(|| {
+            format!("{} is not there; `train` and `federate` write model folders", path.display())
+        })?;
         let blueprint = Blueprint::load(&model.config, trunk.or(model.trunk.as_deref()))?;
         let found: Vec<String> = blueprint.networks.iter().map(|n| hex::encode(n.trunk.digest())).collect();
         if found != model.trunks {
@@ -70,7 +71,8 @@ impl Loaded {
                 found.join(", ")
             );
         }
-        let heads: Vec<Head> = weights::load(&folder.join(HEADS))?.into_iter().map(|(_, head)| head).collect();
+        let heads: Vec<Head> =
+            weights::load(&folder.join(HEADS))?.into_iter().map(|(_, head)| head).collect();
         let bytes = std::fs::read(folder.join(HEADS))?;
         let name = name(&model.how, &blueprint, &bytes);
         Ok(Self { blueprint, heads: Some(heads), name })

@@ -28,8 +28,12 @@ impl EncodingFile {
     pub fn save(&self, path: &Path) -> Result<()> {
         let dim = self.encodings.values().next().context("there is nothing to write")?.as_slice().len();
         let images: Vec<&str> = self.encodings.keys().map(ImageId::as_str).collect();
-        let values: Vec<u8> =
-            self.encodings.values().flat_map(|e| e.as_slice()).flat_map(|value| value.to_le_bytes()).collect();
+        let values: Vec<u8> = self
+            .encodings
+            .values()
+            .flat_map(|e| e.as_slice())
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         let metadata = HashMap::from([
             (IMAGES.to_owned(), serde_json::to_string(&images)?),
             (MODEL.to_owned(), self.model.clone()),
@@ -41,8 +45,9 @@ impl EncodingFile {
 
     /// Reads the file.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path)
-            .with_context(|| format!("cannot read {}; `fedgestalt encode` writes encodings", path.display()))?;
+        let bytes = std::fs::read(path).with_context(|| {
+            format!("cannot read {}; `fedgestalt encode` writes encodings", path.display())
+        })?;
         Self::parse(&bytes).with_context(|| format!("{} is not a file of encodings", path.display()))
     }
 

@@ -96,7 +96,8 @@ pub struct Blueprint {
 impl Blueprint {
     /// Loads the networks that the configuration names; `trunk` takes the place of `[trunk] file`.
     pub fn load(config: &Config, trunk: Option<&Path>) -> Result<Self> {
-        let shared = trunk.map(Path::to_path_buf).or_else(|| config.trunk.file.as_ref().map(|f| config.resolve(f)));
+        let shared =
+            trunk.map(Path::to_path_buf).or_else(|| config.trunk.file.as_ref().map(|f| config.resolve(f)));
         let mut wanted: Vec<(Option<PathBuf>, Cut)> = Vec::new();
         let mut members = Vec::new();
         for member in &config.members {
@@ -166,7 +167,8 @@ impl Blueprint {
 }
 
 fn load(file: Option<PathBuf>, cut: Cut) -> Result<Network> {
-    let name = file.as_ref().map_or_else(|| "the shipped trunk".to_owned(), |file| file.display().to_string());
+    let name =
+        file.as_ref().map_or_else(|| "the shipped trunk".to_owned(), |file| file.display().to_string());
     let read;
     let bytes = match &file {
         Some(path) => {

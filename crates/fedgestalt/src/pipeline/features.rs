@@ -195,7 +195,9 @@ impl<'a> Union<'a> {
     pub fn new(tables: Vec<&'a Table>) -> Result<Self> {
         let Some(first) = tables.first() else { bail!("no feature table to read") };
         if tables.iter().any(|t| t.dim() != first.dim() || t.draws() != first.draws()) {
-            bail!("the sites' feature tables come from different trunks or draws; compute them with the same ones");
+            bail!(
+                "the sites' feature tables come from different trunks or draws; compute them with the same ones"
+            );
         }
         let mut starts = vec![0];
         for table in &tables {

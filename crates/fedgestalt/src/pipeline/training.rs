@@ -89,8 +89,9 @@ pub fn examples<'a>(
     let mut out = Vec::new();
     for (image, syndrome) in images {
         let Ok(label) = trained.binary_search(syndrome) else { continue };
-        let row = row_of(image)
-            .with_context(|| format!("image {image} is not in the feature table; run the same command again"))?;
+        let row = row_of(image).with_context(|| {
+            format!("image {image} is not in the feature table; run the same command again")
+        })?;
         out.push(Example { row, label: label as u32 });
     }
     Ok(out)

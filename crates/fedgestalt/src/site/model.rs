@@ -75,7 +75,8 @@ pub fn starting_heads(blueprint: &Blueprint, classes: usize, seed: u64) -> Resul
 /// The plan's description of a head's tensors, and the greatest change of one value in a round.
 pub fn tensor_specs(neck: &StartingNeck) -> Vec<TensorSpec> {
     let (input, dim) = (neck.input(), neck.output());
-    let spec = |name: &str, shape: Vec<usize>, range, kind| TensorSpec { name: name.into(), shape, range, kind };
+    let spec =
+        |name: &str, shape: Vec<usize>, range, kind| TensorSpec { name: name.into(), shape, range, kind };
     vec![
         spec("neck.weight", vec![dim, input], 16.0, TensorKind::Encoder),
         spec("neck.bias", vec![dim], 64.0, TensorKind::Encoder),
@@ -135,11 +136,19 @@ impl SiteModel {
 
     /// The tensors of the plan, per member, for hashing and publishing.
     pub fn tensors(&self) -> Vec<Vec<&[f32]>> {
-        self.base.iter().map(|head| head.tensors().into_iter().map(|tensor| tensor.values).collect()).collect()
+        self.base
+            .iter()
+            .map(|head| head.tensors().into_iter().map(|tensor| tensor.values).collect())
+            .collect()
     }
 
     /// Trains all members, each on its pool, for some epochs and returns what changed.
-    pub fn train(&mut self, epochs: std::ops::Range<u32>, pools: &[Pool<'_>], tick: &(dyn Fn() + Sync)) -> Result<Trained> {
+    pub fn train(
+        &mut self,
+        epochs: std::ops::Range<u32>,
+        pools: &[Pool<'_>],
+        tick: &(dyn Fn() + Sync),
+    ) -> Result<Trained> {
         let stats = self
             .trainers
             .par_iter_mut()

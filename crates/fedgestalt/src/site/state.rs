@@ -56,13 +56,20 @@ impl SiteFiles {
             .par_iter()
             .map(|case| Ok(self.store.crop(&case.image)?.is_some()))
             .collect::<Result<Vec<bool>>>()?;
-        let missing: Vec<ImageId> =
-            cohort.cases().iter().zip(kept).filter(|(_, kept)| !kept).map(|(case, _)| case.image.clone()).collect();
+        let missing: Vec<ImageId> = cohort
+            .cases()
+            .iter()
+            .zip(kept)
+            .filter(|(_, kept)| !kept)
+            .map(|(case, _)| case.image.clone())
+            .collect();
         (missing.len()..cohort.cases().len()).for_each(|_| tick());
         for chunk in missing.chunks(256) {
             let faces = chunk
                 .par_iter()
-                .map(|image| Ok((image.clone(), crops.crop(image).with_context(|| format!("image {image}"))?)))
+                .map(|image| {
+                    Ok((image.clone(), crops.crop(image).with_context(|| format!("image {image}"))?))
+                })
                 .collect::<Result<Vec<_>>>()?;
             self.store.put_crops(&faces, tick)?;
         }
@@ -152,7 +159,12 @@ impl SiteFiles {
             return Ok(None);
         }
         let heads = weights::load(&path)?;
-        anyhow::ensure!(heads.len() == members, "{} holds {} members instead of {members}", path.display(), heads.len());
+        anyhow::ensure!(
+            heads.len() == members,
+            "{} holds {} members instead of {members}",
+            path.display(),
+            heads.len()
+        );
         Ok(Some(heads.into_iter().map(|(_, head)| head).collect()))
     }
 
@@ -190,9 +202,10 @@ impl SiteFiles {
     }
 }
 
-
 impl Crops for SiteFiles {
     fn crop(&self, image: &ImageId) -> Result<vision::Crop> {
-        self.store.crop(image)?.with_context(|| format!("the face of image {image} is gone; run the same command again"))
+        self.store
+            .crop(image)?
+            .with_context(|| format!("the face of image {image} is gone; run the same command again"))
     }
 }
