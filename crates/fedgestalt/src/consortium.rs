@@ -29,8 +29,8 @@ use crate::engine::local::{Drop, Vanish};
 use crate::pipeline::bundle::Model;
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::features::{Crops, Variants};
-use crate::site::Tables;
 use crate::site::state::SiteFiles;
+use crate::site::tables::Tables;
 use crate::store::Folder;
 
 /// What decides the results. It is written into the run's folder: the same command goes on there, another is refused.

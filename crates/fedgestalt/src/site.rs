@@ -1,133 +1,30 @@
 //! A site at work: its patients, its feature tables, its model, and its participant in the federation.
 
 pub mod model;
+pub mod ranking;
 pub mod state;
+pub mod tables;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use domain::cohort::{Cohort, Part};
-use domain::evaluate::{Accuracies, HitCounts, Setting};
+use domain::evaluate::{Accuracies, HitCounts};
 use domain::{Encoding, ImageId, SyndromeId};
 use federation::{
     AbstainReason, Action, Adoption, Answer, Apply, Begin, Bytes, GalleryImage, KernelSetup, Outgoing,
     Participant, Probe, Refusal, RefusalKind, RoundMetrics, SignedRelease, SiteIndex, SiteName,
 };
 use jiff::Timestamp;
-use learn::{Example, FeatureSource};
 use serde::{Deserialize, Serialize};
 
 use self::model::SiteModel;
+use self::ranking::{FREQUENT, RankedProbe, count_hits, gallery_bits, probe_galleries};
 use self::state::SiteFiles;
+use self::tables::{Lessons, Tables, pools};
 use crate::engine::local::{Host, SiteHost};
 use crate::pipeline::ensemble::Blueprint;
-use crate::pipeline::features::{Crops, Table, Variants, table, view_features};
-use crate::pipeline::training::{Pool, examples};
-
-/// Images encoded together.
-const ENCODE_CHUNK: usize = 256;
-
-/// The feature tables of a site, per network of the blueprint.
-pub struct Tables {
-    /// Augmented draws of the training images; `None` where no tuned member stands on the network.
-    pub draws: Vec<Option<Table>>,
-    /// The four views of every image.
-    pub views: Vec<Table>,
-}
-
-impl Tables {
-    /// Opens the tables in `folder`, computing what is missing. `tick` is told of finished images.
-    pub fn prepare(
-        folder: &Path,
-        blueprint: &Blueprint,
-        cohort: &Cohort,
-        crops: &dyn Crops,
-        draws: Variants,
-        tick: &(dyn Fn(usize) + Sync),
-    ) -> Result<Self> {
-        let all: Vec<ImageId> = cohort.cases().iter().map(|case| case.image.clone()).collect();
-        let training = cohort.part(Part::Train);
-        let mut tables = Self { draws: Vec::new(), views: Vec::new() };
-        for (at, network) in blueprint.networks.iter().enumerate() {
-            let trunk = network.trunk.as_ref();
-            tables.views.push(table(folder, trunk, &all, crops, Variants::Views, tick)?);
-            tables.draws.push(match blueprint.is_tuned(at) {
-                true => Some(table(folder, trunk, training, crops, draws, tick)?),
-                false => None,
-            });
-        }
-        Ok(tables)
-    }
-
-    /// How many steps [`Tables::prepare`] counts.
-    pub fn steps(blueprint: &Blueprint, cohort: &Cohort) -> usize {
-        let tuned = (0..blueprint.networks.len()).filter(|&at| blueprint.is_tuned(at)).count();
-        blueprint.networks.len() * cohort.cases().len() + tuned * cohort.part(Part::Train).len()
-    }
-
-    /// Encodes images of these tables.
-    pub fn encode(
-        &self,
-        ensemble: &crate::pipeline::ensemble::Ensemble<'_>,
-        images: &[ImageId],
-    ) -> Result<BTreeMap<ImageId, Encoding>> {
-        let mut out = BTreeMap::new();
-        for chunk in images.chunks(ENCODE_CHUNK) {
-            let features = self
-                .views
-                .iter()
-                .map(|table| {
-                    let mut all = Vec::new();
-                    for image in chunk {
-                        let row = table.row_of(image.as_str()).with_context(|| {
-                            format!("image {image} has no features; run the same command again")
-                        })?;
-                        all.extend(view_features(table, row));
-                    }
-                    Ok(all)
-                })
-                .collect::<Result<Vec<_>>>()?;
-            let encodings = ensemble.encode(&features, chunk.len())?;
-            out.extend(chunk.iter().cloned().zip(encodings));
-        }
-        Ok(out)
-    }
-}
-
-/// Training and validation examples of a cohort on its tables, for a list of trained syndromes.
-pub struct Lessons {
-    training: Vec<Example>,
-    validation: Vec<Example>,
-}
-
-impl Lessons {
-    /// Finds the rows of the cohort's training and validation images.
-    pub fn new(
-        cohort: &Cohort,
-        trained: &[SyndromeId],
-        draw_row: &dyn Fn(&str) -> Option<usize>,
-        view_row: &dyn Fn(&str) -> Option<usize>,
-    ) -> Result<Self> {
-        let labelled = |part| {
-            cohort
-                .part(part)
-                .iter()
-                .filter_map(|image| cohort.case(image))
-                .map(|case| (case.image.as_str(), &case.syndrome))
-        };
-        Ok(Self {
-            training: examples(labelled(Part::Train), draw_row, trained)?,
-            validation: examples(labelled(Part::Validation), view_row, trained)?,
-        })
-    }
-
-    /// The pool of one network.
-    pub fn pool<'a>(&'a self, draws: &'a dyn FeatureSource, views: &'a dyn FeatureSource) -> Pool<'a> {
-        Pool { draws, views, training: &self.training, validation: &self.validation }
-    }
-}
 
 /// What a site saw of one round, for its own records and the report of a simulation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -144,53 +41,6 @@ pub struct RoundRecord {
     pub validation_images: usize,
     /// Whose updates were in the sum.
     pub sites: Vec<u16>,
-}
-
-/// One ranking of one probe, with the names that only the site knows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RankedProbe {
-    /// The probe.
-    pub image: ImageId,
-    /// Its true syndrome.
-    pub truth: SyndromeId,
-    /// The galleries it was ranked in.
-    pub galleries: u32,
-    /// Nearest first.
-    pub places: Vec<Place>,
-}
-
-/// One place in a ranking.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Place {
-    /// The syndrome; none when the site has never heard of it.
-    pub syndrome: Option<SyndromeId>,
-    /// Distance of its nearest gallery image, rounded up to the plan's step.
-    pub distance: f32,
-    /// Pseudonym of that image, in hexadecimal.
-    pub nearest: String,
-    /// That image, when it is this site's own.
-    pub own: Option<ImageId>,
-}
-
-impl RankedProbe {
-    fn new(truth: SyndromeId, answer: Answer) -> Self {
-        let places = answer
-            .ranked
-            .into_iter()
-            .map(|place| Place {
-                syndrome: place.syndrome,
-                distance: place.distance,
-                nearest: hex::encode(place.nearest),
-                own: place.own,
-            })
-            .collect();
-        Self { image: answer.image, truth, galleries: answer.galleries, places }
-    }
-
-    /// Where the true syndrome came out, from 0; `None` when it is not among the places.
-    pub fn position(&self) -> Option<usize> {
-        self.places.iter().position(|place| place.syndrome.as_ref() == Some(&self.truth))
-    }
 }
 
 /// What the evaluation came to at a site.
@@ -564,84 +414,6 @@ impl Site {
     fn save(&mut self) -> Result<()> {
         self.files.save_participant(&self.participant.snapshot())
     }
-}
-
-/// The pools of the tuned members, in order.
-fn pools<'a>(blueprint: &Blueprint, tables: &'a Tables, lessons: &'a Lessons) -> Vec<Pool<'a>> {
-    blueprint
-        .tuned()
-        .filter_map(|member| {
-            let draws = tables.draws[member.network].as_ref()?;
-            Some(lessons.pool(draws, &tables.views[member.network]))
-        })
-        .collect()
-}
-
-/// Galleries of the kernel as bits: 0 is the frequent gallery, 1 + s the rare gallery of split s.
-const FREQUENT: u32 = 1;
-
-fn rare(split: u8) -> u32 {
-    2 << split
-}
-
-/// Which galleries each gallery image of a cohort is in.
-fn gallery_bits(cohort: &Cohort) -> BTreeMap<ImageId, u32> {
-    let mut bits = BTreeMap::new();
-    for (part, images) in cohort.parts() {
-        let bit = match part {
-            Part::FrequentGallery => FREQUENT,
-            Part::RareGallery(split) => rare(split),
-            _ => continue,
-        };
-        for image in images {
-            *bits.entry(image.clone()).or_insert(0) |= bit;
-        }
-    }
-    bits
-}
-
-/// Which galleries each probe of a cohort is to be ranked in.
-fn probe_galleries(cohort: &Cohort) -> BTreeMap<ImageId, Vec<u32>> {
-    let splits = cohort.splits();
-    let mut questions: BTreeMap<ImageId, Vec<u32>> = BTreeMap::new();
-    for image in cohort.part(Part::FrequentTest) {
-        let asked = questions.entry(image.clone()).or_default();
-        asked.push(FREQUENT);
-        asked.extend(splits.iter().map(|&split| FREQUENT | rare(split)));
-    }
-    for &split in &splits {
-        for image in cohort.part(Part::RareTest(split)) {
-            questions.entry(image.clone()).or_default().extend([rare(split), FREQUENT | rare(split)]);
-        }
-    }
-    questions
-}
-
-/// The setting and split that a set of galleries stands for, given whether the probe's syndrome is frequent.
-fn setting_of(galleries: u32, frequent_probe: bool) -> (Setting, u8) {
-    let split = (galleries >> 1).trailing_zeros() as u8;
-    match (galleries & FREQUENT != 0, galleries & !FREQUENT != 0) {
-        (true, false) => (Setting::FrequentFrequent, 0),
-        (false, _) => (Setting::RareRare, split),
-        (true, true) if frequent_probe => (Setting::FrequentAll, split),
-        (true, true) => (Setting::RareAll, split),
-    }
-}
-
-/// Counts the hits of answered probes. A probe with an answer in the frequent gallery alone is a frequent one.
-fn count_hits(ranked: &[RankedProbe], all: &[SyndromeId], splits: usize) -> Result<HitCounts> {
-    let frequent: std::collections::BTreeSet<&ImageId> =
-        ranked.iter().filter(|r| r.galleries == FREQUENT).map(|r| &r.image).collect();
-    let mut hits = HitCounts::new(all.len(), splits);
-    for probe in ranked {
-        let syndrome = all
-            .binary_search(&probe.truth)
-            .ok()
-            .with_context(|| format!("the syndrome of image {} is not in the united list", probe.image))?;
-        let (setting, split) = setting_of(probe.galleries, frequent.contains(&probe.image));
-        hits.record(setting, split, syndrome, probe.position());
-    }
-    Ok(hits)
 }
 
 impl Host for Site {

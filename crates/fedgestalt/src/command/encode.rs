@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::pipeline::bundle::Loaded;
 use crate::pipeline::encodings::EncodingFile;
 use crate::pipeline::features::{Variants, table};
-use crate::site::Tables;
+use crate::site::tables::Tables;
 use crate::store;
 
 /// Arguments of `encode`.

@@ -14,8 +14,8 @@ use crate::pipeline::bundle;
 use crate::pipeline::ensemble::Ensemble;
 use crate::pipeline::features::Union;
 use crate::pipeline::training::{CurvePoint, Schedule, pool_weights, train};
-use crate::site::Lessons;
 use crate::site::model::{member_seed, starting_heads};
+use crate::site::tables::Lessons;
 
 /// A training on one pool: per tuned member its curve, and what the ensemble reaches on the whole cohort.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,14 +1,12 @@
-//! Encodings on disk: one safetensors file with the encodings and, in its metadata, the images they belong to.
+//! Encodings on disk: one safetensors file with the encodings and the images they belong to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use domain::{Encoding, ImageId};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 
-use crate::store;
+use crate::store::tensors::{self, Tensor, Tensors};
 
 const TENSOR: &str = "encodings";
 const IMAGES: &str = "images";
@@ -28,45 +26,33 @@ impl EncodingFile {
     pub fn save(&self, path: &Path) -> Result<()> {
         let dim = self.encodings.values().next().context("there is nothing to write")?.as_slice().len();
         let images: Vec<&str> = self.encodings.keys().map(ImageId::as_str).collect();
-        let values: Vec<u8> = self
-            .encodings
-            .values()
-            .flat_map(|e| e.as_slice())
-            .flat_map(|value| value.to_le_bytes())
-            .collect();
-        let metadata = HashMap::from([
+        let values: Vec<f32> = self.encodings.values().flat_map(|e| e.as_slice()).copied().collect();
+        let facts = BTreeMap::from([
             (IMAGES.to_owned(), serde_json::to_string(&images)?),
             (MODEL.to_owned(), self.model.clone()),
         ]);
-        let view = TensorView::new(Dtype::F32, vec![images.len(), dim], &values)?;
-        let file = safetensors::serialize([(TENSOR, view)], Some(metadata))?;
-        Ok(store::write_private(path, &file)?)
+        let all = BTreeMap::from([(TENSOR.to_owned(), Tensor::new(&[images.len(), dim], &values))]);
+        Ok(tensors::save(path, &all, &facts)?)
     }
 
     /// Reads the file.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| {
-            format!("cannot read {}; `fedgestalt encode` writes encodings", path.display())
-        })?;
-        Self::parse(&bytes).with_context(|| format!("{} is not a file of encodings", path.display()))
+        let file = Tensors::open(path).context("`fedgestalt encode` writes encodings")?;
+        Self::parse(&file).with_context(|| format!("{} is not a file of encodings", path.display()))
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self> {
-        let (_, header) = SafeTensors::read_metadata(bytes)?;
-        let metadata = header.metadata().as_ref().context("it has no metadata")?;
-        let images: Vec<String> = serde_json::from_str(metadata.get(IMAGES).context("it names no images")?)?;
-        let model = metadata.get(MODEL).context("it does not say which model it is from")?.clone();
-        let tensors = SafeTensors::deserialize(bytes)?;
-        let view = tensors.tensor(TENSOR)?;
-        let &[rows, dim] = view.shape() else { bail!("tensor {TENSOR} is not a matrix") };
-        if view.dtype() != Dtype::F32 || rows != images.len() || dim == 0 {
-            bail!("tensor {TENSOR} is {:?} {:?} for {} images", view.dtype(), view.shape(), images.len());
+    fn parse(file: &Tensors) -> Result<Self> {
+        let images: Vec<String> =
+            serde_json::from_str(file.facts().get(IMAGES).context("it names no images")?)?;
+        let model = file.facts().get(MODEL).context("it does not say which model it is from")?.clone();
+        let all = file.get(TENSOR)?;
+        let &[rows, dim] = &all.shape[..] else { bail!("tensor {TENSOR} is not a matrix") };
+        if rows != images.len() || dim == 0 {
+            bail!("tensor {TENSOR} is {rows} x {dim} for {} images", images.len());
         }
-        let (values, _) = view.data().as_chunks::<4>();
-        let values: Vec<f32> = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let encodings = images
             .iter()
-            .zip(values.chunks_exact(dim))
+            .zip(all.values.chunks_exact(dim))
             .map(|(image, row)| {
                 let encoding = Encoding::from_unit(row.to_vec()).with_context(|| format!("image {image}"))?;
                 Ok((ImageId::new(image)?, encoding))

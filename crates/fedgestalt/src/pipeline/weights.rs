@@ -1,81 +1,66 @@
-//! Heads on disk: one safetensors file, tensors named `member/tensor`, the epsilons of BatchNorm in its metadata.
+//! Heads on disk: tensors named `member/tensor` in one safetensors file.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use learn::{Head, HeadShape};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 
-use crate::store;
+use crate::store::tensors::{self, Tensor, Tensors};
+
+/// The fact that lists the members, in order.
+const MEMBERS: &str = "members";
+
+/// The fact that holds a member's epsilon of BatchNorm.
+fn epsilon(member: &str) -> String {
+    format!("{member}/bn.eps")
+}
 
 /// Writes the heads of some members, in order.
 pub fn save(path: &Path, names: &[String], heads: &[Head]) -> Result<()> {
-    let mut metadata = HashMap::from([("members".to_owned(), serde_json::to_string(names)?)]);
-    let mut bytes: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut facts = BTreeMap::from([(MEMBERS.to_owned(), serde_json::to_string(names)?)]);
+    let mut all = BTreeMap::new();
     for (name, head) in names.iter().zip(heads) {
-        metadata.insert(format!("{name}/bn.eps"), head.bn_eps().to_string());
+        facts.insert(epsilon(name), head.bn_eps().to_string());
         for tensor in head.tensors() {
-            let values = tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            bytes.push((format!("{name}/{}", tensor.name), tensor.shape, values));
+            all.insert(format!("{name}/{}", tensor.name), Tensor::new(&tensor.shape, tensor.values));
         }
     }
-    let views = bytes
-        .iter()
-        .map(|(name, shape, values)| Ok((name.clone(), TensorView::new(Dtype::F32, shape.clone(), values)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let file = safetensors::serialize(views, Some(metadata))?;
-    Ok(store::write_private(path, &file)?)
+    Ok(tensors::save(path, &all, &facts)?)
 }
 
 /// Reads heads: names and weights in the order they were written.
 pub fn load(path: &Path) -> Result<Vec<(String, Head)>> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    parse(&bytes).with_context(|| format!("{} is not a file of trained members", path.display()))
+    let file = Tensors::open(path)?;
+    parse(&file).with_context(|| format!("{} is not a file of trained members", path.display()))
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<(String, Head)>> {
-    let (_, header) = SafeTensors::read_metadata(bytes)?;
-    let metadata = header.metadata().as_ref().context("it has no metadata")?;
-    let names: Vec<String> = serde_json::from_str(metadata.get("members").context("it names no members")?)?;
-    let tensors = SafeTensors::deserialize(bytes)?;
+fn parse(file: &Tensors) -> Result<Vec<(String, Head)>> {
+    let names: Vec<String> = serde_json::from_str(file.facts().get(MEMBERS).context("it names no members")?)?;
     names
         .into_iter()
         .map(|name| {
-            let eps: f32 = metadata
-                .get(&format!("{name}/bn.eps"))
-                .with_context(|| format!("member {name} has no epsilon"))?
-                .parse()
-                .with_context(|| format!("member {name}: the epsilon is not a number"))?;
-            let shape_of = |tensor: &str| -> Result<Vec<usize>> {
-                let view = tensors
-                    .tensor(&format!("{name}/{tensor}"))
-                    .with_context(|| format!("member {name} has no tensor {tensor}"))?;
-                Ok(view.shape().to_vec())
-            };
-            let (neck, classifier) = (shape_of("neck.weight")?, shape_of("classifier.weight")?);
-            let (&[dim, input], &[classes, width]) = (&neck[..], &classifier[..]) else {
-                bail!("member {name}: neck.weight and classifier.weight must be matrices");
-            };
-            if width != dim {
-                bail!("member {name}: classifier.weight takes {width} values but the neck gives {dim}");
-            }
-            let mut head = Head::zeros(HeadShape { input, dim, classes }, eps)?;
-            for tensor in Head::TENSORS {
-                let view = tensors
-                    .tensor(&format!("{name}/{tensor}"))
-                    .with_context(|| format!("member {name} has no tensor {tensor}"))?;
-                if view.dtype() != Dtype::F32 {
-                    bail!("member {name}: tensor {tensor} is {:?} instead of F32", view.dtype());
-                }
-                let (values, _) = view.data().as_chunks::<4>();
-                let values: Vec<f32> = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-                head.set_tensor(tensor, &values).with_context(|| format!("member {name}"))?;
-            }
+            let head = head(file, &name).with_context(|| format!("member {name}"))?;
             Ok((name, head))
         })
         .collect()
+}
+
+fn head(file: &Tensors, member: &str) -> Result<Head> {
+    let bn_eps = file.facts().get(&epsilon(member)).context("it has no epsilon")?.parse()?;
+    let get = |tensor: &str| file.get(&format!("{member}/{tensor}"));
+    let (neck, classifier) = (get("neck.weight")?, get("classifier.weight")?);
+    let (&[dim, input], &[classes, width]) = (&neck.shape[..], &classifier.shape[..]) else {
+        bail!("neck.weight and classifier.weight must be matrices");
+    };
+    if width != dim {
+        bail!("classifier.weight takes {width} values but the neck gives {dim}");
+    }
+    let mut head = Head::zeros(HeadShape { input, dim, classes }, bn_eps)?;
+    for tensor in Head::TENSORS {
+        head.set_tensor(tensor, &get(tensor)?.values)?;
+    }
+    Ok(head)
 }
 
 #[cfg(test)]
@@ -88,18 +73,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.safetensors");
         let heads = vec![Head::identity(4, 3, 1).unwrap(), Head::identity(2, 5, 2).unwrap()];
-        let names = vec!["a".to_owned(), "b".to_owned()];
+        let names = vec!["b".to_owned(), "a".to_owned()];
         save(&path, &names, &heads).unwrap();
         let read = load(&path).unwrap();
         assert_eq!(read.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>(), names);
         for ((_, read), head) in read.iter().zip(&heads) {
             assert_eq!(read.tensors(), head.tensors());
+            assert_eq!(read.bn_eps(), head.bn_eps());
         }
         let whole = std::fs::read(&path).unwrap();
-        for cut in [0, 7, 100, whole.len() - 1] {
+        for cut in [7, 100, whole.len() - 1] {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let error = format!("{:#}", load(&path).unwrap_err());
             assert!(error.contains("m.safetensors"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_refused_by_what_it_lacks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("other.safetensors");
+        let values = [1.0, 2.0];
+        let tensors = BTreeMap::from([("x".to_owned(), Tensor::new(&[2], &values))]);
+        tensors::save(&path, &tensors, &BTreeMap::new()).unwrap();
+        let error = format!("{:#}", load(&path).unwrap_err());
+        assert!(error.contains("names no members"), "{error}");
     }
 }
