@@ -56,7 +56,8 @@ impl Capture {
     pub(crate) fn draw(draws: &mut Draws) -> Capture {
         let smile = if draws.chance(0.45) { draws.range(0.25, 1.0) } else { draws.range(0.0, 0.12) };
         let jaw_drop = if draws.chance(0.25) { draws.range(0.1, 0.6) } else { 0.0 };
-        let lids = if draws.chance(0.06) { draws.range(0.4, 0.9) } else { draws.range(-0.05, 0.14) } + 0.1 * smile;
+        let lids =
+            if draws.chance(0.06) { draws.range(0.4, 0.9) } else { draws.range(-0.05, 0.14) } + 0.1 * smile;
         let expression = Expression {
             smile,
             jaw_drop,

@@ -31,7 +31,8 @@ pub struct Gestalt {
 }
 
 /// Source of the catalogue, to be shown with it: the licence of HPO asks for it.
-pub const ATTRIBUTION: &str = "Human Phenotype Ontology, annotations of 2025-01-16, http://www.human-phenotype-ontology.org";
+pub const ATTRIBUTION: &str =
+    "Human Phenotype Ontology, annotations of 2025-01-16, http://www.human-phenotype-ontology.org";
 
 /// The real gestalts, by OMIM number as in `data/gestalts.csv`.
 pub fn catalogue() -> &'static [Gestalt] {
@@ -53,11 +54,17 @@ fn parse(text: &str) -> Result<Vec<Gestalt>, Error> {
         };
         let term: HpoTerm = field("term").parse()?;
         if term.name() != Some(field("term_name")) {
-            return Err(bad("the term is not in terms.csv under this name; run reference/hpo_gestalts.py again"));
+            return Err(bad(
+                "the term is not in terms.csv under this name; run reference/hpo_gestalts.py again",
+            ));
         }
         let frequency = match field("frequency") {
             "" => UNSTATED_FREQUENCY,
-            number => number.parse().ok().filter(|f| (0.0..=1.0).contains(f)).ok_or_else(|| bad("the frequency is not within 0 and 1"))?,
+            number => number
+                .parse()
+                .ok()
+                .filter(|f| (0.0..=1.0).contains(f))
+                .ok_or_else(|| bad("the frequency is not within 0 and 1"))?,
         };
         let gestalt = by_key.entry(field("omim").to_owned()).or_insert_with(|| Gestalt {
             key: field("omim").to_owned(),
@@ -177,7 +184,9 @@ mod tests {
             assert!(row["reference"].split([';', '+']).all(|r| r.contains(':')), "{row:?}");
         }
         let notice = include_str!("../data/NOTICE");
-        for must in ["2025-01-16", "Human Phenotype Ontology", "https://hpo.jax.org/app/license", "HPO Consortium"] {
+        for must in
+            ["2025-01-16", "Human Phenotype Ontology", "https://hpo.jax.org/app/license", "HPO Consortium"]
+        {
             assert!(notice.contains(must), "{must}");
         }
     }

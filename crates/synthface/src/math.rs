@@ -25,11 +25,7 @@ impl Vec3 {
     }
 
     pub(crate) fn cross(self, o: Vec3) -> Vec3 {
-        vec3(
-            self.y * o.z - self.z * o.y,
-            self.z * o.x - self.x * o.z,
-            self.x * o.y - self.y * o.x,
-        )
+        vec3(self.y * o.z - self.z * o.y, self.z * o.x - self.x * o.z, self.x * o.y - self.y * o.x)
     }
 
     pub(crate) fn length(self) -> f32 {
@@ -39,11 +35,7 @@ impl Vec3 {
     /// The unit vector in this direction; +z for a vector of length zero.
     pub(crate) fn unit(self) -> Vec3 {
         let length = self.length();
-        if length > 1e-12 {
-            self * (1.0 / length)
-        } else {
-            vec3(0.0, 0.0, 1.0)
-        }
+        if length > 1e-12 { self * (1.0 / length) } else { vec3(0.0, 0.0, 1.0) }
     }
 
     /// Component-wise product.
@@ -130,15 +122,21 @@ pub(crate) fn smooth(from: f32, to: f32, x: f32) -> f32 {
     t * t * (3.0 - 2.0 * t)
 }
 
+/// The next integer at or below `x`. Without SSE4.1 `f32::floor` is a call.
+pub(crate) fn floor(x: f32) -> i32 {
+    let whole = x as i32;
+    whole - i32::from(x < whole as f32)
+}
+
 /// `2^x` to a relative error of 3e-6.
 pub(crate) fn exp2(x: f32) -> f32 {
     let x = x.clamp(-126.0, 126.0);
-    let whole = x.floor();
-    let f = x - whole;
+    let whole = floor(x);
+    let f = x - whole as f32;
     let series = 1.0
-        + f * (0.693_147_2
+        + f * (std::f32::consts::LN_2
             + f * (0.240_226_5 + f * (0.055_504_1 + f * (0.009_618_1 + f * 0.001_339_9))));
-    f32::from_bits(((whole as i32 + 127) as u32) << 23) * series
+    f32::from_bits(((whole + 127) as u32) << 23) * series
 }
 
 /// `e^x` to a relative error of 1e-5 for |x| < 80.
@@ -154,7 +152,8 @@ pub(crate) fn log2(x: f32) -> f32 {
     // ln m = 2 atanh((m - 1) / (m + 1)), whose series converges fast on [1, 2).
     let s = (m - 1.0) / (m + 1.0);
     let q = s * s;
-    let series = s * (2.0 + q * (2.0 / 3.0 + q * (0.4 + q * (2.0 / 7.0 + q * (2.0 / 9.0 + q * (2.0 / 11.0))))));
+    let series =
+        s * (2.0 + q * (2.0 / 3.0 + q * (0.4 + q * (2.0 / 7.0 + q * (2.0 / 9.0 + q * (2.0 / 11.0))))));
     exponent + series * std::f32::consts::LOG2_E
 }
 
@@ -170,12 +169,12 @@ pub(crate) fn sin_cos(x: f32) -> (f32, f32) {
 
 pub(crate) fn sin(x: f32) -> f32 {
     use std::f32::consts::PI;
-    let turns = (x / PI).round();
-    let r = x - turns * PI;
+    let turns = floor(x / PI + 0.5);
+    let r = x - turns as f32 * PI;
     let q = r * r;
-    let series = r
-        * (1.0 + q * (-1.0 / 6.0 + q * (1.0 / 120.0 + q * (-1.0 / 5040.0 + q * (1.0 / 362_880.0)))));
-    if turns as i64 % 2 == 0 { series } else { -series }
+    let series =
+        r * (1.0 + q * (-1.0 / 6.0 + q * (1.0 / 120.0 + q * (-1.0 / 5040.0 + q * (1.0 / 362_880.0)))));
+    if turns % 2 == 0 { series } else { -series }
 }
 
 /// Catmull-Rom interpolation of `(at, value)` knots in increasing `at`; constant outside.

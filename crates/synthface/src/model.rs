@@ -30,23 +30,24 @@ pub(crate) struct Expression {
     pub(crate) blink: [f32; 2],
 }
 
-/// Displacements of the vertices, zero runs left out.
+/// Displacements of the vertices, zero runs left out; x, y, z of one after the other, so
+/// that adding a field is one pass over plain numbers.
 struct Field {
-    runs: Vec<(u32, Vec<Vec3>)>,
+    runs: Vec<(usize, Vec<f32>)>,
 }
 
 impl Field {
     fn new(displacement: impl Fn(usize) -> Vec3, vertices: usize) -> Field {
-        let mut runs: Vec<(u32, Vec<Vec3>)> = Vec::new();
+        let mut runs: Vec<(usize, Vec<f32>)> = Vec::new();
         let mut quiet = 0;
         for i in 0..vertices {
             let d = displacement(i);
             let small = d.dot(d) < 1e-8;
             match runs.last_mut() {
-                Some((start, run)) if *start as usize + run.len() == i && (!small || quiet < 3) => {
-                    run.push(d);
+                Some((start, run)) if *start + run.len() == 3 * i && (!small || quiet < 3) => {
+                    run.extend([d.x, d.y, d.z]);
                 }
-                _ if !small => runs.push((i as u32, vec![d])),
+                _ if !small => runs.push((3 * i, vec![d.x, d.y, d.z])),
                 _ => {}
             }
             quiet = if small { quiet + 1 } else { 0 };
@@ -54,11 +55,10 @@ impl Field {
         Field { runs }
     }
 
-    fn add(&self, weight: f32, to: &mut [Vec3]) {
+    fn add(&self, weight: f32, to: &mut [f32]) {
         for (start, run) in &self.runs {
-            let start = *start as usize;
-            for (p, d) in to[start..start + run.len()].iter_mut().zip(run) {
-                *p += *d * weight;
+            for (p, d) in to[*start..*start + run.len()].iter_mut().zip(run) {
+                *p += d * weight;
             }
         }
     }
@@ -91,10 +91,8 @@ impl Model {
         let azimuths = base::azimuths();
         let heights = base::heights();
         let rows = heights.len();
-        let (average, canon): (Vec<Vec3>, Vec<Canon>) = heights
-            .iter()
-            .flat_map(|&y| azimuths.iter().map(move |&a| base::surface(a, y)))
-            .unzip();
+        let (average, canon): (Vec<Vec3>, Vec<Canon>) =
+            heights.iter().flat_map(|&y| azimuths.iter().map(move |&a| base::surface(a, y))).unzip();
         let mut triangles = Vec::with_capacity(2 * rows * COLUMNS);
         for r in 0..rows - 1 {
             for c in 0..COLUMNS - 1 {
@@ -105,14 +103,10 @@ impl Model {
             }
         }
         let n = average.len();
-        let fields = Param::ALL
-            .iter()
-            .map(|&p| Field::new(|i| fields::field(p, &canon[i], average[i]), n))
-            .collect();
-        let motions = Motion::ALL
-            .iter()
-            .map(|&m| Field::new(|i| fields::motion_field(m, &canon[i]), n))
-            .collect();
+        let fields =
+            Param::ALL.iter().map(|&p| Field::new(|i| fields::field(p, &canon[i], average[i]), n)).collect();
+        let motions =
+            Motion::ALL.iter().map(|&m| Field::new(|i| fields::motion_field(m, &canon[i]), n)).collect();
         let blink = |side: f32| {
             Field::new(
                 |i| {
@@ -138,23 +132,24 @@ impl Model {
 
     /// Deforms the average head.
     pub(crate) fn head(&self, params: &Params, expression: &Expression) -> Head {
-        let mut positions = self.average.clone();
+        let mut flat: Vec<f32> = self.average.iter().flat_map(|p| [p.x, p.y, p.z]).collect();
         for (field, &weight) in self.fields.iter().zip(params.as_slice()) {
             if weight != 0.0 && !field.runs.is_empty() {
-                field.add(weight, &mut positions);
+                field.add(weight, &mut flat);
             }
         }
         let motions = [expression.smile, expression.jaw_drop, expression.brow_raise, expression.frown];
         for (field, weight) in self.motions.iter().zip(motions) {
             if weight != 0.0 {
-                field.add(weight, &mut positions);
+                field.add(weight, &mut flat);
             }
         }
         for (field, weight) in self.blinks.iter().zip(expression.blink) {
             if weight != 0.0 {
-                field.add(weight, &mut positions);
+                field.add(weight, &mut flat);
             }
         }
+        let mut positions: Vec<Vec3> = flat.chunks_exact(3).map(|p| vec3(p[0], p[1], p[2])).collect();
         let eyes = [eye_centre(params, -1.0), eye_centre(params, 1.0)];
         for &(i, side, share) in &self.lids {
             let p = &mut positions[i as usize];
@@ -172,17 +167,15 @@ impl Model {
 
     /// The point of a deformed surface that sits at `(x, y)` on the average face.
     pub(crate) fn locate(&self, positions: &[Vec3], x: f32, y: f32) -> Vec3 {
-        let row = (0..self.rows)
-            .rev()
-            .find(|&r| self.canon[r * COLUMNS].y >= y)
-            .unwrap_or(0)
-            .min(self.rows - 2);
+        let row =
+            (0..self.rows).rev().find(|&r| self.canon[r * COLUMNS].y >= y).unwrap_or(0).min(self.rows - 2);
         let on_row = |r: usize| {
             let middle = COLUMNS / 2;
             let line = &self.canon[r * COLUMNS..(r + 1) * COLUMNS];
             let step: isize = if x < 0.0 { -1 } else { 1 };
             let mut c = middle;
-            while c > 1 && c < COLUMNS - 2 && (line[(c as isize + step) as usize].x - x) * (step as f32) < 0.0 {
+            while c > 1 && c < COLUMNS - 2 && (line[(c as isize + step) as usize].x - x) * (step as f32) < 0.0
+            {
                 c = (c as isize + step) as usize;
             }
             let d = (c as isize + step) as usize;
@@ -203,7 +196,8 @@ fn eye_centre(params: &Params, side: f32) -> Vec3 {
     let at = vec3(side * base::EYE_X, 0.02, base::EYE_Z);
     let mut centre = at;
     use Param::*;
-    for p in [HeadWidth, EyeSpacing, EyeDepth, EyeSlant, FaceLength, AsymmetryEyes, Midface, Malar, FaceWidth] {
+    for p in [HeadWidth, EyeSpacing, EyeDepth, EyeSlant, FaceLength, AsymmetryEyes, Midface, Malar, FaceWidth]
+    {
         let d = fields::field(p, &canon, at);
         let k = match p {
             // A retruded midface leaves the eyes where they are: that is proptosis by shallow orbits.

@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 use chacha20::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
+use crate::math::floor;
+
 /// A stream of draws that depends on nothing but its address.
 ///
 /// Every use has its own `domain`, so that for instance the identities on which
@@ -51,21 +53,23 @@ impl Draws {
 }
 
 const SIZE: usize = 256;
+const AREA: usize = SIZE * SIZE;
 
 /// Tileable noise, each sample in [-1, 1].
 pub(crate) struct Texture {
-    samples: Vec<f32>,
+    samples: Box<[f32; AREA]>,
 }
 
 /// Fine, nearly white noise.
-pub(crate) static GRAIN: LazyLock<Texture> = LazyLock::new(|| Texture::new(1, &[(256, 0.5), (128, 0.6), (64, 0.35)]));
+pub(crate) static GRAIN: LazyLock<Texture> =
+    LazyLock::new(|| Texture::new(1, &[(256, 0.5), (128, 0.6), (64, 0.35)]));
 /// Coarse blotches of several sizes.
 pub(crate) static BLOTCH: LazyLock<Texture> =
     LazyLock::new(|| Texture::new(2, &[(8, 0.6), (16, 0.5), (32, 0.35), (64, 0.25), (128, 0.15)]));
 
 impl Texture {
     fn new(seed: u64, octaves: &[(usize, f32)]) -> Texture {
-        let mut samples = vec![0.0; SIZE * SIZE];
+        let mut samples = Box::new([0.0; AREA]);
         for (k, &(cells, amplitude)) in octaves.iter().enumerate() {
             let mut draws = Draws::new(b"texture ", seed, k as u64, 0);
             let lattice: Vec<f32> = (0..cells * cells).map(|_| draws.range(-1.0, 1.0)).collect();
@@ -89,18 +93,26 @@ impl Texture {
     }
 
     /// The sample at a lattice point, wrapping round.
+    #[inline]
     pub(crate) fn at(&self, x: i32, y: i32) -> f32 {
-        let mask = SIZE as i32 - 1;
-        self.samples[((y & mask) as usize) * SIZE + (x & mask) as usize]
+        self.samples[((y as usize % SIZE) * SIZE + x as usize % SIZE) % AREA]
     }
 
     /// Bilinear sample; one unit is one lattice step.
+    #[inline]
     pub(crate) fn smooth(&self, x: f32, y: f32) -> f32 {
-        let (fx, fy) = (x.floor(), y.floor());
-        let (ix, iy) = (fx as i32, fy as i32);
-        let (tx, ty) = (x - fx, y - fy);
-        let top = self.at(ix, iy) * (1.0 - tx) + self.at(ix + 1, iy) * tx;
-        let low = self.at(ix, iy + 1) * (1.0 - tx) + self.at(ix + 1, iy + 1) * tx;
+        let (ix, iy) = (floor(x), floor(y));
+        let (tx, ty) = (x - ix as f32, y - iy as f32);
+        let (a, b) = (self.at(ix, iy), self.at(ix + 1, iy));
+        let (c, d) = (self.at(ix, iy + 1), self.at(ix + 1, iy + 1));
+        let top = a + (b - a) * tx;
+        let low = c + (d - c) * tx;
         top + (low - top) * ty
     }
 }
+
+/// Nearly standard normal numbers, to be read in a row from a random place.
+pub(crate) static NORMALS: LazyLock<Vec<f32>> = LazyLock::new(|| {
+    let mut draws = Draws::new(b"sensor  ", 0, 0, 0);
+    (0..1 << 15).map(|_| draws.normal()).collect()
+});

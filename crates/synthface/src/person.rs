@@ -36,8 +36,8 @@ fn spread(p: Param) -> f32 {
     use Param::*;
     match p {
         // Signs that hardly occur outside of syndromes.
-        CleftLip | Tongue | LidColoboma | LowerLidEversion | EarTag | MetopicRidge | IrisStar | IrisColoboma
-        | VascularMark | ThinSkin | SkinPatches | Gums | Squint => 0.0,
+        CleftLip | Tongue | LidColoboma | LowerLidEversion | EarTag | MetopicRidge | IrisStar
+        | IrisColoboma | VascularMark | ThinSkin | SkinPatches | Gums | Squint => 0.0,
         Epicanthus | Ptosis | ChinDimple | ScleraBlue | ScleraRed | NeckWidth => 0.35,
         MouthOpen | FaceHair | BrowJoin | ToothGaps | Wrinkles | SkinRoughness | HairPeak => 0.45,
         AsymmetryJaw | AsymmetryEyes | AsymmetryMouth | BrowLateral | BrowFlare => 0.5,
@@ -67,11 +67,8 @@ impl Person {
 
         let tone = draws.unit();
         params[Param::SkinTone] = 4.4 * tone * tone - 1.5 + 0.3 * draws.normal();
-        params[Param::HairDarkness] = if tone > 0.55 {
-            1.6 + 0.5 * draws.normal()
-        } else {
-            draws.range(-2.0, 2.2)
-        };
+        params[Param::HairDarkness] =
+            if tone > 0.55 { 1.6 + 0.5 * draws.normal() } else { draws.range(-2.0, 2.2) };
         let iris = (0.15 + 0.9 * tone + 0.28 * draws.normal()).clamp(0.0, 1.0);
         if tone > 0.6 {
             params[Param::HairCurl] += 2.2 * smooth_tone(tone);
@@ -137,13 +134,13 @@ fn age_and_sex(params: &mut Params, age: f32, male: bool) {
         (NoseLength, -2.4),
         (NoseBridgeHeight, -1.8),
         (NoseProjection, -2.0),
-        (NoseTipRotation, 1.0),
+        (NoseTipRotation, 0.5),
         (AlarWidth, -1.4),
         (ChinProjection, -0.6),
         (ChinHeight, -2.0),
-        (CheekFullness, 2.6),
-        (EyeOpening, 2.0),
-        (EyeWidth, 1.6),
+        (CheekFullness, 2.0),
+        (EyeOpening, 2.5),
+        (EyeWidth, 2.2),
         (JawWidth, -1.0),
         (MouthWidth, -2.0),
         (BrowThickness, -1.0),
@@ -153,6 +150,7 @@ fn age_and_sex(params: &mut Params, age: f32, male: bool) {
         (EarSize, -0.8),
         (HairDarkness, -0.5),
         (EyeSpacing, 0.6),
+        (IrisSize, 1.2),
     ] {
         params[p] += k * child;
     }

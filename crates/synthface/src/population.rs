@@ -56,7 +56,9 @@ impl Population {
     pub fn new(gestalts: Vec<Gestalt>, difficulty: f32, seed: u64) -> Result<Population, Error> {
         let refuse = |what: String| Err(Error::new(ErrorKind::Population, what));
         if gestalts.is_empty() {
-            return refuse("a population needs at least one gestalt; take catalogue() or generated()".to_owned());
+            return refuse(
+                "a population needs at least one gestalt; take catalogue() or generated()".to_owned(),
+            );
         }
         if !(0.0..=10.0).contains(&difficulty) {
             return refuse(format!("difficulty {difficulty} is not within 0 and 10; 1 is the default"));

@@ -33,9 +33,13 @@ impl FromStr for HpoTerm {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<HpoTerm, Error> {
-        let digits = text.strip_prefix("HP:").filter(|d| d.len() == 7 && d.bytes().all(|b| b.is_ascii_digit()));
+        let digits =
+            text.strip_prefix("HP:").filter(|d| d.len() == 7 && d.bytes().all(|b| b.is_ascii_digit()));
         digits.and_then(|d| d.parse().ok()).map(HpoTerm).ok_or_else(|| {
-            Error::new(ErrorKind::Term, format!("{text:?} is not an HPO term; write it as HP: and seven digits, HP:0000316"))
+            Error::new(
+                ErrorKind::Term,
+                format!("{text:?} is not an HPO term; write it as HP: and seven digits, HP:0000316"),
+            )
         })
     }
 }
@@ -116,7 +120,9 @@ mod tests {
 
     #[test]
     fn bad_lines_are_named() {
-        for line in ["HP:0000316,Hypertelorism,", "HP:0000316,Hypertelorism,EyeSpacing", "HP:0000316,x,Nose+1"] {
+        for line in
+            ["HP:0000316,Hypertelorism,", "HP:0000316,Hypertelorism,EyeSpacing", "HP:0000316,x,Nose+1"]
+        {
             let error = parse(&format!("id,name,effects\n{line}\n")).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Table);
             assert!(error.to_string().contains("line 2"), "{error}");

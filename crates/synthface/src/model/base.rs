@@ -33,19 +33,19 @@ pub(crate) const SLIT: f32 = 0.05;
 pub(crate) const NOSE_TIP: (f32, f32) = (0.0, -3.95);
 
 /// Columns per side and rows of the head's grid.
-pub(crate) const SIDE_COLUMNS: usize = 56;
+pub(crate) const SIDE_COLUMNS: usize = 48;
 pub(crate) const COLUMNS: usize = 2 * SIDE_COLUMNS + 1;
 
 /// Azimuths of the columns, from the back over the face to the back again.
 pub(crate) fn azimuths() -> Vec<f32> {
     let degrees = |i: usize| -> f32 {
         let i = i as f32;
-        if i <= 30.0 {
-            i * 1.45
-        } else if i <= 45.0 {
-            43.5 + (i - 30.0) * 3.1
+        if i <= 26.0 {
+            i * 1.7
+        } else if i <= 38.0 {
+            44.2 + (i - 26.0) * 3.816_67
         } else {
-            90.0 + (i - 45.0) * (90.0 / 11.0)
+            90.0 + (i - 38.0) * 9.0
         }
     };
     let half = (1..=SIDE_COLUMNS).map(|i| degrees(i).to_radians());
@@ -71,14 +71,14 @@ pub(crate) fn heights() -> Vec<f32> {
             rows.push(from + (to - from) * i as f32 / n);
         }
     };
-    push_band(1.5, 0.2);
-    push_band(-1.2, 0.15);
-    push_band(-3.4, 0.2);
-    push_band(-5.2, 0.13);
-    push_band(MOUTH_Y + SLIT, 0.16);
+    push_band(1.5, 0.3);
+    push_band(-1.2, 0.16);
+    push_band(-3.4, 0.25);
+    push_band(-5.2, 0.15);
+    push_band(MOUTH_Y + SLIT, 0.18);
     push_band(MOUTH_Y - SLIT, 0.11);
-    push_band(-8.6, 0.15);
-    push_band(-11.35, 0.2);
+    push_band(-8.6, 0.18);
+    push_band(-11.35, 0.26);
     push_band(-11.6, 0.06);
     rows
 }
@@ -143,12 +143,7 @@ fn section(y: f32) -> (f32, f32, f32, f32) {
         (0.0, 0.0),
         (3.0, 0.0),
     ];
-    (
-        curve(&HALF_WIDTH, y),
-        curve(&FRONT, y),
-        curve(&BACK, y),
-        curve(&CENTRE, y),
-    )
+    (curve(&HALF_WIDTH, y), curve(&FRONT, y), curve(&BACK, y), curve(&CENTRE, y))
 }
 
 /// A bump of height 1 at `(cx, cy)` on both sides of the face.
@@ -229,11 +224,8 @@ pub(crate) fn surface(azimuth: f32, y: f32) -> (Vec3, Canon) {
     let n = 2.18;
     let x = half * s;
     let depth = pow((1.0 - pow(s.abs(), n)).max(0.0), 1.0 / n);
-    let z = if cosine >= 0.0 {
-        centre + (front_z - centre) * depth
-    } else {
-        centre - (centre - back_z) * depth
-    };
+    let z =
+        if cosine >= 0.0 { centre + (front_z - centre) * depth } else { centre - (centre - back_z) * depth };
     let c = Canon { x, y, azimuth };
     (vec3(x, y, z + relief(&c)), c)
 }
@@ -249,14 +241,19 @@ fn relief(c: &Canon) -> f32 {
     z += 0.22 * mid(c, 1.9, 1.1, 0.8);
     z -= 0.35 * pair(c, 6.4, 2.8, 1.1, 1.8);
     // Nose: a ridge that widens downwards, a tip, alae with a groove behind.
-    let width = curve(&[(-5.0, 0.72), (-4.2, 0.74), (-3.4, 0.62), (-2.0, 0.47), (-0.5, 0.44), (0.5, 0.55), (2.0, 0.9)], y);
+    let width = curve(
+        &[(-5.0, 0.46), (-4.2, 0.60), (-3.4, 0.56), (-2.0, 0.46), (-0.5, 0.44), (0.5, 0.55), (2.0, 0.9)],
+        y,
+    );
     // A rounded back on slopes that run out into the cheeks.
-    let profile = 0.66 * bump(x, 0.0, width * 0.95, 1.0) + 0.34 * bump(x, 0.0, width * 2.1, 1.0);
+    let slope = 0.34 - 0.22 * smooth(-3.4, -4.4, y);
+    let profile = (1.0 - slope) * bump(x, 0.0, width, 1.0) + slope * bump(x, 0.0, width * 2.1, 1.0);
     z += ridge(y) * profile * front(c);
-    z += 0.80 * pair(c, 1.15, -4.38, 0.40, 0.42);
+    z += 0.92 * pair(c, 1.12, -4.40, 0.38, 0.38);
+    z += 0.14 * mid(c, -3.95, 0.5, 0.42);
     z -= 0.16 * pair(c, 1.85, -4.3, 0.28, 0.6);
     z -= 0.10 * pair(c, 0.85, -3.9, 0.22, 0.4);
-    z -= 0.55 * pair(c, 0.62, -4.86, 0.26, 0.16);
+    z -= 0.40 * pair(c, 0.60, -4.80, 0.24, 0.15);
     // Cheeks and the fold from the nose to the mouth.
     z += 0.55 * pair(c, 4.3, -2.3, 1.6, 1.2);
     z += 0.25 * pair(c, 3.2, -4.2, 1.3, 1.3);

@@ -20,7 +20,13 @@ pub(crate) struct Eyes {
 }
 
 impl Eyes {
-    pub(crate) fn new(centres: [Vec3; 2], pose: &Rotation, gaze: (f32, f32), pupil: f32, params: &Params) -> Eyes {
+    pub(crate) fn new(
+        centres: [Vec3; 2],
+        pose: &Rotation,
+        gaze: (f32, f32),
+        pupil: f32,
+        params: &Params,
+    ) -> Eyes {
         let look = |turn: f32| {
             let (sx, cx) = sin_cos(gaze.0 + turn);
             let (sy, cy) = sin_cos(gaze.1);
@@ -56,7 +62,11 @@ impl Eyes {
         let b = to.dot(ray);
         let gap = b * b - (to.dot(to) - EYE_RADIUS * EYE_RADIUS);
         let flesh = paint.lip * 0.9 + paint.skin * 0.15;
-        let shadow = 0.30 + 0.62 * smooth(-0.08, 0.5, lid) * (1.0 - 0.25 * smooth(0.75, 1.1, lid)) * smooth(-0.6, 0.7, corner);
+        let shadow = 0.30
+            + 0.62
+                * smooth(-0.08, 0.5, lid)
+                * (1.0 - 0.25 * smooth(0.75, 1.1, lid))
+                * smooth(-0.6, 0.7, corner);
         if gap <= 0.0 {
             return light.diffuse(vec3(0.0, 0.2, 1.0), 0.55, 1.0).times(flesh);
         }
@@ -67,7 +77,11 @@ impl Eyes {
         let sine = off.length() / self.iris;
         let facing = n.dot(gaze) > 0.0;
         let veins = (BLOTCH.smooth(n.x * 60.0 + 9.0, n.y * 140.0) - 0.25).max(0.0);
-        let mut colour = paint.sclera.times(mix(vec3(1.0, 1.0, 1.0), vec3(0.95, 0.7, 0.68), 0.5 * veins + 0.35 * smooth(0.5, 0.0, corner)));
+        let mut colour = paint.sclera.times(mix(
+            vec3(1.0, 1.0, 1.0),
+            vec3(0.95, 0.7, 0.68),
+            0.5 * veins + 0.35 * smooth(0.5, 0.0, corner),
+        ));
         let mut wet = 0.35;
         if facing && sine < 1.08 {
             let angle = off.x * 7.0 / (off.length() + 1e-3);
@@ -76,12 +90,18 @@ impl Eyes {
             let star = BLOTCH.smooth(angle * 3.0, other * 3.0 + 80.0);
             let mut iris = paint.iris * (1.0 + 0.35 * rays);
             iris = iris * (0.75 + 0.75 * smooth(0.85, self.pupil, sine));
-            iris = mix(iris, vec3(0.55, 0.6, 0.62), self.star * smooth(0.05, 0.3, star) * smooth(1.0, 0.7, sine));
+            iris = mix(
+                iris,
+                vec3(0.55, 0.6, 0.62),
+                self.star * smooth(0.05, 0.3, star) * smooth(1.0, 0.7, sine),
+            );
             // The limbus is dark; the lower half of the iris gathers the light.
             iris = iris * (1.0 - 0.65 * smooth(0.78, 1.02, sine));
             iris = iris * (1.0 - 0.35 * off.y / self.iris);
             let pupil = smooth(self.pupil + 0.07, self.pupil - 0.05, sine);
-            let gap = smooth(0.16, 0.06, off.x.abs()) * smooth(0.02, -0.02, off.y) * smooth(0.2, 0.5, self.coloboma);
+            let gap = smooth(0.16, 0.06, off.x.abs())
+                * smooth(0.02, -0.02, off.y)
+                * smooth(0.2, 0.5, self.coloboma);
             let pupil = pupil.max(gap);
             iris = mix(iris, vec3(0.006, 0.006, 0.007), pupil);
             let edge = smooth(1.08, 0.92, sine);
@@ -100,6 +120,7 @@ impl Eyes {
         let glint = s * s * s * s;
         let glint = glint * glint;
         let window = smooth(0.965, 0.985, cornea.dot(vec3(-0.28, 0.42, 0.86)));
-        lit + (light.key * (glint * 1.6) + light.sky * (0.55 * window)) * (wet * 0.5 * smooth(0.02, 0.25, lid))
+        lit + (light.key * (glint * 1.6) + light.sky * (0.55 * window))
+            * (wet * 0.5 * smooth(0.02, 0.25, lid))
     }
 }

@@ -1,6 +1,9 @@
 //! Colours of a person: skin, hair, lips, and where they change over the face.
 
+use std::sync::LazyLock;
+
 use crate::math::{Vec3, curve, mix, pow, smooth, vec3};
+use crate::model::MODEL;
 use crate::model::base::{Canon, bump};
 use crate::noise::BLOTCH;
 use crate::param::{Param, Params};
@@ -65,7 +68,8 @@ impl Paint {
         );
         let blue = params[Param::ScleraBlue].max(0.0) / 3.0;
         let red = params[Param::ScleraRed].max(0.0) / 3.0;
-        let sclera = linear(0.90 - 0.26 * blue, 0.88 - 0.12 * blue - 0.22 * red, 0.86 - 0.2 * red + 0.03 * blue);
+        let sclera =
+            linear(0.90 - 0.26 * blue, 0.88 - 0.12 * blue - 0.22 * red, 0.86 - 0.2 * red + 0.03 * blue);
         let lip_flush = vec3(0.86, 0.47, 0.48);
         Paint {
             ear: skin.times(mix(vec3(1.0, 1.0, 1.0), flush, 0.55)),
@@ -79,7 +83,11 @@ impl Paint {
             hair_cover: smooth(-3.4, -1.6, params[Param::HairDensity]),
             redness: 0.38 + 0.16 * params[Param::SkinRedness] - 0.2 * tone.max(0.0),
             socket: 0.16 + 0.10 * params[Param::EyeShadow],
-            stubble: if person.male { smooth(14.0, 20.0, person.age) * (0.25 + 0.75 * dark) * 0.4 } else { 0.0 },
+            stubble: if person.male {
+                smooth(14.0, 20.0, person.age) * (0.25 + 0.75 * dark) * 0.4
+            } else {
+                0.0
+            },
             mark: params[Param::VascularMark].max(0.0) / 3.0,
             scalp: scalp(person, params),
             skin,
@@ -94,30 +102,57 @@ impl Paint {
         self.scalp[i] + (self.scalp[i + 1] - self.scalp[i]) * f
     }
 
-    /// Colour of the skin of the head, without what is drawn per pixel.
-    pub(crate) fn skin_at(&self, c: &Canon) -> Vec3 {
-        let ax = c.x.abs();
-        let near = |x: f32, y: f32, sx: f32, sy: f32| bump(ax - x, c.y - y, sx, sy);
-        let red = 0.9 * near(4.2, -3.4, 1.5, 1.3) + 0.8 * near(0.0, -4.1, 1.0, 0.8) + 0.35 * near(0.0, -10.2, 1.5, 0.8)
-            + 0.3 * near(1.9, -0.6, 0.5, 0.6);
-        let mut colour = self.skin.times(mix(vec3(1.0, 1.0, 1.0), vec3(1.02, 0.72, 0.70), (self.redness * red).clamp(-0.3, 0.9)));
-        let socket = near(2.6, 0.0, 1.5, 0.95) * self.socket;
-        colour = colour.times(mix(vec3(1.0, 1.0, 1.0), vec3(0.62, 0.5, 0.52), socket.clamp(-0.3, 0.9)));
-        let beard = smooth(-5.4, -7.4, c.y) * smooth(0.9, 1.5, near(0.0, -7.0, 2.3, 1.2) * -1.0 + 2.0)
-            + 0.8 * near(0.0, -5.9, 1.5, 0.4);
-        colour = colour.times(mix(vec3(1.0, 1.0, 1.0), vec3(0.55, 0.58, 0.63), (self.stubble * beard).clamp(0.0, 0.8)));
+    /// Colour of the skin at a vertex of the head, without what is drawn per pixel.
+    pub(crate) fn skin_at(&self, zones: &Zones) -> Vec3 {
+        let tint = |k: f32, to: Vec3| mix(vec3(1.0, 1.0, 1.0), to, k);
+        let mut colour =
+            self.skin.times(tint((self.redness * zones.red).clamp(-0.3, 0.9), vec3(1.02, 0.72, 0.70)));
+        colour = colour.times(tint((self.socket * zones.socket).clamp(-0.3, 0.9), vec3(0.62, 0.5, 0.52)));
+        colour = colour.times(tint((self.stubble * zones.beard).clamp(0.0, 0.8), vec3(0.55, 0.58, 0.63)));
         if self.mark > 0.0 {
-            let patch = near(0.0, 4.0, 1.1, 2.2) + 0.8 * near(2.6, 1.0, 1.0, 0.4);
-            let ragged = (patch + 0.25 * BLOTCH.smooth(c.x * 9.0, c.y * 9.0)).clamp(0.0, 1.0);
-            colour = colour.times(mix(vec3(1.0, 1.0, 1.0), vec3(0.95, 0.5, 0.52), self.mark * smooth(0.3, 0.7, ragged)));
+            colour = colour.times(tint(self.mark * zones.mark, vec3(0.98, 0.62, 0.62)));
         }
         colour
     }
+}
 
-    /// Oiliness of the skin: forehead and nose shine most.
-    pub(crate) fn gloss_at(&self, c: &Canon) -> f32 {
+/// Shares of the zones of skin at a vertex.
+pub(crate) struct Zones {
+    /// Cheeks, tip of the nose, chin.
+    red: f32,
+    /// Round the eyes.
+    socket: f32,
+    beard: f32,
+    /// Midline of the forehead and upper lids, where vascular marks lie.
+    mark: f32,
+    /// Oiliness: forehead and nose shine most.
+    pub(crate) gloss: f32,
+}
+
+/// The zones at every vertex of the model.
+pub(crate) static ZONES: LazyLock<Vec<Zones>> = LazyLock::new(|| MODEL.canon.iter().map(Zones::at).collect());
+
+impl Zones {
+    fn at(c: &Canon) -> Zones {
         let ax = c.x.abs();
-        0.35 + 0.5 * bump(ax, c.y - 4.5, 3.0, 1.6) + 0.6 * bump(ax, c.y + 3.0, 0.8, 1.6) + 0.3 * bump(ax - 4.2, c.y + 2.0, 1.0, 0.8)
+        let near = |x: f32, y: f32, sx: f32, sy: f32| bump(ax - x, c.y - y, sx, sy);
+        let ragged = near(0.0, 4.0, 1.1, 2.2)
+            + 0.8 * near(2.6, 1.0, 1.0, 0.4)
+            + 0.25 * BLOTCH.smooth(c.x * 9.0, c.y * 9.0);
+        let mouth = near(0.0, -7.0, 2.3, 1.2);
+        Zones {
+            red: 0.9 * near(4.2, -3.4, 1.5, 1.3)
+                + 0.8 * near(0.0, -4.1, 1.0, 0.8)
+                + 0.35 * near(0.0, -10.2, 1.5, 0.8)
+                + 0.3 * near(1.9, -0.6, 0.5, 0.6),
+            socket: near(2.6, 0.0, 1.5, 0.95),
+            beard: smooth(-5.4, -7.4, c.y) * smooth(0.9, 1.5, 2.0 - mouth) + 0.8 * near(0.0, -5.9, 1.5, 0.4),
+            mark: smooth(0.2, 0.8, ragged),
+            gloss: 0.35
+                + 0.5 * near(0.0, 4.5, 3.0, 1.6)
+                + 0.6 * near(0.0, -3.0, 0.8, 1.6)
+                + 0.3 * near(4.2, -2.0, 1.0, 0.8),
+        }
     }
 }
 

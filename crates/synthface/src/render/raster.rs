@@ -1,7 +1,7 @@
 //! Which triangle each pixel sees.
 
 use super::scene::{Part, Scene, Vertex};
-use crate::math::Vec3;
+use crate::math::{Vec3, floor};
 use crate::model::MODEL;
 use crate::render::scene::Material;
 
@@ -31,15 +31,28 @@ impl Camera {
 /// What one pixel sees: a triangle and the weights of its second and third corner.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fragment {
-    pub(crate) depth: f32,
-    /// Index into [`Scene::parts`], or `u8::MAX` where nothing is seen.
-    pub(crate) part: u8,
-    pub(crate) triangle: u32,
-    pub(crate) weights: (f32, f32),
+    depth: f32,
+    /// Part in the highest four bits, triangle in the others.
+    index: u32,
+    /// In 65535ths.
+    weights: [u16; 2],
 }
 
-pub(crate) const NOTHING: Fragment =
-    Fragment { depth: f32::INFINITY, part: u8::MAX, triangle: 0, weights: (0.0, 0.0) };
+const NOTHING: Fragment = Fragment { depth: f32::INFINITY, index: u32::MAX, weights: [0; 2] };
+
+impl Fragment {
+    /// Part, triangle and weights; nothing where the background is seen.
+    pub(crate) fn seen(&self) -> Option<(usize, usize, (f32, f32))> {
+        let weight = |w: u16| f32::from(w) * (1.0 / 65535.0);
+        (self.index != u32::MAX).then(|| {
+            (
+                (self.index >> 28) as usize,
+                (self.index & 0x0fff_ffff) as usize,
+                (weight(self.weights[0]), weight(self.weights[1])),
+            )
+        })
+    }
+}
 
 /// The triangles of a part; those of the head are the model's own.
 pub(crate) fn triangles(part: &Part) -> &[[u32; 3]] {
@@ -49,6 +62,7 @@ pub(crate) fn triangles(part: &Part) -> &[[u32; 3]] {
 pub(crate) fn rasterise(scene: &Scene, camera: &Camera, size: usize) -> Vec<Fragment> {
     let mut pixels = vec![NOTHING; size * size];
     let screen: Vec<[f32; 3]> = scene.vertices.iter().map(|v: &Vertex| camera.project(v.position)).collect();
+    let limit = size as f32 - 1.0;
     for (index, part) in scene.parts.iter().enumerate() {
         let local = &screen[part.first as usize..];
         for (t, corners) in triangles(part).iter().enumerate() {
@@ -58,11 +72,10 @@ pub(crate) fn rasterise(scene: &Scene, camera: &Camera, size: usize) -> Vec<Frag
             if area.abs() < 1e-9 || (part.culled && area > 0.0) {
                 continue;
             }
-            let limit = size as f32 - 1.0;
-            let x0 = a[0].min(b[0]).min(c[0]).max(0.0).ceil();
-            let x1 = a[0].max(b[0]).max(c[0]).min(limit).floor();
-            let y0 = a[1].min(b[1]).min(c[1]).max(0.0).ceil();
-            let y1 = a[1].max(b[1]).max(c[1]).min(limit).floor();
+            let x0 = -floor(-a[0].min(b[0]).min(c[0]).max(0.0));
+            let x1 = floor(a[0].max(b[0]).max(c[0]).min(limit));
+            let y0 = -floor(-a[1].min(b[1]).min(c[1]).max(0.0));
+            let y1 = floor(a[1].max(b[1]).max(c[1]).min(limit));
             if x0 > x1 || y0 > y1 {
                 continue;
             }
@@ -72,8 +85,8 @@ pub(crate) fn rasterise(scene: &Scene, camera: &Camera, size: usize) -> Vec<Frag
             let (cx, cy) = (-(b[1] - a[1]) * inverse, (b[0] - a[0]) * inverse);
             for y in y0 as usize..=y1 as usize {
                 let dy = y as f32 - a[1];
-                let row = &mut pixels[y * size..(y + 1) * size];
-                for x in x0 as usize..=x1 as usize {
+                let span = &mut pixels[y * size + x0 as usize..=y * size + x1 as usize];
+                for (x, pixel) in (x0..).zip(span) {
                     let dx = x as f32 - a[0];
                     let wb = bx * dx + by * dy;
                     let wc = cx * dx + cy * dy;
@@ -81,9 +94,12 @@ pub(crate) fn rasterise(scene: &Scene, camera: &Camera, size: usize) -> Vec<Frag
                         continue;
                     }
                     let depth = a[2] + wb * (b[2] - a[2]) + wc * (c[2] - a[2]);
-                    let pixel = &mut row[x];
                     if depth < pixel.depth {
-                        *pixel = Fragment { depth, part: index as u8, triangle: t as u32, weights: (wb, wc) };
+                        *pixel = Fragment {
+                            depth,
+                            index: (index as u32) << 28 | t as u32,
+                            weights: [(wb * 65535.0 + 0.5) as u16, (wc * 65535.0 + 0.5) as u16],
+                        };
                     }
                 }
             }

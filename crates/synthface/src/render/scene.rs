@@ -1,6 +1,6 @@
 //! Head, ears, neck, shoulders and hair as one list of triangles before the camera.
 
-use super::paint::Paint;
+use super::paint::{Paint, ZONES};
 use crate::capture::Capture;
 use crate::math::{Rotation, Vec3, curve, lerp, mix, pow, sin_cos, smooth, vec3};
 use crate::model::base::{COLUMNS, EYE_RADIUS, MOUTH_X, MOUTH_Y, NOSE_TIP, SLIT};
@@ -168,14 +168,14 @@ impl Scene {
 
     fn add_head(&mut self, model: &Model, positions: &[Vec3], open: &[f32], paint: &Paint, turn: Turn) {
         let normals = normals(positions, COLUMNS, model.rows);
-        for (i, c) in model.canon.iter().enumerate() {
+        for (i, (c, zones)) in model.canon.iter().zip(ZONES.iter()).enumerate() {
             self.vertices.push(Vertex {
                 position: turn.place(positions[i]),
                 normal: turn.0.apply(normals[i]),
-                albedo: paint.skin_at(c),
+                albedo: paint.skin_at(zones),
                 canon: vec3(c.x, c.y, c.azimuth),
                 open: open[i],
-                gloss: paint.gloss_at(c),
+                gloss: zones.gloss,
             });
         }
         self.parts.push(Part { material: Material::Head, culled: true, first: 0, triangles: Vec::new() });
@@ -230,7 +230,7 @@ fn mouth_gap(model: &Model, positions: &[Vec3]) -> f32 {
 
 /// Where an ear is attached: a quarter turn from the face, a little below the eyes.
 fn ear_anchor(model: &Model, positions: &[Vec3], side: f32) -> Vec3 {
-    let column = if side < 0.0 { 11 } else { COLUMNS - 12 };
+    let column = if side < 0.0 { 10 } else { COLUMNS - 11 };
     let row = (0..model.rows).find(|&r| model.canon[r * COLUMNS].y <= -0.9).unwrap_or(0);
     positions[row * COLUMNS + column]
 }
@@ -241,7 +241,8 @@ fn lift_hair(positions: &mut [Vec3], model: &Model, paint: &Paint, volume: f32) 
     if volume <= 0.01 {
         return;
     }
-    let line: Vec<f32> = (0..COLUMNS).map(|c| paint.scalp_line(model.canon[COLUMNS * 20 + c].azimuth)).collect();
+    let line: Vec<f32> =
+        (0..COLUMNS).map(|c| paint.scalp_line(model.canon[COLUMNS * 20 + c].azimuth)).collect();
     for (i, p) in positions.iter_mut().enumerate() {
         let c = &model.canon[i];
         let k = smooth(-0.2, 1.9, c.y - line[i % COLUMNS]);
@@ -267,7 +268,18 @@ fn ear(side: f32, anchor: Vec3, params: &Params) -> (Grid, Vec<f32>) {
     let (columns, rows) = (13, 21);
     let outline = |q: f32| {
         let round = pow((1.0 - q * q).max(0.0), 0.42);
-        round * curve(&[(-1.0, 0.5 * lobe), (-0.75, 0.5 * lobe), (-0.3, 0.66), (0.2, 0.92), (0.6, 1.0), (1.0, 0.85)], q)
+        round
+            * curve(
+                &[
+                    (-1.0, 0.5 * lobe),
+                    (-0.75, 0.5 * lobe),
+                    (-0.3, 0.66),
+                    (0.2, 0.92),
+                    (0.6, 1.0),
+                    (1.0, 0.85),
+                ],
+                q,
+            )
     };
     let shape = |a: f32, b: f32| {
         let q = 1.0 - 2.0 * b;
@@ -277,7 +289,8 @@ fn ear(side: f32, anchor: Vec3, params: &Params) -> (Grid, Vec<f32>) {
         let concha = crate::model::base::bump(p - 0.34, q + 0.12, 0.2, 0.33);
         let antihelix = crate::model::base::bump(p - edge * 0.68, 0.0, 0.11, 1.0) * smooth(-0.6, -0.1, q);
         let tragus = crate::model::base::bump(p - 0.1, q + 0.2, 0.08, 0.15);
-        let relief = folds * (0.34 * rim - 0.40 * concha + 0.22 * antihelix) + 0.25 * tragus - 0.75 * smooth(-0.35, -1.0, q) * (1.0 - 0.5 * a);
+        let relief = folds * (0.34 * rim - 0.40 * concha + 0.22 * antihelix) + 0.25 * tragus
+            - 0.75 * smooth(-0.35, -1.0, q) * (1.0 - 0.5 * a);
         (p, q, relief, concha)
     };
     let grid = Grid::new(columns, rows, |a, b| {
@@ -322,11 +335,13 @@ fn torso(person: &Person) -> Grid {
     let child = smooth(16.0, 2.0, person.age);
     let reach = lerp(17.5, 12.0, child) * if person.male { 1.05 } else { 0.95 };
     let top = -12.6 + 1.2 * child;
-    Grid::new(33, 12, |a, b| {
+    Grid::new(33, 14, |a, b| {
         let (s, c) = sin_cos((a - 0.5) * std::f32::consts::PI * 1.1);
-        let half = 4.9 + (reach - 4.9) * pow(b, 0.55);
+        // The first rows close the collar round the neck.
+        let collar = smooth(0.0, 0.08, b);
+        let half = (4.9 + (reach - 4.9) * pow(b, 0.55)) * lerp(0.4, 1.0, collar);
         let y = top - 7.5 * pow(b, 1.6) - 1.2 * smooth(0.0, 0.7, c) * (1.0 - b) - 8.0 * smooth(0.7, 1.0, b);
-        vec3(half * s, y, -3.0 + (4.4 + 4.5 * b) * c)
+        vec3(half * s, y, -3.0 + (4.4 + 4.5 * b) * lerp(0.4, 1.0, collar) * c)
     })
 }
 

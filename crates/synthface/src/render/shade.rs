@@ -6,8 +6,11 @@ use super::eye::Eyes;
 use super::paint::Paint;
 use super::raster::{Camera, Fragment, triangles};
 use super::scene::{Material, Scene, Vertex};
-use crate::math::{Vec3, mix, smooth, vec3};
-use crate::model::base::{EYE_X, INNER_CANTHUS, MOUTH_X, MOUTH_Y, lid_margins, lower_lip_border, upper_lip_border};
+use crate::capture::Capture;
+use crate::math::{Vec3, floor, mix, smooth, vec3};
+use crate::model::base::{
+    EYE_X, INNER_CANTHUS, MOUTH_X, MOUTH_Y, lid_margins, lower_lip_border, upper_lip_border,
+};
 use crate::model::slit_half_height;
 use crate::noise::{BLOTCH, GRAIN};
 use crate::param::{Param, Params};
@@ -21,9 +24,22 @@ pub(crate) struct Light {
     pub(crate) sky: Vec3,
     pub(crate) ground: Vec3,
     pub(crate) rim: f32,
+    /// Halfway between the light and the camera.
+    half: Vec3,
 }
 
 impl Light {
+    pub(crate) fn new(capture: &Capture) -> Light {
+        Light {
+            direction: capture.key_direction,
+            key: capture.key,
+            sky: capture.sky,
+            ground: capture.ground,
+            rim: capture.rim,
+            half: (capture.key_direction + vec3(0.0, 0.0, 1.0)).unit(),
+        }
+    }
+
     /// Light that a matt white surface returns; red wraps further round than blue, as in skin.
     pub(crate) fn diffuse(&self, n: Vec3, open: f32, softness: f32) -> Vec3 {
         let facing = n.dot(self.direction);
@@ -37,16 +53,12 @@ impl Light {
         self.key.times(vec3(wrap(0.34), wrap(0.17), wrap(0.12))) + ambient
     }
 
-    /// Reflection towards the camera of a surface with roughness `2 / (power + 2)`; `power` is 8, 16 or 32.
-    fn highlight(&self, n: Vec3, power: u32) -> f32 {
-        let h = (self.direction + vec3(0.0, 0.0, 1.0)).unit();
-        let mut s = n.dot(h).max(0.0);
-        let mut p = 1;
-        while p < power {
-            s *= s;
-            p *= 2;
-        }
-        s
+    /// Reflection towards the camera, from a rough (power 8) and a smoother (power 32) layer.
+    fn highlights(&self, n: Vec3) -> (f32, f32) {
+        let s = n.dot(self.half).max(0.0);
+        let s2 = s * s;
+        let s8 = s2 * s2 * s2 * s2;
+        (s8, s8 * s8 * s8 * s8)
     }
 }
 
@@ -106,25 +118,29 @@ pub(crate) struct Shader<'a> {
 }
 
 impl Shader<'_> {
-    pub(crate) fn shade(&self, fragment: &Fragment, px: f32, py: f32) -> Vec3 {
-        let part = &self.scene.parts[fragment.part as usize];
-        let corners = triangles(part)[fragment.triangle as usize];
+    /// Light from a fragment at a pixel; nothing where the background is seen.
+    pub(crate) fn shade(&self, fragment: &Fragment, px: f32, py: f32) -> Option<Vec3> {
+        let (part, triangle, weights) = fragment.seen()?;
+        let part = &self.scene.parts[part];
+        let corners = triangles(part)[triangle];
         let local = &self.scene.vertices[part.first as usize..];
         let [a, b, c] = corners.map(|i| &local[i as usize]);
-        let point = blend(a, b, c, fragment.weights);
-        match part.material {
+        let point = blend(a, b, c, weights);
+        Some(match part.material {
             Material::Head => self.head(point, px, py),
             Material::Skin => {
                 let n = towards_camera(point.normal);
                 self.skin(point.albedo, n, point.open, 0.35, 1.0)
             }
-            Material::Hair => self.hair(point.normal, point.canon.x + point.canon.z, point.canon.y, point.open),
+            Material::Hair => {
+                self.hair(point.normal, point.canon.x + point.canon.z, point.canon.y, point.open)
+            }
             Material::Cloth => {
                 let n = towards_camera(point.normal);
                 let weave = 1.0 + 0.06 * GRAIN.smooth(point.canon.x * 14.0, point.canon.y * 14.0);
                 self.light.diffuse(n, point.open, 0.5).times(point.albedo) * weave
             }
-        }
+        })
     }
 
     fn head(&self, point: Point, px: f32, py: f32) -> Vec3 {
@@ -138,8 +154,14 @@ impl Shader<'_> {
         let mut fine = 1.0;
 
         let (sx, sy) = self.person.skin_offset;
+        let cover = self.hair_cover(azimuth, y);
+        if cover >= 0.995 {
+            return self.hair(point.normal, azimuth * 7.0, y, point.open);
+        }
         let blotch = BLOTCH.smooth(x * 7.0 + sx, y * 7.0 + sy);
-        let grain = GRAIN.smooth(x * 22.0 + sx, y * 22.0 + sy);
+        // Finer than pixels, so that samples need no interpolation.
+        let (gx, gy) = (floor(x * 22.0 + sx), floor(y * 22.0 + sy));
+        let grain = GRAIN.at(gx, gy);
 
         if on_face {
             let lid = if (ax - EYE_X).abs() < 1.9 && y.abs() < 1.7 { OUTLINES.lid(ax) } else { None };
@@ -147,7 +169,15 @@ impl Shader<'_> {
                 if y < upper && y > lower {
                     let side = usize::from(x > 0.0);
                     let share = (upper - y) / (upper - lower);
-                    return self.eyes.shade(side, &self.camera, (px, py), share, ax - INNER_CANTHUS.0, self.paint, &self.light);
+                    return self.eyes.shade(
+                        side,
+                        &self.camera,
+                        (px, py),
+                        share,
+                        ax - INNER_CANTHUS.0,
+                        self.paint,
+                        &self.light,
+                    );
                 }
                 self.lids(ax, x, y, upper, lower, &mut albedo, &mut open);
             }
@@ -158,7 +188,9 @@ impl Shader<'_> {
                 }
                 let (high, low) = OUTLINES.lip(ax);
                 let soft = 0.075;
-                let lip = smooth(high + soft, high - soft, y) * smooth(low - soft, low + soft, y) * smooth(MOUTH_X + 0.05, MOUTH_X - 0.25, ax);
+                let lip = smooth(high + soft, high - soft, y)
+                    * smooth(low - soft, low + soft, y)
+                    * smooth(MOUTH_X + 0.05, MOUTH_X - 0.25, ax);
                 if lip > 0.0 {
                     let folds = GRAIN.smooth(x * 30.0, y * 4.0);
                     albedo = mix(albedo, self.paint.lip * (1.0 + 0.12 * folds + 0.05 * blotch), 0.85 * lip);
@@ -166,18 +198,27 @@ impl Shader<'_> {
                     normal.x += 0.10 * lip * folds;
                     fine = 1.0 - lip;
                 }
-                open *= 1.0 - 0.45 * crate::model::base::bump(0.0, y - MOUTH_Y, 1.0, 0.10) * smooth(MOUTH_X + 0.1, MOUTH_X - 0.4, ax);
+                open *= 1.0
+                    - 0.45
+                        * crate::model::base::bump(0.0, y - MOUTH_Y, 1.0, 0.10)
+                        * smooth(MOUTH_X + 0.1, MOUTH_X - 0.4, ax);
                 if self.params[Param::CleftLip] > 0.2 && y > MOUTH_Y {
-                    let scar = crate::model::base::bump(x - 0.6, 0.0, 0.10, 1.0) * (self.params[Param::CleftLip] / 3.0).min(1.0);
+                    let scar = crate::model::base::bump(x - 0.6, 0.0, 0.10, 1.0)
+                        * (self.params[Param::CleftLip] / 3.0).min(1.0);
                     albedo = mix(albedo, self.paint.skin.times(vec3(1.05, 0.8, 0.8)), 0.8 * scar);
                 }
             }
             if ax < 1.6 && (-5.4..-4.2).contains(&y) {
                 let size = (1.0 + 0.16 * self.params[Param::NostrilSize]).max(0.5);
-                let hole = crate::model::base::bump(ax - 0.60, y + 4.86, 0.26 * size, 0.12 * size);
-                let k = 1.0 - 0.93 * smooth(0.35, 0.8, hole);
+                let hole = crate::model::base::bump(
+                    ax - 0.58 - 0.3 * (y + 4.84),
+                    y + 4.84,
+                    0.23 * size,
+                    0.11 * size,
+                );
+                let k = 1.0 - 0.85 * smooth(0.40, 0.9, hole);
                 open *= k;
-                albedo = albedo * (0.35 + 0.65 * k);
+                albedo = albedo * (0.45 + 0.55 * k);
             }
             if (0.9..3.9).contains(&y) && ax < 6.4 {
                 let cover = self.brow(x, ax, y);
@@ -192,39 +233,28 @@ impl Shader<'_> {
             let tag = self.params[Param::EarTag];
             if tag > 0.3 {
                 // Before the left ear, as the viewer sees it.
-                let dot = crate::model::base::bump((azimuth + 1.33) * 7.0, y + 2.2, 0.28, 0.28) * (tag / 2.5).min(1.0);
+                let dot = crate::model::base::bump((azimuth + 1.33) * 7.0, y + 2.2, 0.28, 0.28)
+                    * (tag / 2.5).min(1.0);
                 normal.y += 0.6 * dot * (y + 2.2);
                 albedo = albedo * (1.0 - 0.25 * dot);
             }
         }
 
-        // Scalp hair, denser away from its edge.
-        let ragged = BLOTCH.smooth(azimuth * 90.0 + sx, y * 5.0) + 0.6 * GRAIN.smooth(azimuth * 160.0, y * 2.5);
-        let above = y - self.paint.scalp_line(azimuth) + 0.30 * ragged;
-        let cover = if above > -0.7 {
-            let sparse = (-self.params[Param::HairDensity]).max(0.0) / 3.2;
-            let strand = GRAIN.smooth(azimuth * 120.0 + 5.0, y * 1.5);
-            let thin = smooth(sparse * 1.9 - 1.6, sparse * 1.9 - 1.0, strand);
-            smooth(-0.35, 0.75, above) * thin * self.paint.hair_cover
-        } else {
-            0.0
-        };
         let rough = 0.5 + 0.35 * self.params[Param::SkinRoughness].max(0.0);
         let texture = 1.0 + 0.055 * blotch + 0.03 * fine * rough * grain;
         let bumped = vec3(
-            normal.x + 0.05 * rough * fine * (GRAIN.smooth(x * 22.0 + 1.0 + sx, y * 22.0 + sy) - grain),
-            normal.y + 0.05 * rough * fine * (GRAIN.smooth(x * 22.0 + sx, y * 22.0 + 1.0 + sy) - grain),
+            normal.x + 0.05 * rough * fine * (GRAIN.at(gx + 1, gy) - grain),
+            normal.y + 0.05 * rough * fine * (GRAIN.at(gx, gy + 1) - grain),
             normal.z,
         )
         .unit();
         let down = self.params[Param::FaceHair].max(0.0) * 0.10;
         if down > 0.0 {
             let fuzz = smooth(0.1, 0.6, GRAIN.smooth(azimuth * 70.0, y * 9.0));
-            let place = smooth(3.6, 5.8, ax) + 0.7 * smooth(4.5, 7.0, y) + 0.6 * crate::model::base::bump(x, y + 5.9, 1.6, 0.4);
+            let place = smooth(3.6, 5.8, ax)
+                + 0.7 * smooth(4.5, 7.0, y)
+                + 0.6 * crate::model::base::bump(x, y + 5.9, 1.6, 0.4);
             albedo = mix(albedo, self.paint.hair, (down * fuzz * place).min(0.6));
-        }
-        if cover >= 0.995 {
-            return self.hair(point.normal, azimuth * 7.0, y, point.open);
         }
         let skin = self.skin(albedo * texture, bumped, open, gloss, 1.0);
         if cover <= 0.005 {
@@ -233,11 +263,28 @@ impl Shader<'_> {
         mix(skin, self.hair(point.normal, azimuth * 7.0, y, point.open), cover)
     }
 
+    /// Cover of scalp hair, denser away from its edge.
+    fn hair_cover(&self, azimuth: f32, y: f32) -> f32 {
+        let above = y - self.paint.scalp_line(azimuth);
+        if above < -0.9 {
+            return 0.0;
+        }
+        let (sx, _) = self.person.skin_offset;
+        let ragged =
+            BLOTCH.smooth(azimuth * 90.0 + sx, y * 5.0) + 0.6 * GRAIN.smooth(azimuth * 160.0, y * 2.5);
+        let sparse = (-self.params[Param::HairDensity]).max(0.0) / 3.2;
+        let thin = if sparse > 0.3 {
+            smooth(sparse * 1.9 - 1.6, sparse * 1.9 - 1.0, GRAIN.smooth(azimuth * 120.0 + 5.0, y * 1.5))
+        } else {
+            1.0
+        };
+        smooth(-0.35, 0.75, above + 0.30 * ragged) * thin * self.paint.hair_cover
+    }
+
     fn skin(&self, albedo: Vec3, n: Vec3, open: f32, gloss: f32, softness: f32) -> Vec3 {
         let thin = self.params[Param::ThinSkin].max(0.0) * 0.12;
         let diffuse = self.light.diffuse(n, open, softness).times(albedo);
-        let broad = self.light.highlight(n, 8);
-        let narrow = self.light.highlight(n, 32);
+        let (broad, narrow) = self.light.highlights(n);
         let edge = 1.0 - n.z.clamp(0.0, 1.0);
         let sheen = edge * edge * edge * (0.10 + self.light.rim);
         let spec = (0.035 * broad + 0.11 * narrow * (1.0 + thin)) * gloss * open.min(1.0);
@@ -251,22 +298,35 @@ impl Shader<'_> {
         if y >= upper {
             let above = y - upper;
             let line = smooth(0.11, 0.02, above);
-            let fan = smooth(length, 0.0, above) * (0.45 + 0.55 * smooth(-0.25, 0.35, GRAIN.smooth(x * 46.0 + above * 30.0 * x.signum(), above * 8.0)));
+            let fan = smooth(length, 0.0, above)
+                * (0.45
+                    + 0.55
+                        * smooth(
+                            -0.25,
+                            0.35,
+                            GRAIN.smooth(x * 46.0 + above * 30.0 * x.signum(), above * 8.0),
+                        ));
             let dense = 0.55 + 0.13 * self.params[Param::LashLength];
-            let dark = (0.75 * line + 0.75 * fan).min(0.93) * dense.clamp(0.05, 1.0) * smooth(INNER_CANTHUS.0 - 0.05, INNER_CANTHUS.0 + 0.6, ax);
+            let dark = (0.75 * line + 0.75 * fan).min(0.93)
+                * dense.clamp(0.05, 1.0)
+                * smooth(INNER_CANTHUS.0 - 0.05, INNER_CANTHUS.0 + 0.6, ax);
             *albedo = mix(*albedo, self.paint.brow * 0.5, dark);
             // The crease runs nearly parallel to the margin, closer to it on the inside.
             let inner = smooth(2.6, 1.7, ax);
             let fold = 0.36 - 0.12 * inner - 0.02 * self.params[Param::PeriorbitalFullness];
             let covered = (0.28 * self.params[Param::Epicanthus].max(0.0)).min(0.75);
-            let crease = crate::model::base::bump(0.0, above - fold, 1.0, 0.055) * smooth(0.0, 0.3, ax - 1.7) * (1.0 - covered);
+            let crease = crate::model::base::bump(0.0, above - fold, 1.0, 0.055)
+                * smooth(0.0, 0.3, ax - 1.7)
+                * (1.0 - covered);
             *open *= 1.0 - 0.55 * crease;
             *albedo = *albedo * (1.0 - 0.22 * crease);
         } else {
             let below = lower - y;
             let rim = smooth(0.10, 0.02, below);
             *albedo = mix(*albedo, self.paint.lip * 0.55 + self.paint.skin * 0.5, 0.6 * rim);
-            let few = smooth(0.18, 0.05, below) * smooth(0.1, 0.5, GRAIN.smooth(x * 46.0, below * 8.0)) * smooth(2.0, 3.4, ax);
+            let few = smooth(0.18, 0.05, below)
+                * smooth(0.1, 0.5, GRAIN.smooth(x * 46.0, below * 8.0))
+                * smooth(2.0, 3.4, ax);
             *albedo = *albedo * (1.0 - 0.30 * few);
             let bag = crate::model::base::bump(0.0, below - 0.55, 1.0, 0.12);
             *open *= 1.0 - 0.10 * bag * (1.0 + 0.5 * self.params[Param::InfraorbitalCrease].max(0.0));
@@ -277,10 +337,13 @@ impl Shader<'_> {
     fn brow(&self, x: f32, ax: f32, y: f32) -> f32 {
         let p = self.params;
         let along = (ax - 1.25) / 4.15;
-        let middle = 2.02 + 0.62 * crate::model::base::bump(along - 0.62, 0.0, 0.33, 1.0) - 0.35 * smooth(0.75, 1.05, along);
-        let thick = (0.30 + 0.075 * p[Param::BrowThickness]).max(0.06) * (1.0 - 0.55 * smooth(0.35, 1.0, along));
+        let middle = 2.02 + 0.62 * crate::model::base::bump(along - 0.62, 0.0, 0.33, 1.0)
+            - 0.35 * smooth(0.75, 1.05, along);
+        let thick =
+            (0.30 + 0.075 * p[Param::BrowThickness]).max(0.06) * (1.0 - 0.55 * smooth(0.35, 1.0, along));
         let join = smooth(0.4, 2.6, p[Param::BrowJoin]);
-        let inner = smooth(-0.06 - 0.3 * join, 0.10 - 0.3 * join, along).max(0.8 * join * smooth(-0.6, -0.25, along));
+        let inner =
+            smooth(-0.06 - 0.3 * join, 0.10 - 0.3 * join, along).max(0.8 * join * smooth(-0.6, -0.25, along));
         let lateral = 1.0 - smooth(0.0, -3.0, p[Param::BrowLateral]) * smooth(0.4, 0.65, along);
         let across = (y - middle) / thick;
         let band = smooth(1.35, 0.45, across.abs());
@@ -316,7 +379,8 @@ impl Shader<'_> {
         let d = ax - fold_x;
         if d.abs() < 0.5 && (-8.0..-4.3).contains(&y) {
             let k = (0.25 + 0.16 * self.params[Param::NasolabialFold] + 0.55 * self.smile).clamp(0.0, 1.2);
-            let line = crate::model::base::bump(d, 0.0, 0.14, 1.0) * smooth(-7.8, -6.4, y) * smooth(-4.3, -4.9, y);
+            let line =
+                crate::model::base::bump(d, 0.0, 0.14, 1.0) * smooth(-7.8, -6.4, y) * smooth(-4.3, -4.9, y);
             *open *= 1.0 - 0.28 * k * line;
         }
     }
@@ -326,7 +390,8 @@ impl Shader<'_> {
         let (sx, sy) = self.person.skin_offset;
         let amount = self.params[Param::SkinSpots];
         if amount > 0.4 {
-            let dots = BLOTCH.smooth(x * 26.0 + sx, y * 26.0 + sy) + 0.5 * GRAIN.smooth(x * 13.0 + sy, y * 13.0);
+            let dots =
+                BLOTCH.smooth(x * 26.0 + sx, y * 26.0 + sy) + 0.5 * GRAIN.smooth(x * 13.0 + sy, y * 13.0);
             let k = smooth(1.05 - 0.22 * amount, 1.25 - 0.22 * amount, dots) * (0.2 + 0.1 * amount).min(0.6);
             *albedo = albedo.times(mix(vec3(1.0, 1.0, 1.0), vec3(0.55, 0.42, 0.34), k));
         }
@@ -348,7 +413,8 @@ impl Shader<'_> {
         let gap = self.scene.mouth_gap * smooth(MOUTH_X, 0.4, x.abs() * 0.8);
         let dark = vec3(0.030, 0.010, 0.010);
         if gap < 0.16 {
-            return self.light.diffuse(vec3(0.0, -0.3, 0.9), 0.25, 1.0).times(self.paint.lip) * (0.25 + 0.2 * open);
+            return self.light.diffuse(vec3(0.0, -0.3, 0.9), 0.25, 1.0).times(self.paint.lip)
+                * (0.25 + 0.2 * open);
         }
         let depth = down * gap;
         let side = 1.0 - smooth(1.2, 2.3, x.abs());
@@ -390,8 +456,7 @@ impl Shader<'_> {
         let lock = BLOTCH.smooth((across + bend) * 9.0, along * (1.2 + 2.0 * curl) + 50.0);
         let up = vec3(0.0, 1.0, 0.0);
         let tangent = (up - n * n.y + vec3(0.25 * strand * 0.3, 0.0, 0.0)).unit();
-        let h = (self.light.direction + vec3(0.0, 0.0, 1.0)).unit();
-        let t = (tangent.dot(h) + 0.10 * strand).clamp(-1.0, 1.0);
+        let t = (tangent.dot(self.light.half) + 0.10 * strand).clamp(-1.0, 1.0);
         let s = (1.0 - t * t).max(0.0);
         let s2 = s * s;
         let s8 = s2 * s2 * s2 * s2;
@@ -399,7 +464,11 @@ impl Shader<'_> {
         let shade = (0.72 + 0.34 * strand + 0.30 * lock).max(0.12);
         let body = self.light.diffuse(n, open, 1.0).times(self.paint.hair) * shade;
         let gleam = (0.045 * s8 * s2 * facing + 0.02 * s2 * facing) * (1.0 + 0.9 * strand).max(0.1);
-        body + (self.light.key * 0.6 + self.light.sky * 0.4).times(mix(vec3(1.0, 1.0, 1.0), self.paint.hair * 2.0, 0.4)) * gleam
+        body + (self.light.key * 0.6 + self.light.sky * 0.4).times(mix(
+            vec3(1.0, 1.0, 1.0),
+            self.paint.hair * 2.0,
+            0.4,
+        )) * gleam
     }
 }
 
