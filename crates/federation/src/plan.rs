@@ -143,15 +143,15 @@ pub struct RecipePlan {
     /// Images per step.
     pub batch: u32,
     /// Learning rate of the neck.
-    pub neck_lr: f32,
+    pub neck_lr: f64,
     /// Weight decay of the neck.
-    pub neck_wd: f32,
+    pub neck_wd: f64,
     /// Learning rate of the classifier.
-    pub classifier_lr: f32,
+    pub classifier_lr: f64,
     /// Weight decay of the classifier.
-    pub classifier_wd: f32,
+    pub classifier_wd: f64,
     /// Dropout before the classifier, 0 to below 1.
-    pub dropout: f32,
+    pub dropout: f64,
 }
 
 /// One trained member of the ensemble.

@@ -37,11 +37,11 @@ pub struct SiteModel {
 pub fn recipe(plan: &RecipePlan) -> Recipe {
     Recipe {
         batch: plan.batch as usize,
-        neck_lr: f64::from(plan.neck_lr),
-        neck_wd: f64::from(plan.neck_wd),
-        classifier_lr: f64::from(plan.classifier_lr),
-        classifier_wd: f64::from(plan.classifier_wd),
-        dropout: f64::from(plan.dropout),
+        neck_lr: plan.neck_lr,
+        neck_wd: plan.neck_wd,
+        classifier_lr: plan.classifier_lr,
+        classifier_wd: plan.classifier_wd,
+        dropout: plan.dropout,
         ..Recipe::r50()
     }
 }
@@ -50,11 +50,11 @@ pub fn recipe(plan: &RecipePlan) -> Recipe {
 pub fn recipe_plan(recipe: &Recipe) -> RecipePlan {
     RecipePlan {
         batch: recipe.batch as u32,
-        neck_lr: recipe.neck_lr as f32,
-        neck_wd: recipe.neck_wd as f32,
-        classifier_lr: recipe.classifier_lr as f32,
-        classifier_wd: recipe.classifier_wd as f32,
-        dropout: recipe.dropout as f32,
+        neck_lr: recipe.neck_lr,
+        neck_wd: recipe.neck_wd,
+        classifier_lr: recipe.classifier_lr,
+        classifier_wd: recipe.classifier_wd,
+        dropout: recipe.dropout,
     }
 }
 
