@@ -23,6 +23,12 @@ pub trait Host: Send {
 pub trait SiteHost: Host {
     /// The first messages of a site that was away.
     fn rejoin(&mut self) -> Result<Vec<Action>>;
+
+    /// Told before several sites of this process encode their galleries: what is the same at each of them need not be
+    /// computed by each.
+    fn before_encoding(sites: &mut [&mut Self]) -> Result<()>
+    where
+        Self: Sized;
 }
 
 /// The coordinator's side: it decides to go on without somebody.
@@ -231,7 +237,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
             if heavy.is_empty() {
                 return Ok(());
             }
-            let work: Vec<(SiteIndex, &mut S, Vec<Action>)> = self
+            let mut work: Vec<(SiteIndex, &mut S, Vec<Action>)> = self
                 .sites
                 .iter_mut()
                 .enumerate()
@@ -240,6 +246,14 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
                     Some((index, site, heavy.remove(&index)?))
                 })
                 .collect();
+            let mut encoding: Vec<&mut S> = work
+                .iter_mut()
+                .filter(|(_, _, actions)| actions.iter().any(|action| matches!(action, Action::Encode(_))))
+                .map(|(_, site, _)| &mut **site)
+                .collect();
+            if encoding.len() > 1 {
+                S::before_encoding(&mut encoding)?;
+            }
             let results: Vec<Result<(SiteIndex, Vec<Action>)>> = work
                 .into_par_iter()
                 .map(|(index, site, actions)| {

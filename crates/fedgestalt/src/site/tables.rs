@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use domain::cohort::{Cohort, Part};
+use domain::cohort::{Case, Cohort, Part};
 use domain::{Encoding, ImageId, SyndromeId};
 use learn::{Example, FeatureSource};
 
@@ -94,12 +94,12 @@ impl Lessons {
         draw_row: &dyn Fn(&str) -> Option<usize>,
         view_row: &dyn Fn(&str) -> Option<usize>,
     ) -> Result<Self> {
+        // In the order of image ids: a training then does not depend on how its patients were handed out.
         let labelled = |part| {
-            cohort
-                .part(part)
-                .iter()
-                .filter_map(|image| cohort.case(image))
-                .map(|case| (case.image.as_str(), &case.syndrome))
+            let mut cases: Vec<&Case> =
+                cohort.part(part).iter().filter_map(|image| cohort.case(image)).collect();
+            cases.sort_by(|a, b| a.image.cmp(&b.image));
+            cases.into_iter().map(|case| (case.image.as_str(), &case.syndrome))
         };
         Ok(Self {
             training: examples(labelled(Part::Train), draw_row, trained)?,
