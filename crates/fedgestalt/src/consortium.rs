@@ -213,7 +213,7 @@ pub struct Photographs<'a>(pub &'a CohortDir);
 
 impl Crops for Photographs<'_> {
     fn crop(&self, image: &ImageId) -> Result<Crop> {
-        Ok(self.0.crop(image)?)
+        self.0.crop(image)
     }
 }
 

@@ -9,8 +9,18 @@ const FLOORS: [&[&str]; 4] =
     [&["domain", "secure", "synthface"], &["vision", "learn"], &["federation"], &["fedgestalt"]];
 
 /// What nothing below the binary may drag in: async, databases, sockets, the operating system's randomness.
-const OUTSIDE: [&str; 10] =
-    ["tokio", "async-std", "smol", "mio", "socket2", "rusqlite", "libsqlite3-sys", "getrandom", "hyper", "ureq"];
+const OUTSIDE: [&str; 10] = [
+    "tokio",
+    "async-std",
+    "smol",
+    "mio",
+    "socket2",
+    "rusqlite",
+    "libsqlite3-sys",
+    "getrandom",
+    "hyper",
+    "ureq",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -73,7 +83,11 @@ fn below_the_binary_nothing_opens_files_sockets_or_clocks() {
         for file in sources(&root().join("crates").join(name).join("src")) {
             let text = std::fs::read_to_string(&file).expect("a readable source");
             for word in ["std::fs", "std::net", "SystemTime", "Instant::now", "std::env"] {
-                assert!(!text.contains(word), "{} uses {word}; pass bytes, seeds and time in", file.display());
+                assert!(
+                    !text.contains(word),
+                    "{} uses {word}; pass bytes, seeds and time in",
+                    file.display()
+                );
             }
         }
     }
@@ -83,12 +97,15 @@ fn below_the_binary_nothing_opens_files_sockets_or_clocks() {
 fn unsafe_code_is_forbidden_or_in_one_named_file() {
     for name in FLOORS.concat() {
         let table = manifest(name);
-        let lints = table.get("lints").and_then(|l| l.as_table()).unwrap_or_else(|| panic!("{name} has no lints"));
+        let lints =
+            table.get("lints").and_then(|l| l.as_table()).unwrap_or_else(|| panic!("{name} has no lints"));
         let workspace = lints.get("workspace").and_then(|w| w.as_bool()) == Some(true);
         let unsafe_code = lints.get("rust").and_then(|r| r.get("unsafe_code")).and_then(|u| u.as_str());
         let allowing: Vec<PathBuf> = sources(&root().join("crates").join(name).join("src"))
             .into_iter()
-            .filter(|file| std::fs::read_to_string(file).expect("a readable source").contains("allow(unsafe_code)"))
+            .filter(|file| {
+                std::fs::read_to_string(file).expect("a readable source").contains("allow(unsafe_code)")
+            })
             .collect();
         match (workspace, unsafe_code) {
             (true, None) => assert!(allowing.is_empty(), "{name}: the workspace forbids unsafe code"),

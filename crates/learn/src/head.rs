@@ -54,7 +54,7 @@ pub struct NeckInit {
 }
 
 /// A tensor of a head, borrowed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TensorView<'a> {
     /// Its name, as in a safetensors file.
     pub name: &'static str,

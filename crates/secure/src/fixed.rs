@@ -47,7 +47,7 @@ impl Scale {
         let factor = 2f64.powi(self.exponent);
         for (index, (&value, word)) in values.iter().zip(out).enumerate() {
             // Written so that NaN fails it too.
-            if !(value.abs() <= self.range) {
+            if value.is_nan() || value.abs() > self.range {
                 return Err(out_of_range(index, value, self.range));
             }
             *word = (f64::from(value) * factor).round_ties_even() as i32 as u32;
@@ -126,7 +126,7 @@ impl WideScale {
         check_len(values.len() * Self::WORDS, out.len())?;
         let factor = 2f64.powi(self.exponent);
         for (index, (&value, limbs)) in values.iter().zip(out.chunks_exact_mut(Self::WORDS)).enumerate() {
-            if !(value.abs() <= self.range) {
+            if value.is_nan() || value.abs() > self.range {
                 return Err(out_of_range(index, value, self.range));
             }
             let integer = (value * factor).round_ties_even() as i64 as u64;

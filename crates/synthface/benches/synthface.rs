@@ -15,9 +15,10 @@ fn photographs(c: &mut Criterion) {
             b.iter_batched(
                 || {
                     number += 1;
-                    population.subject(number as usize % population.gestalts().len(), number)
+                    let subject = population.subject(number as usize % population.gestalts().len(), number);
+                    (subject, number % 4)
                 },
-                |subject| black_box(subject.photograph(number % 4, size)),
+                |(subject, image)| black_box(subject.photograph(image, size)),
                 BatchSize::SmallInput,
             );
         });

@@ -87,9 +87,12 @@ pub enum Event {
     Notice(Party, String),
 }
 
+/// Told of events as they happen.
+pub type Observer<'a> = Box<dyn Fn(&Event) + 'a>;
+
 enum Task {
     Deliver(Outgoing),
-    Perform(Party, Action),
+    Perform(Party, Box<Action>),
 }
 
 /// Coordinator and sites in one process.
@@ -107,7 +110,7 @@ pub struct Local<'a, C, S> {
     /// What happened, in order.
     pub events: Vec<Event>,
     /// Told of each event as it happens.
-    pub observer: Option<Box<dyn Fn(&Event) + 'a>>,
+    pub observer: Option<Observer<'a>>,
     away: BTreeMap<SiteIndex, u32>,
     applied: BTreeSet<u32>,
     queue: VecDeque<Task>,
@@ -155,7 +158,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
 
     /// Queues a party's actions.
     pub fn submit(&mut self, party: Party, actions: Vec<Action>) {
-        self.queue.extend(actions.into_iter().map(|action| Task::Perform(party, action)));
+        self.queue.extend(actions.into_iter().map(|action| Task::Perform(party, Box::new(action))));
     }
 
     /// Every site says that it is here again: how a session goes on in a new process.
@@ -174,9 +177,6 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
             self.drain()?;
             if finished(self.coordinator, self.sites) {
                 return Ok(());
-            }
-            if self.bring_back()? {
-                continue;
             }
             match self.coordinator.deadline() {
                 Ok(actions) if !actions.is_empty() => {
@@ -207,13 +207,19 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
         loop {
             let mut heavy: BTreeMap<SiteIndex, Vec<Action>> = BTreeMap::new();
             while let Some(task) = self.queue.pop_front() {
-                match task {
-                    Task::Deliver(message) => self.deliver(message),
-                    Task::Perform(Party::Site(site), action) if self.away.contains_key(&site) => {
+                let (party, action) = match task {
+                    Task::Deliver(message) => {
+                        self.deliver(message);
+                        continue;
+                    }
+                    Task::Perform(party, action) => (party, *action),
+                };
+                match (party, action) {
+                    (Party::Site(site), action) if self.away.contains_key(&site) => {
                         debug!(site = site.0, ?action, "away");
                     }
-                    Task::Perform(party, Action::Send(message)) => self.send(party, message)?,
-                    Task::Perform(Party::Site(site), action) => {
+                    (party, Action::Send(message)) => self.send(party, message)?,
+                    (Party::Site(site), action) => {
                         self.note(Party::Site(site), &action);
                         // What follows heavy work at a site waits for it.
                         if is_heavy(&action) || heavy.contains_key(&site) {
@@ -223,7 +229,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
                             self.follow(Party::Site(site), more);
                         }
                     }
-                    Task::Perform(Party::Coordinator, action) => {
+                    (Party::Coordinator, action) => {
                         self.note(Party::Coordinator, &action);
                         let saves = matches!(action, Action::Save | Action::Finished);
                         let more = self.coordinator.perform(action).context("coordinator")?;
@@ -234,7 +240,12 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
                     }
                 }
             }
+            // Before the others go on with the next round, so that who was away for one has its part in the next.
+            let back = self.bring_back()?;
             if heavy.is_empty() {
+                if back {
+                    continue;
+                }
                 return Ok(());
             }
             let mut work: Vec<(SiteIndex, &mut S, Vec<Action>)> = self
@@ -277,7 +288,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
     /// What follows an action comes before what was queued behind it.
     fn follow(&mut self, party: Party, actions: Vec<Action>) {
         for action in actions.into_iter().rev() {
-            self.queue.push_front(Task::Perform(party, action));
+            self.queue.push_front(Task::Perform(party, Box::new(action)));
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use domain::ImageId;
@@ -133,7 +134,7 @@ pub fn table(
     open(&path)
 }
 
-fn open(path: &PathBuf) -> Result<Table> {
+fn open(path: &Path) -> Result<Table> {
     let mapped = Mapped::open(path)?;
     FeatureTable::parse(mapped).with_context(|| format!("cannot use {}", path.display()))
 }
@@ -152,6 +153,7 @@ fn resume(partial: &Path, header: &Header) -> Result<(File, usize)> {
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(partial)
         .with_context(|| format!("cannot write {}", partial.display()))?;
     let place = if same { start.len() + rows * row_bytes } else { 0 };

@@ -61,7 +61,7 @@ pub fn save(
         )
     };
     let mut digests = BTreeMap::new();
-    let mut bytes: Vec<(&str, &[usize], Cow<'_, [u8]>)> = Vec::with_capacity(tensors.len());
+    let mut bytes: Vec<Cow<'_, [u8]>> = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         if let Some(at) = tensor.values.iter().position(|value| !value.is_finite()) {
             return Err(failed(
@@ -71,17 +71,19 @@ pub fn save(
         }
         let raw = little_endian(&tensor.values);
         digests.insert(name.clone(), hex::encode(Sha256::digest(&raw)));
-        bytes.push((name, &tensor.shape, raw));
+        bytes.push(raw);
     }
     let metadata = serde_json::to_string(&Metadata { facts: facts.clone(), sha256: digests })
         .expect("maps of strings become JSON");
-    let views = bytes
+    let views = tensors
         .iter()
-        .map(|(name, shape, raw)| {
-            let view = TensorView::new(Dtype::F32, shape.to_vec(), raw).map_err(|_| {
-                failed(name, format!("has {} values, which do not fill its shape {shape:?}", raw.len() / 4))
+        .zip(&bytes)
+        .map(|((name, tensor), raw)| {
+            let view = TensorView::new(Dtype::F32, tensor.shape.clone(), raw).map_err(|_| {
+                let (values, shape) = (tensor.values.len(), &tensor.shape);
+                failed(name, format!("has {values} values, which do not fill its shape {shape:?}"))
             })?;
-            Ok((*name, view))
+            Ok((name.as_str(), view))
         })
         .collect::<Result<Vec<_>>>()?;
     let file = safetensors::serialize(views, Some(HashMap::from([(METADATA.to_owned(), metadata)])))

@@ -109,7 +109,7 @@ impl Rotation {
     /// # Errors
     /// `Length` if the length is no multiple of `dim`; `OutOfRange` for a value that is not finite.
     pub fn mask(&self, encodings: &[f32]) -> Result<Vec<f32>> {
-        if encodings.len() % self.dim != 0 {
+        if !encodings.len().is_multiple_of(self.dim) {
             return Err(Error::new(
                 ErrorKind::Length,
                 format!("{} values are not whole encodings of {} dimensions", encodings.len(), self.dim),

@@ -42,15 +42,34 @@ pub struct Site {
     advert: Advert,
     phase: Phase,
     pub(crate) secrets: Secrets,
-    /// U1 of the paper: everybody's keys, ascending by site.
-    adverts: Vec<Advert>,
     adverts_digest: [u8; 32],
+    /// With each other site of U1 in the paper.
+    agreed: BTreeMap<SiteIndex, Agreed>,
     /// U2: who shared.
     sharers: Vec<SiteIndex>,
     /// This site's share of each sharer's self-mask seed.
     pub(crate) shares: BTreeMap<SiteIndex, Secret>,
     /// U3: whom this site last consented to sum with.
     survivors: Vec<SiteIndex>,
+}
+
+/// What this site and one peer agree on by X25519. Every use derives a key from it that is salted
+/// with everybody's keys: who was shown other adverts gets another one.
+struct Agreed {
+    boxes: Secret,
+    masks: Secret,
+}
+
+impl Agreed {
+    fn box_key(&self, adverts: &[u8; 32], from: SiteIndex, to: SiteIndex) -> Secret {
+        derive(self.boxes.expose(), adverts, "sum/box", &sites_bytes([from, to]))
+    }
+}
+
+impl std::fmt::Debug for Agreed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Agreed(..)")
+    }
 }
 
 pub(crate) struct Secrets {
@@ -125,8 +144,8 @@ impl Site {
             advert: advert.clone(),
             phase: Phase::Advertised,
             secrets,
-            adverts: Vec::new(),
             adverts_digest: [0; 32],
+            agreed: BTreeMap::new(),
             sharers: Vec::new(),
             shares: BTreeMap::new(),
             survivors: Vec::new(),
@@ -148,9 +167,10 @@ impl Site {
     /// Round 1 (ShareKeys): checks everybody's keys, splits the self-mask seed and seals the shares.
     ///
     /// # Errors
-    /// `BelowThreshold` with fewer adverts than the threshold; `Signature` for keys that their site did
-    /// not sign; `GroupKey` for a site in another mode or under another group key; `Inconsistent` if
-    /// this site's own advert is missing or changed, a site appears twice, or keys repeat.
+    /// `BelowThreshold` with fewer adverts than the threshold; `Malformed` if a site appears twice;
+    /// `Signature` for keys that their site did not sign; `GroupKey` for a site in another mode or
+    /// under another group key; `Inconsistent` if this site's own advert is missing or changed, or
+    /// keys repeat or are degenerate.
     pub fn receive_adverts(&mut self, adverts: &[Advert]) -> Result<SealedShares> {
         self.expect(&[Phase::Advertised], "adverts")?;
         let mut adverts = adverts.to_vec();
@@ -179,16 +199,22 @@ impl Site {
             }
         }
         let digest = adverts_digest(&self.config, &adverts);
-        let message = self.share(&adverts, &digest)?;
+        let agreed = self.agree(&adverts)?;
+        let message = self.share(&adverts, &digest, &agreed)?;
 
-        self.adverts = adverts;
         self.adverts_digest = digest;
+        self.agreed = agreed;
         self.phase = Phase::Shared;
         Ok(message)
     }
 
     /// Splits the self-mask seed among `adverts` and keeps the own share.
-    fn share(&mut self, adverts: &[Advert], digest: &[u8; 32]) -> Result<SealedShares> {
+    fn share(
+        &mut self,
+        adverts: &[Advert],
+        digest: &[u8; 32],
+        agreed: &BTreeMap<SiteIndex, Agreed>,
+    ) -> Result<SealedShares> {
         let points: Vec<u8> = adverts.iter().map(|advert| point(advert.site)).collect();
         // Other adverts must mean other polynomials: two sharings with the same coefficients
         // would let shares of one count for the other.
@@ -199,12 +225,11 @@ impl Site {
         let mut boxes = Vec::with_capacity(adverts.len() - 1);
         for (advert, share) in adverts.iter().zip(shares) {
             let commitment = commitment(digest, self.me, &share.y);
-            if advert.site == self.me {
+            let Some(agreed) = agreed.get(&advert.site) else {
                 own = Some((share.y, commitment));
                 continue;
-            }
-            let key = self.box_key(advert, digest, self.me, advert.site)?;
-            let sealed = seal(&key, &share.y);
+            };
+            let sealed = seal(&agreed.box_key(digest, self.me, advert.site), &share.y);
             boxes.push((advert.site, SealedShare { commitment, sealed }));
         }
         let (share, own) = own.ok_or_else(|| self.inconsistent("the adverts lack this site"))?;
@@ -246,7 +271,7 @@ impl Site {
     }
 
     fn open_share(&self, from: SiteIndex, share: &SealedShare) -> Result<Secret> {
-        let key = self.box_key(self.advert_of(from)?, &self.adverts_digest, from, self.me)?;
+        let key = self.agreed(from)?.box_key(&self.adverts_digest, from, self.me);
         let opened = open(&key, &share.sealed).ok_or_else(|| {
             Error::new(
                 ErrorKind::Sealed,
@@ -394,29 +419,41 @@ impl Site {
         sum.open(&self.config, self.blind.as_ref())
     }
 
-    pub(crate) fn advert_of(&self, site: SiteIndex) -> Result<&Advert> {
-        self.adverts
-            .binary_search_by_key(&site, |advert| advert.site)
-            .map(|place| &self.adverts[place])
-            .map_err(|_| {
-                Error::new(
-                    ErrorKind::UnknownSite,
-                    format!("{site} has advertised no keys for {}", self.config.name()),
-                )
+    /// X25519 with every peer's keys, once.
+    fn agree(&self, adverts: &[Advert]) -> Result<BTreeMap<SiteIndex, Agreed>> {
+        let agree = |peer: SiteIndex, mine: &StaticSecret, theirs: [u8; 32]| {
+            let shared = mine.diffie_hellman(&PublicKey::from(theirs));
+            if !shared.was_contributory() {
+                return Err(self.inconsistent(&format!("{peer} advertised a degenerate key")));
+            }
+            Ok(Secret::from_bytes(shared.to_bytes()))
+        };
+        let peers = adverts.iter().filter(|advert| advert.site != self.me);
+        peers
+            .map(|peer| {
+                let agreed = Agreed {
+                    boxes: agree(peer.site, &self.secrets.box_key, peer.box_key)?,
+                    masks: agree(peer.site, &self.secrets.mask_key, peer.mask_key)?,
+                };
+                Ok((peer.site, agreed))
             })
+            .collect()
+    }
+
+    fn agreed(&self, peer: SiteIndex) -> Result<&Agreed> {
+        self.agreed.get(&peer).ok_or_else(|| {
+            Error::new(
+                ErrorKind::UnknownSite,
+                format!("{peer} has advertised no keys for {}", self.config.name()),
+            )
+        })
     }
 
     /// The seed of the mask between this site and `peer` (s_{u,v}); both compute the same.
     pub(crate) fn pair_seed(&self, peer: SiteIndex) -> Result<Secret> {
-        let (low, high) = (self.me.min(peer), self.me.max(peer));
-        self.agree(
-            &self.secrets.mask_key,
-            self.advert_of(peer)?.mask_key,
-            peer,
-            &self.adverts_digest,
-            "sum/pair",
-            &sites_bytes([low, high]),
-        )
+        let order = sites_bytes([self.me.min(peer), self.me.max(peer)]);
+        let agreed = self.agreed(peer)?.masks.expose();
+        Ok(derive(agreed, &self.adverts_digest, "sum/pair", &order))
     }
 
     /// What hides the owner's opening until the helper, too, consents to the list with this digest.
@@ -427,42 +464,9 @@ impl Site {
         [owner, helper]: [SiteIndex; 2],
         list: &[u8; 32],
     ) -> Result<Secret> {
-        self.agree(
-            &self.secrets.mask_key,
-            self.advert_of(peer)?.mask_key,
-            peer,
-            &self.adverts_digest,
-            "sum/veil",
-            &[&sites_bytes([owner, helper])[..], list].concat(),
-        )
-    }
-
-    fn box_key(&self, peer: &Advert, digest: &[u8; 32], from: SiteIndex, to: SiteIndex) -> Result<Secret> {
-        self.agree(
-            &self.secrets.box_key,
-            peer.box_key,
-            peer.site,
-            digest,
-            "sum/box",
-            &sites_bytes([from, to]),
-        )
-    }
-
-    /// X25519 and HKDF, salted with everybody's keys: who saw other adverts gets another secret.
-    fn agree(
-        &self,
-        mine: &StaticSecret,
-        theirs: [u8; 32],
-        peer: SiteIndex,
-        digest: &[u8; 32],
-        label: &str,
-        context: &[u8],
-    ) -> Result<Secret> {
-        let shared = mine.diffie_hellman(&PublicKey::from(theirs));
-        if !shared.was_contributory() {
-            return Err(self.inconsistent(&format!("{peer} advertised a degenerate key")));
-        }
-        Ok(derive(shared.as_bytes(), digest, label, context))
+        let context = [&sites_bytes([owner, helper])[..], list].concat();
+        let agreed = self.agreed(peer)?.masks.expose();
+        Ok(derive(agreed, &self.adverts_digest, "sum/veil", &context))
     }
 
     fn expect(&self, phases: &[Phase], what: &str) -> Result<()> {

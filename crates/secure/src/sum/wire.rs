@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
     /// The vector, which must be the rest of the message.
     pub(crate) fn words(&mut self) -> Result<Vec<u32>> {
         let bytes = std::mem::take(&mut self.rest);
-        if bytes.len() % 4 != 0 {
+        if !bytes.len().is_multiple_of(4) {
             return Err(self.malformed("carries a vector that is not whole words"));
         }
         self.config.check_words(bytes.len() / 4)?;

@@ -1,0 +1,145 @@
+//! A run that is killed, again and again, goes on and comes to what an undisturbed one comes to.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "common/program.rs"]
+mod program;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use program::{Place, lasting, read};
+use serde_json::Value;
+
+const RUN: &str = "--json demo --drop 1@2 --out run";
+
+/// Stages as the program names them on standard error, and how often each is hit.
+const KILLS: [(&str, u32); 7] = [
+    ("Synthetic patients", 2),
+    ("Import and trunk features", 3),
+    ("Centralised training", 2),
+    ("Local training", 2),
+    ("Federated training", 6),
+    ("A new site joins", 3),
+    ("Report", 2),
+];
+
+/// A run under way, and the stages it tells of as they begin.
+struct Running {
+    child: Child,
+    stages: Receiver<(String, Instant)>,
+}
+
+impl Running {
+    fn start(place: &Place) -> Self {
+        let mut child = place.command(RUN).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (send, stages) = channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                match line.strip_suffix(" ...") {
+                    Some(stage) => drop(send.send((stage.to_owned(), Instant::now()))),
+                    // Shown where the test fails.
+                    None => eprintln!("{line}"),
+                }
+            }
+        });
+        Self { child, stages }
+    }
+
+    /// Waits until a stage begins; `false` if the run ends before.
+    fn reaches(&self, stage: &str) -> bool {
+        self.stages.iter().any(|(name, _)| name == stage)
+    }
+
+    /// The run's end; whether it succeeded.
+    fn finish(mut self) -> bool {
+        self.child.wait().unwrap().success()
+    }
+}
+
+/// SplitMix64: the same kills in every run of the test.
+fn random(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// An undisturbed run: what it came to, and how long its stages took.
+fn undisturbed() -> (Value, Vec<Duration>) {
+    let place = Place::new();
+    let run = Running::start(&place);
+    let begun: Vec<(String, Instant)> = run.stages.iter().collect();
+    assert!(run.finish());
+    let end = Instant::now();
+    let took = KILLS.map(|(stage, _)| {
+        let at =
+            begun.iter().position(|(name, _)| name == stage).unwrap_or_else(|| panic!("no stage {stage}"));
+        begun.get(at + 1).map_or(end, |next| next.1) - begun[at].1
+    });
+    (read(&place.path("run/results.json")), took.to_vec())
+}
+
+#[test]
+fn twenty_kills_change_nothing() {
+    let (wanted, took) = undisturbed();
+    let place = Place::new();
+    let mut seed = 1;
+    let mut kills = 0;
+    for ((stage, times), took) in KILLS.into_iter().zip(took) {
+        for _ in 0..times {
+            let mut run = Running::start(&place);
+            assert!(run.reaches(stage), "the run ended before {stage} after {kills} kills");
+            // Each takes its share of the stage on average, so that the last ones are near its end.
+            std::thread::sleep(took.mul_f64(2.0 * random(&mut seed) / f64::from(times)));
+            run.child.kill().unwrap();
+            if !run.finish() {
+                kills += 1;
+            }
+        }
+    }
+    assert!(kills >= 15, "only {kills} kills hit a run that was still going");
+    assert!(Running::start(&place).finish(), "the run cannot go on after {kills} kills");
+    assert_eq!(lasting(&read(&place.path("run/results.json"))), lasting(&wanted));
+
+    // A finished run, run again, is at once where it was.
+    assert!(Running::start(&place).finish());
+    assert_eq!(lasting(&read(&place.path("run/results.json"))), lasting(&wanted));
+
+    // What is in its folder is not mixed with another run.
+    for (changed, setting) in [
+        ("demo --drop 1@2 --epochs 4 --out run", "config.training.epochs: 3 there, 4 here"),
+        ("demo --drop 1@2 --sites 3 --out run", "sites: 4 there, 3 here"),
+        ("demo --drop 1@2 --draw non-overlapping --out run", "draw"),
+        ("demo --out run", "drops"),
+    ] {
+        let told = place.failure(changed);
+        assert!(told.contains("other settings") && told.contains(setting), "{changed}: {told}");
+    }
+    assert_eq!(
+        lasting(&read(&place.path("run/results.json"))),
+        lasting(&wanted),
+        "a refusal changes nothing"
+    );
+    let unfinished: Vec<_> = program::below(&place.path("run"))
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "tmp"))
+        .collect();
+    assert!(unfinished.is_empty(), "left behind: {unfinished:?}");
+}
+
+#[test]
+fn two_processes_do_not_work_on_one_run() {
+    let place = Place::new();
+    let mut run = Running::start(&place);
+    assert!(run.reaches("Import and trunk features"));
+    let told = place.failure("demo --drop 1@2 --out run");
+    assert!(told.contains("process"), "{told}");
+    run.child.kill().unwrap();
+    run.finish();
+    assert!(fs::metadata(place.path("run/cohort")).unwrap().is_dir());
+}
