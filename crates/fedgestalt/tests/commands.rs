@@ -179,10 +179,10 @@ fn discover_writes_symmetric_matrices_and_a_dendrogram() {
         let text = fs::read_to_string(place.path(&format!("found/{file}"))).unwrap();
         let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
         assert_eq!(rows.len(), side + 1, "{file}");
-        for r in 0..=side {
-            assert_eq!(rows[r].len(), side + 1, "{file}, row {r}");
-            for c in 0..r {
-                assert_eq!(rows[r][c], rows[c][r], "{file} is symmetric, labels included");
+        for (r, row) in rows.iter().enumerate() {
+            assert_eq!(row.len(), side + 1, "{file}, row {r}");
+            for (c, cell) in row.iter().enumerate() {
+                assert_eq!(*cell, rows[c][r], "{file} is symmetric, labels included");
             }
         }
     }

@@ -195,11 +195,14 @@ pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
     };
     let (mut node, resumed) =
         CoordinatorNode::open(Folder::open(&run.folder.path().join("coordinator"))?, setup)?;
-    let gone: Vec<(u32, u16)> =
-        node.before.attendance.iter().map(|&(round, site, _)| (round, site)).collect();
+    // Who has come back does not vanish again; who was away when the process ended does, in the repeated attempt.
+    let back: Vec<(u32, u16)> = (node.before.attendance.iter())
+        .filter(|(_, _, vanished)| !vanished)
+        .map(|&(round, site, _)| (round, site))
+        .collect();
     let drops = engine_drops(&run.settings.drops)
         .into_iter()
-        .filter(|drop| !gone.contains(&(drop.round, drop.site.0)))
+        .filter(|drop| !back.contains(&(drop.round, drop.site.0)))
         .collect();
     let mut engine = Local::new(&mut node, &mut sites, drops, rounds);
     engine.observer = Some(Box::new(|event| run.context.progress.say(event)));
