@@ -467,7 +467,11 @@ impl Host for Site {
 
 impl SiteHost for Site {
     fn rejoin(&mut self) -> Result<Vec<Action>> {
-        Ok(self.participant.rejoin()?)
+        match self.participant.rejoin() {
+            // Killed before the plan was kept: there is nothing to go on with, and the coordinator offers it again.
+            Err(refusal) if refusal.kind() == RefusalKind::OutOfPhase => Ok(Vec::new()),
+            actions => Ok(actions?),
+        }
     }
 
     /// The kernel's rotation is the same at every site and takes seconds and memory: one site makes it for all.
