@@ -1,6 +1,6 @@
 //! Shamir's secret sharing (CACM 1979) over GF(256), byte by byte, for secrets of 32 bytes.
 //!
-//! The field is GF(2)[x] / (x^8 + x^4 + x^3 + x + 1), AES's. Arithmetic uses no tables and no
+//! The field is GF(2)\[x\] / (x^8 + x^4 + x^3 + x + 1), AES's. Arithmetic uses no tables and no
 //! branches on secret data. Coefficients are whole random bytes: zero is as likely as any other value,
 //! also for the highest, since excluding it would tell something about the secret.
 

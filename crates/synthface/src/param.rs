@@ -287,6 +287,9 @@ impl Params {
             // x / (1 + x^4)^(1/4): nearly x up to 0.6, 1 at infinity.
             *v /= (1.0 + x * x * x * x).sqrt().sqrt();
         }
+        // A shorter philtrum would push the cheeks into a fold beside the mouth.
+        let philtrum = &mut self[Param::PhiltrumLength];
+        *philtrum = philtrum.max(-2.7);
         self
     }
 }

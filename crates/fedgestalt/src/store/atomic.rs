@@ -38,18 +38,18 @@ pub fn write(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, bytes, Access::Private)
 }
 
 /// Writes a private file that can be made again, without waiting for the disk: a killed process leaves it whole or
-/// missing, a loss of power may leave it empty or missing too. Many times faster than [`write`] for thousands of
+/// missing, a loss of power may leave it empty or missing too. Many times faster than [`write()`] for thousands of
 /// small files.
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn write_cache(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = || Error::io("write", path);
     let mut temporary = temporary(path, Access::Private)?;
@@ -62,7 +62,7 @@ pub fn write_cache(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 ///
-/// As [`write`], and whatever `fill` returns.
+/// As [`write()`], and whatever `fill` returns.
 pub fn write_with<T>(
     path: &Path,
     access: Access,
@@ -97,7 +97,7 @@ fn temporary(path: &Path, access: Access) -> Result<tempfile::NamedTempFile> {
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn write_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|error| {
         Error::with_source(

@@ -1,7 +1,7 @@
 //! The audit log: what left the site, when, to whom, under which plan.
 //!
 //! Entries are only ever added (the database refuses anything else) and chained: each carries the SHA-256 hash of the
-//! one before and of itself, so that a change, a gap or a swap anywhere is found by [`verify`]. Whoever can rewrite the
+//! one before and of itself, so that a change, a gap or a swap anywhere is found by `verify`. Whoever can rewrite the
 //! whole file can also rewrite the whole chain; a [`Head`] noted elsewhere (in a signed message, on paper) finds that
 //! too, and entries cut off at the end.
 

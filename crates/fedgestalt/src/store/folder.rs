@@ -53,7 +53,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// As [`atomic::write`].
+    /// As [`atomic::write()`].
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         atomic::write_private(&self.path.join(name), bytes)
     }
@@ -89,7 +89,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// As [`atomic::write`].
+    /// As [`atomic::write()`].
     pub fn write_secret(&self, name: &str, secret: &[u8]) -> Result<()> {
         self.write(name, secret)
     }

@@ -166,7 +166,7 @@ fn plain_sum(vectors: &[Vec<u32>], sites: &[SiteIndex]) -> Vec<u32> {
 
 /// Deviation from the expectation of the chi-square statistic of byte values in each of the four
 /// byte places of the words, in standard deviations; the largest of the four. For uniform bytes a value
-/// above 6 has a probability of about 1e-8.
+/// above 6 has a probability of about 1e-7 (chi-square with 255 degrees of freedom above 390).
 fn deviation(words: &[u32]) -> f64 {
     (0..4)
         .map(|place| {
@@ -185,5 +185,5 @@ fn deviation(words: &[u32]) -> f64 {
 /// Words in a vector whose distribution is tested: 64 of each byte value are expected in each place.
 const MANY: usize = 1 << 14;
 /// Bound on [`deviation`] for what must look random. Seeds are fixed, so a test that passes passes
-/// always; a vector of chance would fail once in 1e8.
+/// always; with other seeds about one vector in two million would fail.
 const UNIFORM: f64 = 6.0;
