@@ -208,6 +208,12 @@ impl Participant {
         self.session.as_ref().map_or(0, |s| s.settled)
     }
 
+    /// Stages whose sum the host has taken into its model: one more than the round whose weights a restarted host must
+    /// have. At least [`Participant::settled`].
+    pub fn applied(&self) -> u32 {
+        self.session.as_ref().map_or(0, |s| if s.awaits_model { s.settled } else { s.applied })
+    }
+
     /// The release, once it is signed.
     pub fn released(&self) -> Option<&SignedRelease> {
         self.session.as_ref().and_then(|s| s.released.as_ref())

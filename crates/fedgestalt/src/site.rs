@@ -143,7 +143,7 @@ impl Site {
         self.records = self.files.records()?;
         // Stage 0 is the counts and the one after the last round the metrics: with round r applied, r + 1 stages are over.
         let rounds = self.begin.as_ref().map_or(0, |begin| begin.plan.rounds());
-        let applied = self.participant.settled().saturating_sub(1).min(rounds);
+        let applied = self.participant.applied().saturating_sub(1).min(rounds);
         if let Some(heads) = self.files.heads(applied, self.blueprint.tuned().count())? {
             self.model_mut()?.restart(heads)?;
         }
