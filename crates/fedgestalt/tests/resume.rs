@@ -69,11 +69,9 @@ fn random(state: &mut u64) -> f64 {
     ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// What a run came to: its accuracies and its global model, bit for bit. The digest of the release is left out: it
-/// covers the weights as they were sealed, and a site that starts again seals with fresh randomness.
+/// What a run came to: its accuracies, its release's digest and its global model, bit for bit.
 fn outcome(place: &Place) -> (Value, Vec<u8>) {
-    let mut results = lasting(&read(&place.path("run/results.json")));
-    results.as_object_mut().unwrap().remove("release").unwrap();
+    let results = lasting(&read(&place.path("run/results.json")));
     (results, fs::read(place.path("run/model/heads.safetensors")).unwrap())
 }
 
