@@ -36,7 +36,7 @@ pub(crate) struct GiftContext {
 }
 
 impl GiftContext {
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = b"fedgestalt/key-gift/v1".to_vec();
         bytes.extend(self.session);
         bytes.extend(self.roster);

@@ -104,6 +104,11 @@ impl SiteKey {
         &self.seal
     }
 
+    /// The secret of a group that this site founds in a context: the same after a restart, unrelated in another context.
+    pub(crate) fn found(&self, context: &[u8]) -> [u8; 32] {
+        expand(self.private.as_slice(), &format!("group key {}", hex::encode(context)), 0)
+    }
+
     /// A secret nobody else holds, for the site's own pseudonyms.
     pub(crate) fn private(&self) -> &[u8; 32] {
         &self.private

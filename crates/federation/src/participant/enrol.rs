@@ -118,7 +118,15 @@ impl Participant {
         let mut actions = Vec::new();
         if founder == self.me {
             if self.group.is_none() {
-                let seed = self.seeds.draw("group key");
+                // From the founder's own secret, so that a founder which dies before it could save founds the same key again.
+                let context = GiftContext {
+                    session: self.session()?.plan.session,
+                    roster: self.roster.digest(),
+                    epoch: self.least_epoch,
+                    from: self.me,
+                    to: self.me,
+                };
+                let seed = self.key.found(&context.bytes());
                 self.group = Some(GroupState::found(seed, self.least_epoch, &self.roster));
             }
             actions.push(Action::Save);

@@ -375,9 +375,11 @@ impl Shader<'_> {
             let loose = BLOTCH.smooth(x * 16.0, y * 5.0);
             normal.x += 0.08 * depth * loose;
         }
-        let fold_x = crate::model::fold_x(y);
-        let d = ax - fold_x;
-        if d.abs() < 0.5 && (-8.0..-4.3).contains(&y) {
+        if !(-8.0..-4.3).contains(&y) || !(1.3..3.9).contains(&ax) {
+            return;
+        }
+        let d = ax - crate::model::fold_x(y);
+        if d.abs() < 0.5 {
             let k = (0.25 + 0.16 * self.params[Param::NasolabialFold] + 0.55 * self.smile).clamp(0.0, 1.2);
             let line =
                 crate::model::base::bump(d, 0.0, 0.14, 1.0) * smooth(-7.8, -6.4, y) * smooth(-4.3, -4.9, y);
