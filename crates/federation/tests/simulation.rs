@@ -193,6 +193,24 @@ fn killed_sites_and_a_killed_coordinator_resume_from_their_snapshots() {
 }
 
 #[test]
+fn the_release_does_not_depend_on_when_a_founder_died() {
+    let release = |again: bool| {
+        let mut world = World::new(4, 0, |plan| plan.kernel = Some(toy_kernel()));
+        if again {
+            // Processes that had nothing to save yet: they come back with other randomness.
+            for site in 0..4 {
+                world.kill(site);
+                world.revive(site);
+            }
+            world.queue.clear();
+        }
+        world.run();
+        world.released.unwrap().release
+    };
+    assert_eq!(release(false), release(true), "down to the sealed weights, and so the group key");
+}
+
+#[test]
 fn a_poisoned_update_is_named_and_the_others_go_on() {
     let mut world = World::new(4, 1, |_| {});
     world.sites[3].poison.insert(2);
