@@ -367,7 +367,11 @@ impl Coordinator {
             return Ok(self.hashes_message(site, hello.settled).into_iter().collect());
         }
         if self.finished.get(&hello.applied).is_some_and(|done| !done.sum.is_empty()) {
-            return Ok(self.result_messages(site, hello.applied));
+            let mut actions = self.result_messages(site, hello.applied);
+            if self.phase == Phase::Serving && hello.applied == self.stage {
+                actions.extend(self.released_message(site));
+            }
+            return Ok(actions);
         }
         if hello.applied < self.stage && self.phase != Phase::Serving {
             let name = self.roster.name(site);

@@ -138,6 +138,24 @@ fn a_site_that_vanishes_comes_back_and_catches_up() {
 }
 
 #[test]
+fn a_site_away_at_the_end_has_the_release_when_it_is_back() {
+    for kernel in [None, Some(toy_kernel())] {
+        let mut world = World::new(5, 3, |plan| plan.kernel = kernel.clone());
+        world.start();
+        while world.sites[2].applied.len() < 2 {
+            world.deliver();
+        }
+        world.kill(2);
+        world.pump();
+        assert!(world.released.is_some() && world.sites[2].released.is_none());
+        world.revive(2);
+        world.pump();
+        finished(&world);
+        assert!(world.sites[2].released.is_some(), "{:?}", world.refusals);
+    }
+}
+
+#[test]
 fn below_the_threshold_the_attempt_is_given_up_and_tried_again() {
     let mut world = World::new(4, 5, |_| {});
     world.vanish = BTreeSet::from([(1, 2), (3, 2)]);

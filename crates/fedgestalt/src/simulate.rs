@@ -10,10 +10,11 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use rand::{RngExt, SeedableRng};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use synthface::{Gestalt, Population};
 
 use crate::config::DemoCohort;
-use crate::store;
+use crate::store::{self, Folder};
 
 /// JPEG quality of the photographs.
 const QUALITY: u8 = 92;
@@ -28,6 +29,16 @@ const NEWCOMER_SUBJECTS: u64 = 1 << 32;
 /// Syndromes and subjects per syndrome that the newcomer has.
 const NEWCOMER_SYNDROMES: usize = 20;
 const NEWCOMER_SUBJECTS_EACH: usize = 3;
+
+/// What a folder of patients was drawn from, so that an interrupted drawing goes on with the same.
+#[derive(Serialize, Deserialize)]
+struct Drawn {
+    cohort: DemoCohort,
+    seed: u64,
+    complete: bool,
+}
+
+const DRAWN: &str = "drawn.json";
 
 /// A photograph to be drawn.
 struct Order {
@@ -179,15 +190,22 @@ fn draw(
     cohort: &Cohort,
     tick: &(dyn Fn() + Sync),
 ) -> Result<()> {
-    let metadata = out.join("gmdb_metadata");
-    if metadata.exists() && store::read_json::<bool>(&out.join("complete.json"))? == Some(true) {
-        orders.iter().for_each(|_| tick());
-        return Ok(());
+    let folder = Folder::open(out)?;
+    let drawn = Drawn { cohort: demo.clone(), seed, complete: false };
+    match folder.read_json::<Drawn>(DRAWN)? {
+        Some(found) if (&found.cohort, found.seed) != (&drawn.cohort, seed) => bail!(
+            "{} holds patients drawn with other settings (seed {} there, {seed} here); give another --out, or delete that folder",
+            out.display(),
+            found.seed
+        ),
+        Some(found) if found.complete => {
+            orders.iter().for_each(|_| tick());
+            return Ok(());
+        }
+        Some(_) => {}
+        None => folder.write_json(DRAWN, &drawn)?,
     }
-    let photographs = out.join("gmdb_images");
-    for folder in [out, &photographs, &metadata] {
-        store::make_folder(folder)?;
-    }
+    let (photographs, metadata) = (folder.subfolder("gmdb_images")?, folder.subfolder("gmdb_metadata")?);
     let population = Population::new(gestalts, demo.difficulty, seed)?;
     let points: Vec<String> = orders
         .par_iter()
@@ -221,7 +239,7 @@ fn draw(
     for (table, rows) in gmdb::disassemble(cohort) {
         store::write_private(&metadata.join(table.file_name(VERSION)), table.write(&rows).as_bytes())?;
     }
-    store::write_json(&out.join("complete.json"), &true)?;
+    folder.write_json(DRAWN, &Drawn { complete: true, ..drawn })?;
     Ok(())
 }
 

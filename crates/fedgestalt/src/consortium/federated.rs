@@ -233,6 +233,7 @@ pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
     let first = sites.first().context("a federation has sites")?;
     let accuracies = first.accuracies.context("the session ended without metrics")?;
     let release = first.release.clone().context("the session ended without a release")?;
+    sites.iter_mut().for_each(|site| site.tick = None);
     if let Some(stage) = Arc::into_inner(stage) {
         stage.finish(format_args!("{rounds} rounds"));
     }

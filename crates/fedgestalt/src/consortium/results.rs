@@ -85,18 +85,18 @@ impl Results {
     pub fn table(&self) -> String {
         let mut out = String::new();
         let heads: Vec<String> = KS.iter().map(|k| format!("top-{k}")).collect();
-        let _ = writeln!(out, "{:<36}{}", "", heads.iter().map(|h| format!("{h:>16}")).collect::<String>());
+        let _ = writeln!(out, "{:<30}{}", "", heads.iter().map(|h| format!("{h:>18}")).collect::<String>());
         for setting in Setting::ALL {
             let Some(results) = self.settings.get(setting.key()) else { continue };
             let _ = writeln!(out, "{}", title(setting));
             let mut row = |name: &str, values: &[f64; 4], of: Option<&[f64; 4]>| {
                 let cells: String = (0..4)
                     .map(|k| match of.and_then(|of| retention(values[k], of[k])) {
-                        Some(kept) => format!("{:>16}", format!("{:.2} ({kept:.1} %)", values[k])),
-                        None => format!("{:>16}", format!("{:.2}", values[k])),
+                        Some(kept) => format!("{:>18}", format!("{:.2} ({kept:.1} %)", values[k])),
+                        None => format!("{:>18}", format!("{:.2}", values[k])),
                     })
                     .collect();
-                let _ = writeln!(out, "  {name:<34}{cells}");
+                let _ = writeln!(out, "  {name:<28}{cells}");
             };
             row("centralised", &results.central, None);
             row("federated (retention)", &results.federated, Some(&results.central));

@@ -82,6 +82,13 @@ pub fn write_with<T>(
 
 /// An empty file under a temporary name beside `path`, removed when dropped.
 fn temporary(path: &Path, access: Access) -> Result<tempfile::NamedTempFile> {
+    // Renaming would put a file in the place of the device or pipe.
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("{} is not a regular file; name a file to write", path.display()),
+        ));
+    }
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).suffix(SUFFIX);
     #[cfg(unix)]
@@ -226,6 +233,21 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Io);
         assert!(error.to_string().contains("state"));
         assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing unfinished is left");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_or_a_folder_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for path in [&socket, folder.path()] {
+            let error = write(path, b"new", Access::Shared).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains("not a regular file"), "{error}");
+        }
+        assert!(!fs::metadata(&socket).unwrap().is_file());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing unfinished is left");
     }
 
