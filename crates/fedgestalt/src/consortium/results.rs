@@ -88,6 +88,10 @@ impl Results {
         let _ = writeln!(out, "{:<30}{}", "", heads.iter().map(|h| format!("{h:>18}")).collect::<String>());
         for setting in Setting::ALL {
             let Some(results) = self.settings.get(setting.key()) else { continue };
+            if results.central.iter().all(|value| value.is_nan()) {
+                let _ = writeln!(out, "{}: no probes in this cohort", title(setting));
+                continue;
+            }
             let _ = writeln!(out, "{}", title(setting));
             let mut row = |name: &str, values: &[f64; 4], of: Option<&[f64; 4]>| {
                 let cells: String = (0..4)
