@@ -48,6 +48,11 @@ pub enum Action {
     /// Site: take this aggregate into the model as it was after the round before, then call
     /// [`crate::Participant::model_applied`].
     Apply(Apply),
+    /// Site: add up the training images' representations for the closed-form members and call
+    /// [`crate::Participant::submit_sums`].
+    Collect,
+    /// Site: compute the closed-form members from these sums, then call [`crate::Participant::model_applied`].
+    Solve(Solve),
     /// Site: encode the gallery with the final model and call [`crate::Participant::submit_gallery`].
     Encode(KernelSetup),
     /// Site: the gallery of all sites stands. Call [`crate::Participant::submit_probes`], with none if
@@ -110,6 +115,28 @@ pub struct Apply {
     /// The sites' metrics, added.
     pub metrics: RoundMetrics,
     /// Whose updates are in it.
+    pub sites: Vec<SiteIndex>,
+}
+
+/// Whole numbers behind one closed-form member, in whatever units the sites agree on; they are added exactly.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FormSums {
+    /// Representations behind `scatter`.
+    pub rows: i64,
+    /// Representations per trained syndrome.
+    pub counts: Vec<i64>,
+    /// Their sums, syndrome x dim.
+    pub sums: Vec<i64>,
+    /// Upper triangle of the second moment, row by row.
+    pub scatter: Vec<i64>,
+}
+
+/// What the closed-form members are computed from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Solve {
+    /// One for each of the plan's forms, over all sites.
+    pub sums: Vec<FormSums>,
+    /// Whose sums are in it.
     pub sites: Vec<SiteIndex>,
 }
 

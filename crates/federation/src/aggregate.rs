@@ -1,12 +1,12 @@
 //! How a site's update becomes words of a secure sum, and the sum an averaged update.
 
 use domain::evaluate::HitCounts;
-use secure::fixed::{Scale, WideScale};
+use secure::fixed::{Integers, Scale, WideScale};
 use sha2::{Digest as _, Sha256};
 
-use crate::action::{RoundMetrics, Tensors};
+use crate::action::{FormSums, RoundMetrics, Tensors};
 use crate::identity::{Digest, digest};
-use crate::plan::{Aggregation, MAX_WORDS, Plan, Rows, TensorKind};
+use crate::plan::{Aggregation, FormPlan, MAX_WORDS, Plan, Rows, Stage, TensorKind};
 use crate::refusal::{RefusalKind, Result, refusal, refuse};
 
 /// Largest sum of losses, or number of images, that a site may report.
@@ -64,8 +64,10 @@ pub struct Update {
 #[derive(Debug, Clone)]
 pub struct Layout {
     segments: Vec<Segment>,
-    /// Tensors per member, with their full lengths.
+    /// Tensors per member, with their full lengths: trained members first, closed-form members behind.
     lengths: Vec<Vec<usize>>,
+    forms: Vec<FormPlan>,
+    integers: Integers,
     names: Vec<(String, Vec<String>)>,
     aggregation: Aggregation,
     rows: Rows,
@@ -115,15 +117,25 @@ impl Layout {
             }
             lengths.push(member_lengths);
         }
-        let names = plan
+        let mut names: Vec<(String, Vec<String>)> = plan
             .members
             .iter()
             .map(|m| (m.name.clone(), m.tensors.iter().map(|t| t.name.clone()).collect()))
             .collect();
+        let form_words: usize = plan.forms.iter().map(|form| form.words(trained)).sum();
+        if form_words > MAX_WORDS {
+            refuse!(PlanInvalid, "the closed forms' sums have over {MAX_WORDS} words; plan fewer of them");
+        }
+        for form in &plan.forms {
+            names.push((form.name.clone(), vec!["mean".to_owned(), "projection".to_owned()]));
+            lengths.push(vec![form.dim, form.dim * form.dim]);
+        }
         let metrics = WideScale::for_range(METRIC_RANGE, sites)?;
         Ok(Self {
             segments,
             lengths,
+            forms: plan.forms.clone(),
+            integers: Integers::for_sites(sites)?,
             names,
             aggregation: plan.aggregation,
             rows: plan.rows,
@@ -145,7 +157,11 @@ impl Layout {
         }
     }
 
-    /// Full lengths of the tensors, `[member][tensor]`.
+    fn trained_members(&self) -> usize {
+        self.lengths.len() - self.forms.len()
+    }
+
+    /// Full lengths of the tensors, `[member][tensor]`, closed-form members behind the trained ones.
     pub fn lengths(&self) -> &[Vec<usize>] {
         &self.lengths
     }
@@ -163,9 +179,9 @@ impl Layout {
         }
     }
 
-    fn check_shape<T: AsRef<[f32]>>(&self, tensors: &[Vec<T>], what: &str) -> Result<()> {
-        if tensors.len() != self.lengths.len() {
-            refuse!(Update, "{what} of {} members; the plan has {}", tensors.len(), self.lengths.len());
+    fn check_shape<T: AsRef<[f32]>>(&self, tensors: &[Vec<T>], members: usize, what: &str) -> Result<()> {
+        if tensors.len() != members {
+            refuse!(Update, "{what} of {} members; the plan has {members}", tensors.len());
         }
         for (m, (given, wanted)) in tensors.iter().zip(&self.lengths).enumerate() {
             if given.len() != wanted.len() {
@@ -193,7 +209,7 @@ impl Layout {
     /// names member and tensor, also in a row that does not travel.
     pub(crate) fn encode(&self, update: Update, own: &[u32], counts: &Counts) -> Result<Vec<u32>> {
         let Update { deltas, metrics } = update;
-        self.check_shape(&deltas, "an update")?;
+        self.check_shape(&deltas, self.trained_members(), "an update")?;
         let images: u64 = own.iter().map(|&n| u64::from(n)).sum();
         let mut words = vec![0u32; self.words()];
         for (m, member) in deltas.into_iter().enumerate() {
@@ -268,7 +284,7 @@ impl Layout {
             _ => factor(counts.images as f64, weights[0]),
         };
         let mut deltas: Tensors =
-            self.lengths.iter().map(|m| m.iter().map(|_| Vec::new()).collect()).collect();
+            self.lengths[..self.trained_members()].iter().map(|m| vec![Vec::new(); m.len()]).collect();
         for segment in &self.segments {
             let words = &sum[segment.start..segment.start + segment.len];
             let out = &mut deltas[segment.member][segment.tensor];
@@ -301,10 +317,74 @@ impl Layout {
         Ok((deltas, metrics))
     }
 
+    /// A site's sums for the closed-form members, as words.
+    pub(crate) fn encode_sums(&self, sums: &[FormSums], counts: &Counts) -> Result<Vec<u32>> {
+        if sums.len() != self.forms.len() {
+            refuse!(Update, "sums for {} closed forms; the plan has {}", sums.len(), self.forms.len());
+        }
+        let mut words = vec![0; self.sum_words()];
+        let mut start = 0;
+        for (form, sums) in self.forms.iter().zip(sums) {
+            let (dim, trained) = (form.dim, self.trained);
+            if (sums.counts.len(), sums.sums.len(), sums.scatter.len())
+                != (trained, trained * dim, dim * (dim + 1) / 2)
+            {
+                refuse!(Update, "the sums for {} do not fit {trained} syndromes of {dim} values", form.name);
+            }
+            for row in (0..trained).filter(|&row| !self.travels(counts, row)) {
+                if sums.counts[row] != 0 || sums.sums[row * dim..(row + 1) * dim].iter().any(|&x| x != 0) {
+                    refuse!(
+                        Update,
+                        "the sums for {} show syndrome row {row}, which too few sites hold; leave it out",
+                        form.name
+                    );
+                }
+            }
+            let numbers = [&[sums.rows][..], &sums.counts, &sums.sums, &sums.scatter];
+            for numbers in numbers {
+                let end = start + numbers.len() * Integers::WORDS;
+                self.integers
+                    .encode(numbers, &mut words[start..end])
+                    .map_err(|e| refusal(RefusalKind::Update, format!("{}: {e}", form.name)))?;
+                start = end;
+            }
+        }
+        Ok(words)
+    }
+
+    /// All sites' sums.
+    pub(crate) fn decode_sums(&self, sum: &[u32]) -> Result<Vec<FormSums>> {
+        if sum.len() != self.sum_words() {
+            refuse!(Malformed, "sums of {} words; the plan gives {}", sum.len(), self.sum_words());
+        }
+        let mut rest = sum;
+        let mut take = |len: usize| -> Result<Vec<i64>> {
+            let (words, behind) = rest.split_at(len * Integers::WORDS);
+            rest = behind;
+            let mut numbers = vec![0; len];
+            self.integers.decode(words, &mut numbers)?;
+            Ok(numbers)
+        };
+        let forms = self.forms.iter().map(|form| {
+            Ok(FormSums {
+                rows: take(1)?[0],
+                counts: take(self.trained)?,
+                sums: take(self.trained * form.dim)?,
+                scatter: take(form.dim * (form.dim + 1) / 2)?,
+            })
+        });
+        forms.collect()
+    }
+
+    /// Words of the closed-form members' sums.
+    fn sum_words(&self) -> usize {
+        self.forms.iter().map(|form| form.words(self.trained)).sum()
+    }
+
     /// Digests of a model: per member over what the release publishes, and of everything that the sites
     /// must hold alike (rows that stay local are left out).
     pub(crate) fn digests<T: AsRef<[f32]>>(&self, model: &[Vec<T>], counts: &Counts) -> Result<ModelDigests> {
-        self.check_shape(model, "a model")?;
+        self.check_shape(model, self.lengths.len(), "a model")?;
         let mut published: Vec<Sha256> = self.lengths.iter().map(|_| Sha256::new()).collect();
         let mut shared = Sha256::new();
         for segment in &self.segments {
@@ -318,6 +398,9 @@ impl Layout {
                 }
             }
         }
+        for (hash, form) in published.iter_mut().zip(model).skip(self.trained_members()) {
+            form.iter().for_each(|tensor| hash_values(hash, tensor.as_ref()));
+        }
         let members: Vec<Digest> = published.into_iter().map(|hash| hash.finalize().into()).collect();
         let shared: Digest = shared.finalize().into();
         let mut parts: Vec<&[u8]> = members.iter().map(|d| d.as_slice()).collect();
@@ -327,7 +410,11 @@ impl Layout {
 
     /// Which tensors a release publishes, as (member, tensor, elements).
     pub(crate) fn published(&self) -> impl Iterator<Item = (usize, usize, usize)> {
-        self.segments.iter().filter(|s| s.row.is_none()).map(|s| (s.member, s.tensor, s.len))
+        let trained = self.segments.iter().filter(|s| s.row.is_none()).map(|s| (s.member, s.tensor, s.len));
+        let forms = self.lengths.iter().enumerate().skip(self.trained_members());
+        let forms =
+            forms.flat_map(|(m, tensors)| tensors.iter().enumerate().map(move |(t, &len)| (m, t, len)));
+        trained.chain(forms)
     }
 
     /// Digest of a member's published tensors, given in plan order.
@@ -358,13 +445,14 @@ pub(crate) struct ModelDigests {
 
 /// Words of the secure sum of a stage: counts, rounds, metrics.
 pub(crate) fn stage_words(plan: &Plan, layout: &Layout, trained: usize, all: usize, stage: u32) -> usize {
-    if stage == 0 {
-        2 * trained + 1
-    } else if stage <= plan.rounds() {
-        layout.words()
-    } else {
-        let splits = plan.kernel.as_ref().map_or(0, |k| usize::from(k.splits));
-        HitCounts::word_count(all, splits).max(1)
+    match plan.stage(stage) {
+        Stage::Counts => 2 * trained + 1,
+        Stage::Round => layout.words(),
+        Stage::Moments => layout.sum_words(),
+        Stage::Metrics => {
+            let splits = plan.kernel.as_ref().map_or(0, |k| usize::from(k.splits));
+            HitCounts::word_count(all, splits).max(1)
+        }
     }
 }
 
@@ -472,6 +560,49 @@ mod tests {
         let mut u = update(&plan, &layout, 0);
         u.deltas[0].pop();
         assert_eq!(layout.encode(u, &own[0], &counts).unwrap_err().kind(), RefusalKind::Update);
+    }
+
+    #[test]
+    fn sums_of_a_syndrome_that_too_few_sites_hold_do_not_leave() {
+        let mut plan = toy_plan();
+        plan.rows = Rows::Shared(2);
+        plan.forms.push(FormPlan {
+            name: "form".into(),
+            on: None,
+            trunk: [1; 32],
+            dim: 2,
+            ridge: 0.1,
+            power: 0.25,
+            floor: 0.0,
+        });
+        let (_, counts) = counts();
+        let layout = Layout::new(&plan, 3, 3).unwrap();
+        // Row 2 has one holder.
+        let sums = FormSums {
+            rows: 9,
+            counts: vec![5, 4, 0],
+            sums: vec![1, -2, 3, -4, 0, 0],
+            scatter: vec![7, -8, 9],
+        };
+        let words = layout.encode_sums(std::slice::from_ref(&sums), &counts).unwrap();
+        let twice: Vec<u32> = words.iter().map(|w| w.wrapping_add(*w)).collect();
+        let both = &layout.decode_sums(&twice).unwrap()[0];
+        assert_eq!(
+            (both.rows, &both.sums, &both.scatter),
+            (18, &vec![2, -4, 6, -8, 0, 0], &vec![14, -16, 18])
+        );
+        let shows: [fn(&mut FormSums); 2] = [|s| s.counts[2] = 1, |s| s.sums[5] = 1];
+        for show in shows {
+            let mut sums = sums.clone();
+            show(&mut sums);
+            let error = layout.encode_sums(&[sums], &counts).unwrap_err();
+            assert_eq!(error.kind(), RefusalKind::Update);
+            assert!(error.to_string().contains("syndrome row 2"), "{error}");
+        }
+        let huge = FormSums { scatter: vec![1 << 60, 0, 0], ..sums.clone() };
+        assert!(layout.encode_sums(&[huge], &counts).unwrap_err().to_string().contains("form: "));
+        let short = FormSums { scatter: vec![0], ..sums };
+        assert_eq!(layout.encode_sums(&[short], &counts).unwrap_err().kind(), RefusalKind::Update);
     }
 
     #[test]

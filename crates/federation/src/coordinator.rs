@@ -317,7 +317,7 @@ impl Coordinator {
             Phase::Sum => {
                 let stage = self.stage;
                 let mut actions = self.begin_sum(stage)?;
-                if self.plan()?.kernel.is_some() && stage > self.plan()?.rounds() {
+                if self.plan()?.kernel.is_some() && stage > self.plan()?.last_model_stage() {
                     actions.extend(self.send_all(Kind::GalleryReady, stage, 0, Bytes::new()));
                 }
                 Ok(actions)
@@ -330,13 +330,13 @@ impl Coordinator {
     /// What a site needs to hear in order to take part in the step under way.
     fn prompt(&self, site: SiteIndex) -> Vec<Action> {
         let Ok(plan) = self.plan() else { return Vec::new() };
-        let rounds = plan.rounds();
+        let trained = plan.last_model_stage();
         match self.phase {
             Phase::Idle => Vec::new(),
             Phase::Plan => self.offer(site),
             Phase::Lists => self.list_prompt(site),
             Phase::Agree => vec![self.send(site, Kind::Lists, 0, self.enrolment, self.lists_bundle())],
-            Phase::Sum if self.stage > rounds => {
+            Phase::Sum if self.stage > trained => {
                 let mut actions = self.gallery_prompt(site);
                 actions.push(self.send(site, Kind::SumOpen, self.stage, self.attempt, Bytes::new()));
                 actions
@@ -413,7 +413,7 @@ impl Coordinator {
     fn limits(&self) -> Limits {
         let words = match (self.plan(), &self.layout) {
             (Ok(plan), Some(_)) => {
-                [0, 1, plan.rounds() + 1].iter().filter_map(|&s| self.words(s).ok()).max().unwrap_or(0)
+                plan.kinds_of_stages().filter_map(|stage| self.words(stage).ok()).max().unwrap_or(0)
             }
             _ => 0,
         };

@@ -72,8 +72,8 @@ mod roster;
 mod wire;
 
 pub use action::{
-    Action, Adoption, Answer, Apply, Begin, GalleryImage, KernelSetup, Outgoing, Probe, RankedSyndrome,
-    RoundMetrics, Tensors,
+    Action, Adoption, Answer, Apply, Begin, FormSums, GalleryImage, KernelSetup, Outgoing, Probe,
+    RankedSyndrome, RoundMetrics, Solve, Tensors,
 };
 pub use aggregate::{Layout, Update};
 pub use coordinator::{Coordinator, CoordinatorSetup};
@@ -81,7 +81,9 @@ pub use envelope::{Envelope, Kind, Opened, Party};
 pub use group::GroupState;
 pub use identity::{ConsortiumKey, ConsortiumPublic, CoordinatorKey, CoordinatorPublic, SiteKey, SitePublic};
 pub use participant::{AbstainReason, Participant, SiteSetup};
-pub use plan::{Aggregation, KernelPlan, MemberPlan, Plan, RecipePlan, Rows, TensorKind, TensorSpec};
+pub use plan::{
+    Aggregation, FormPlan, KernelPlan, MemberPlan, Plan, RecipePlan, Rows, TensorKind, TensorSpec,
+};
 pub use policy::Policy;
 pub use prost::bytes::Bytes;
 pub use refusal::{Refusal, RefusalKind};

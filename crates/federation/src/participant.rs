@@ -31,7 +31,6 @@ mod sum;
 pub(crate) use enrol::sum_id;
 pub(crate) use release::weights_digest;
 pub use sum::AbstainReason;
-pub(crate) use sum::purpose;
 
 /// What a site brings to a session.
 pub struct SiteSetup {

@@ -169,6 +169,53 @@ pub struct MemberPlan {
     pub tensors: Vec<TensorSpec>,
 }
 
+/// A member that is computed from sums and not trained: linear discriminant analysis of another representation. The sites
+/// read how the sums become weights; to the protocol it is two tensors, a mean of `dim` values and a `dim` x `dim` map.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FormPlan {
+    /// Name, such as `form`.
+    pub name: String,
+    /// The trained member whose representation it stands on; none for the network as published.
+    pub on: Option<String>,
+    /// Digest of the frozen trunk below it.
+    #[serde(with = "hexed")]
+    pub trunk: [u8; 32],
+    /// Values of the representation.
+    pub dim: usize,
+    /// Added to the covariance within syndromes, in units of its mean eigenvalue.
+    pub ridge: f64,
+    /// Power of the spread of the syndromes' means.
+    pub power: f64,
+    /// Added to the spread before the power.
+    pub floor: f64,
+}
+
+/// What is summed at a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Training images by syndrome.
+    Counts,
+    /// Updates of a round of training.
+    Round,
+    /// What closed-form members are computed from.
+    Moments,
+    /// Hits of the evaluation.
+    Metrics,
+}
+
+impl Stage {
+    /// As it stands in what the masks are derived from.
+    pub(crate) fn purpose(self) -> &'static str {
+        match self {
+            Self::Counts => "counts",
+            Self::Round => "round",
+            Self::Moments => "moments",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
 /// The private kernel of the session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -204,6 +251,8 @@ pub struct Plan {
     pub roster: [u8; 32],
     /// The trained members.
     pub members: Vec<MemberPlan>,
+    /// The closed-form members, computed after training.
+    pub forms: Vec<FormPlan>,
     /// Local epochs in all.
     pub epochs: u32,
     /// Local epochs per round.
@@ -224,6 +273,26 @@ impl Plan {
     /// Aggregations: epochs / interval, rounded up.
     pub fn rounds(&self) -> u32 {
         self.epochs.div_ceil(self.interval.max(1))
+    }
+
+    /// The last stage whose sum changes the model: the rounds, and one more for closed-form members.
+    pub fn last_model_stage(&self) -> u32 {
+        self.rounds() + u32::from(!self.forms.is_empty())
+    }
+
+    /// One stage of every kind, for what depends on the kind only.
+    pub(crate) fn kinds_of_stages(&self) -> impl Iterator<Item = u32> {
+        [0, 1, self.last_model_stage(), self.last_model_stage() + 1].into_iter()
+    }
+
+    /// What is summed at a stage.
+    pub(crate) fn stage(&self, stage: u32) -> Stage {
+        match stage {
+            0 => Stage::Counts,
+            stage if stage <= self.rounds() => Stage::Round,
+            stage if stage <= self.last_model_stage() => Stage::Moments,
+            _ => Stage::Metrics,
+        }
     }
 
     /// The epochs (from 0) that belong to a round (from 1).
@@ -255,17 +324,27 @@ impl Plan {
 
     /// Whether the plan makes sense in itself.
     pub fn check(&self) -> Result<()> {
-        if self.members.is_empty() || self.members.len() > 16 {
-            refuse!(PlanInvalid, "a plan trains 1 to 16 members, not {}", self.members.len());
+        let members = self.members.len() + self.forms.len();
+        if members == 0 || members > 16 {
+            refuse!(PlanInvalid, "a plan makes 1 to 16 members, not {members}");
         }
-        if self.interval == 0 || self.epochs == 0 || self.rounds() > MAX_ROUNDS {
-            refuse!(
-                PlanInvalid,
-                "epochs and interval must be at least 1 and give at most {MAX_ROUNDS} rounds"
-            );
+        if self.interval == 0 || self.rounds() > MAX_ROUNDS {
+            refuse!(PlanInvalid, "the interval must be at least 1 and give at most {MAX_ROUNDS} rounds");
+        }
+        if (self.epochs == 0) != self.members.is_empty() {
+            refuse!(PlanInvalid, "{} epochs for {} trained members", self.epochs, self.members.len());
         }
         for member in &self.members {
             member.check().map_err(|e| e.at(format!("member {}", member.name)))?;
+        }
+        for form in &self.forms {
+            form.check(&self.members).map_err(|e| e.at(format!("member {}", form.name)))?;
+        }
+        let mut names: Vec<&str> = self.members.iter().map(|m| m.name.as_str()).collect();
+        names.extend(self.forms.iter().map(|form| form.name.as_str()));
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            refuse!(PlanInvalid, "two members are called {}", twice[0]);
         }
         if let Some(kernel) = &self.kernel {
             kernel.check()?;
@@ -309,6 +388,30 @@ impl MemberPlan {
             }
         }
         Ok(())
+    }
+}
+
+impl FormPlan {
+    /// Words of one site's sums: whole numbers of two words each.
+    pub(crate) fn words(&self, trained: usize) -> usize {
+        let numbers = 1 + trained + trained.saturating_mul(self.dim) + self.dim * (self.dim + 1) / 2;
+        numbers.saturating_mul(secure::fixed::Integers::WORDS)
+    }
+
+    fn check(&self, members: &[MemberPlan]) -> Result<()> {
+        if self.dim == 0 || self.dim > 1 << 12 {
+            refuse!(PlanInvalid, "a closed form of {} values; 1 to 4096 are possible", self.dim);
+        }
+        let settings = [self.ridge, self.power, self.floor];
+        if settings.iter().any(|x| !x.is_finite() || *x < 0.0) {
+            refuse!(PlanInvalid, "ridge, power and floor must be finite and not negative");
+        }
+        match &self.on {
+            Some(on) if !members.iter().any(|m| m.name == *on && m.trunk == self.trunk) => {
+                refuse!(PlanInvalid, "it stands on {on}, and no trained member of its trunk is called so")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -370,6 +473,7 @@ pub(crate) mod tests {
                     spec("classifier.bias", &[], TensorKind::ClassifierRows),
                 ],
             }],
+            forms: Vec::new(),
             epochs: 7,
             interval: 3,
             aggregation: Aggregation::SampleWeighted,
@@ -401,6 +505,32 @@ pub(crate) mod tests {
 
     #[test]
     fn impossible_plans_are_refused() {
+        let form = |on: &str| FormPlan {
+            name: "form".into(),
+            on: Some(on.into()),
+            trunk: [1; 32],
+            dim: 4,
+            ridge: 0.1,
+            power: 0.25,
+            floor: 0.0,
+        };
+        let mut plan = toy_plan();
+        plan.forms.push(form("toy"));
+        plan.check().unwrap();
+        let forms: [fn(&mut Plan); 6] = [
+            |p| p.forms[0].on = Some("other".into()),
+            |p| p.forms[0].trunk = [2; 32],
+            |p| p.forms[0].name = "toy".into(),
+            |p| p.forms[0].dim = 5000,
+            |p| p.forms[0].ridge = f64::NAN,
+            |p| p.members.clear(),
+        ];
+        for (i, change) in forms.iter().enumerate() {
+            let mut plan = toy_plan();
+            plan.forms.push(form("toy"));
+            change(&mut plan);
+            assert_eq!(plan.check().unwrap_err().kind(), RefusalKind::PlanInvalid, "form, change {i}");
+        }
         let changes: [fn(&mut Plan); 7] = [
             |p| p.members.clear(),
             |p| p.interval = 0,

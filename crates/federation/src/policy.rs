@@ -60,7 +60,8 @@ impl Policy {
             refuse!(PlanRefused, "policy aggregations: {} is not among them", plan.aggregation);
         }
         let shared_by = match plan.rows {
-            _ if plan.aggregation == Aggregation::EncoderOnly => u16::MAX,
+            // Closed-form members show the sums of each syndrome that travels, whatever becomes of the classifier.
+            _ if plan.aggregation == Aggregation::EncoderOnly && plan.forms.is_empty() => u16::MAX,
             Rows::All => 1,
             Rows::Shared(k) => k,
         };
@@ -71,14 +72,11 @@ impl Policy {
                 self.rows_shared_by
             );
         }
-        for member in &plan.members {
-            let trunk = hex::encode(member.trunk);
+        let members = plan.members.iter().map(|member| (&member.name, member.trunk));
+        for (name, trunk) in members.chain(plan.forms.iter().map(|form| (&form.name, form.trunk))) {
+            let trunk = hex::encode(trunk);
             if !self.trunks.is_empty() && !self.trunks.iter().any(|t| t.eq_ignore_ascii_case(&trunk)) {
-                refuse!(
-                    PlanRefused,
-                    "policy trunks: the trunk of member {} ({trunk}) is not among them",
-                    member.name
-                );
+                refuse!(PlanRefused, "policy trunks: the trunk of member {name} ({trunk}) is not among them");
             }
         }
         if let Some(kernel) = &plan.kernel {

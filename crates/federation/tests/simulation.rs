@@ -71,6 +71,31 @@ fn every_aggregation_and_row_policy_gives_the_plain_average() {
 }
 
 #[test]
+fn closed_form_members_come_from_the_exact_sums_of_all_sites() {
+    for (rows, rounds) in [("all", 2), ("shared:2", 2), ("all", 0)] {
+        let mut world = World::new(4, 21, |plan| {
+            plan.rows = rows.parse().unwrap();
+            plan.kernel = Some(toy_kernel());
+            plan.forms = vec![toy_form(), FormPlan { name: "second".into(), dim: 5, ..toy_form() }];
+            if rounds == 0 {
+                // Closed forms alone: one sum and no round of training.
+                plan.members.clear();
+                plan.epochs = 0;
+                plan.forms.iter_mut().for_each(|form| form.on = None);
+            }
+        });
+        world.faults = Faults { lose: 1, double: 5, spoil: 0, reorder: true };
+        world.run();
+        finished(&world);
+        same_encoders(&world);
+        assert!(world.sites.iter().all(|site| site.solved), "{rows} {rounds}");
+        let release = &world.released.as_ref().unwrap().release;
+        assert_eq!(release.members.len(), world.plan.members.len() + 2);
+        assert_eq!(release.rounds, world.plan.rounds());
+    }
+}
+
+#[test]
 fn three_to_sixteen_sites() {
     for sites in [3, 5, 8, 16] {
         let mut world = World::new(sites, sites as u64, |plan| plan.kernel = Some(toy_kernel()));

@@ -4,17 +4,10 @@ use rayon::prelude::*;
 
 use crate::error::{Result, TrainError};
 use crate::loss::{self, Scores};
-use crate::matmul::{Mat, matmul};
+use crate::matmul::{Mat, map_rows, matmul};
 use crate::norm;
 use crate::random::{self, Purpose};
 use crate::source::{self, Example, FeatureSource};
-
-/// Rows, neck outputs and inputs of one product in [`Head::represent`]. The last rows are padded with zeros, so every
-/// representation is computed by the same products whatever else is in its batch; and over so few inputs `gemm` adds
-/// in one order on every machine, where longer sums it would cut by the size of the caches.
-const BLOCK_ROWS: usize = 32;
-const BLOCK_COLS: usize = 128;
-const BLOCK_INPUT: usize = 512;
 
 /// Examples scored at once in [`Head::evaluate`].
 const EVALUATION_BATCH: usize = 256;
@@ -291,46 +284,12 @@ impl Head {
         }
         let (scale, shift) =
             norm::folded(&self.bn_weight, &self.bn_bias, &self.bn_mean, &self.bn_var, self.bn_eps);
-        let whole = n / BLOCK_ROWS;
-        let mut padded = Vec::new();
-        if !n.is_multiple_of(BLOCK_ROWS) {
-            padded.resize(BLOCK_ROWS * input, 0.0);
-            let rest = &features[whole * BLOCK_ROWS * input..];
-            padded[..rest.len()].copy_from_slice(rest);
-        }
-        let col_blocks = dim.div_ceil(BLOCK_COLS);
-        let products: Vec<Vec<f32>> = (0..n.div_ceil(BLOCK_ROWS) * col_blocks)
-            .into_par_iter()
-            .map(|task| {
-                let (block, first) = (task / col_blocks, task % col_blocks * BLOCK_COLS);
-                let cols = BLOCK_COLS.min(dim - first);
-                let x = if block < whole { &features[block * BLOCK_ROWS * input..] } else { &padded[..] };
-                let weight = &self.neck_weight[first * input..];
-                let mut out = vec![0.0; BLOCK_ROWS * cols];
-                for start in (0..input).step_by(BLOCK_INPUT) {
-                    let inner = BLOCK_INPUT.min(input - start);
-                    matmul(
-                        &mut out,
-                        Mat::new(&x[start..], BLOCK_ROWS, inner, input),
-                        Mat::new(&weight[start..], cols, inner, input).t(),
-                        true,
-                    );
-                }
-                for row in out.chunks_exact_mut(cols) {
-                    for (value, j) in row.iter_mut().zip(first..) {
-                        *value = (*value + self.neck_bias[j]) * scale[j] + shift[j];
-                    }
-                }
-                out
-            })
-            .collect();
-        let mut out = vec![0.0; n * dim];
-        for (row, out) in out.chunks_exact_mut(dim).enumerate() {
-            let blocks = &products[row / BLOCK_ROWS * col_blocks..][..col_blocks];
-            for (block, out) in blocks.iter().zip(out.chunks_mut(BLOCK_COLS)) {
-                out.copy_from_slice(&block[row % BLOCK_ROWS * out.len()..][..out.len()]);
+        let mut out = map_rows(features, n, &self.neck_weight, input);
+        out.par_chunks_exact_mut(dim).for_each(|row| {
+            for (j, value) in row.iter_mut().enumerate() {
+                *value = (*value + self.neck_bias[j]) * scale[j] + shift[j];
             }
-        }
+        });
         Ok(out)
     }
 

@@ -28,6 +28,7 @@
 
 mod adam;
 pub mod cache;
+mod closed_form;
 mod error;
 mod head;
 mod loss;
@@ -38,6 +39,7 @@ mod recipe;
 mod source;
 mod trainer;
 
+pub use closed_form::{ClosedForm, FormSettings, Moments as FormMoments};
 pub use error::{ErrorKind, Result, TrainError};
 pub use head::{Head, HeadShape, NeckInit, TensorView};
 pub use loss::Scores;

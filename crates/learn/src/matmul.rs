@@ -4,10 +4,19 @@
 //! on the number of threads.
 #![allow(unsafe_code)]
 
+use rayon::prelude::*;
+
+/// Rows, neck outputs and inputs of one product in [`map_rows`]. The last rows are padded with zeros, so every
+/// representation is computed by the same products whatever else is in its batch; and over so few inputs `gemm` adds
+/// in one order on every machine, where longer sums it would cut by the size of the caches.
+pub(crate) const BLOCK_ROWS: usize = 32;
+const BLOCK_COLS: usize = 128;
+const BLOCK_INPUT: usize = 512;
+
 /// A borrowed matrix with arbitrary positive strides.
 #[derive(Clone, Copy)]
-pub(crate) struct Mat<'a> {
-    values: &'a [f32],
+pub(crate) struct Mat<'a, T = f32> {
+    values: &'a [T],
     rows: usize,
     cols: usize,
     row_stride: usize,
@@ -15,7 +24,7 @@ pub(crate) struct Mat<'a> {
 }
 
 /// The elements a strided `rows` x `cols` matrix reaches into, or `None` on overflow.
-fn extent(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Option<usize> {
+fn extent<T>(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Option<usize> {
     if rows == 0 || cols == 0 {
         return Some(0);
     }
@@ -23,16 +32,16 @@ fn extent(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Opt
         .checked_mul(row_stride)?
         .checked_add((cols - 1).checked_mul(col_stride)?)?
         .checked_add(1)
-        .filter(|&extent| extent <= isize::MAX as usize / size_of::<f32>())
+        .filter(|&extent| extent <= isize::MAX as usize / size_of::<T>())
 }
 
-impl<'a> Mat<'a> {
+impl<'a, T> Mat<'a, T> {
     /// A row-major `rows` x `cols` matrix whose rows start `row_stride` elements apart.
     ///
     /// # Panics
     /// If `values` is too short for the shape.
-    pub(crate) fn new(values: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        let reach = extent(rows, cols, row_stride, 1);
+    pub(crate) fn new(values: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Self {
+        let reach = extent::<T>(rows, cols, row_stride, 1);
         assert!(
             reach.is_some_and(|reach| reach <= values.len()),
             "a {rows} x {cols} matrix of stride {row_stride} does not fit {} values",
@@ -53,11 +62,25 @@ impl<'a> Mat<'a> {
     }
 }
 
+/// Numbers that `gemm` multiplies.
+pub(crate) trait Number: Copy + 'static {
+    /// One.
+    const ONE: Self;
+}
+
+impl Number for f32 {
+    const ONE: Self = 1.0;
+}
+
+impl Number for f64 {
+    const ONE: Self = 1.0;
+}
+
 /// `out = a b`, or `out += a b` if `accumulate`; `out` is row-major and dense.
 ///
 /// # Panics
 /// If the inner dimensions differ or `out` has not exactly one value per element of the product.
-pub(crate) fn matmul(out: &mut [f32], a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
+pub(crate) fn matmul<T: Number>(out: &mut [T], a: Mat<'_, T>, b: Mat<'_, T>, accumulate: bool) {
     assert_eq!(a.cols, b.rows, "inner dimensions differ");
     assert_eq!(Some(out.len()), a.rows.checked_mul(b.cols), "output size");
     if out.is_empty() {
@@ -82,14 +105,67 @@ pub(crate) fn matmul(out: &mut [f32], a: Mat<'_>, b: Mat<'_>, accumulate: bool) 
             b.values.as_ptr(),
             b.col_stride as isize,
             b.row_stride as isize,
-            1.0,
-            1.0,
+            T::ONE,
+            T::ONE,
             false,
             false,
             false,
             gemm::Parallelism::None,
         );
     }
+}
+
+/// `x w'` for `n` rows of length `input` and a weight of so many columns: `n` x `weight.len() / input`.
+///
+/// Uses every core. A row of the product does not depend on the number of threads nor on the other rows.
+pub(crate) fn map_rows(x: &[f32], n: usize, weight: &[f32], input: usize) -> Vec<f32> {
+    let dim = weight.len() / input;
+    let whole = n / BLOCK_ROWS;
+    let mut padded = Vec::new();
+    if !n.is_multiple_of(BLOCK_ROWS) {
+        padded.resize(BLOCK_ROWS * input, 0.0);
+        let rest = &x[whole * BLOCK_ROWS * input..n * input];
+        padded[..rest.len()].copy_from_slice(rest);
+    }
+    let col_blocks = dim.div_ceil(BLOCK_COLS);
+    let products: Vec<Vec<f32>> = (0..n.div_ceil(BLOCK_ROWS) * col_blocks)
+        .into_par_iter()
+        .map(|task| {
+            let (block, first) = (task / col_blocks, task % col_blocks * BLOCK_COLS);
+            let cols = BLOCK_COLS.min(dim - first);
+            let x = if block < whole { &x[block * BLOCK_ROWS * input..] } else { &padded[..] };
+            let weight = &weight[first * input..];
+            let mut out = vec![0.0; BLOCK_ROWS * cols];
+            for start in (0..input).step_by(BLOCK_INPUT) {
+                let inner = BLOCK_INPUT.min(input - start);
+                let (x, weight) = (&x[start..], &weight[start..]);
+                let weight = Mat::new(weight, cols, inner, input).t();
+                matmul(&mut out, Mat::new(x, BLOCK_ROWS, inner, input), weight, true);
+            }
+            out
+        })
+        .collect();
+    let mut out = vec![0.0; n * dim];
+    for (row, out) in out.chunks_exact_mut(dim).enumerate() {
+        let blocks = &products[row / BLOCK_ROWS * col_blocks..][..col_blocks];
+        for (block, out) in blocks.iter().zip(out.chunks_mut(BLOCK_COLS)) {
+            out.copy_from_slice(&block[row % BLOCK_ROWS * out.len()..][..out.len()]);
+        }
+    }
+    out
+}
+
+/// `x' x` of `n` rows of whole numbers, `dim` x `dim`. Exact, and so free of any order, while every partial sum stays
+/// below 2^53.
+pub(crate) fn exact_gram(x: &[f64], n: usize, dim: usize) -> Vec<f64> {
+    let mut out = vec![0.0; dim * dim];
+    out.par_chunks_mut(BLOCK_COLS * dim).enumerate().for_each(|(block, out)| {
+        let (first, rows) = (block * BLOCK_COLS, out.len() / dim);
+        if n > 0 {
+            matmul(out, Mat::new(&x[first..], n, rows, dim).t(), Mat::new(x, n, dim, dim), false);
+        }
+    });
+    out
 }
 
 #[cfg(test)]

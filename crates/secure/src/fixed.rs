@@ -153,6 +153,73 @@ impl WideScale {
     }
 }
 
+/// Whole numbers that are added exactly, such as counts and sums of products.
+///
+/// A number travels as [`Integers::WORDS`] words: its lowest 22 bits, and the rest in two's complement. With at most
+/// [`Integers::MAX_SITES`] sites the low words cannot overflow, and carries are settled after the sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Integers {
+    limit: i64,
+}
+
+impl Integers {
+    /// Words per number.
+    pub const WORDS: usize = 2;
+    /// Most sites whose numbers can be added.
+    pub const MAX_SITES: usize = 1 << 10;
+    const BITS: u32 = 22;
+
+    /// Room for so many sites' numbers.
+    ///
+    /// # Errors
+    /// `Parameter` unless there are 1 to [`Integers::MAX_SITES`] sites.
+    pub fn for_sites(sites: usize) -> Result<Self> {
+        if sites == 0 || sites > Self::MAX_SITES {
+            return Err(Error::new(
+                ErrorKind::Parameter,
+                format!("{sites} sites: whole numbers are added for 1 to {}", Self::MAX_SITES),
+            ));
+        }
+        Ok(Self { limit: ((1i64 << 53) - 1) / sites as i64 })
+    }
+
+    /// Greatest magnitude that one site may bring.
+    pub fn limit(&self) -> i64 {
+        self.limit
+    }
+
+    /// Encodes `values` into `out`, [`Integers::WORDS`] words a value.
+    ///
+    /// # Errors
+    /// `OutOfRange` with place and value for one beyond the limit; `Length` if the slices do not fit.
+    pub fn encode(&self, values: &[i64], out: &mut [u32]) -> Result<()> {
+        check_len(Self::WORDS * values.len(), out.len())?;
+        for (index, (&value, words)) in values.iter().zip(out.chunks_exact_mut(Self::WORDS)).enumerate() {
+            if value.unsigned_abs() > self.limit as u64 {
+                return Err(out_of_range(index, value, self.limit));
+            }
+            words[0] = (value & ((1 << Self::BITS) - 1)) as u32;
+            words[1] = (value >> Self::BITS) as u32;
+        }
+        Ok(())
+    }
+
+    /// Decodes words of a sum.
+    ///
+    /// # Errors
+    /// `Length` if `words` is not [`Integers::WORDS`] times as long as `out`.
+    pub fn decode(&self, words: &[u32], out: &mut [i64]) -> Result<()> {
+        check_len(Self::WORDS * out.len(), words.len())?;
+        for (value, words) in out.iter_mut().zip(words.chunks_exact(Self::WORDS)) {
+            // The low words carry into the high one, which wraps around 2^32 with the whole number around 2^54.
+            let low = i64::from(words[0]);
+            let high = words[1].wrapping_add((low >> Self::BITS) as u32) as i32;
+            *value = (i64::from(high) << Self::BITS) + (low & ((1 << Self::BITS) - 1));
+        }
+        Ok(())
+    }
+}
+
 /// Largest e with sites * (range * 2^e + 1/2) <= limit.
 fn exponent(range: f64, sites: usize, limit: f64) -> Result<i32> {
     if !(range > 0.0 && range.is_finite()) {
@@ -208,6 +275,49 @@ mod tests {
         let mut out = [0];
         scale.encode(&[value], &mut out).unwrap();
         out[0]
+    }
+
+    proptest! {
+        #[test]
+        fn whole_numbers_add_up_exactly(sites in 1usize..=1024, seed in any::<u64>()) {
+            let integers = Integers::for_sites(sites).unwrap();
+            let mut state = seed;
+            let mut total = vec![0i64; 3];
+            let mut words = vec![0u32; 6];
+            for _ in 0..sites {
+                let values: Vec<i64> = (0..3)
+                    .map(|_| {
+                        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                        // Extremes come up: a third of the values lie at a limit.
+                        match state >> 62 {
+                            0 => integers.limit(),
+                            1 => -integers.limit(),
+                            _ => (state as i64 >> 11) % (integers.limit() + 1),
+                        }
+                    })
+                    .collect();
+                let mut own = vec![0u32; 6];
+                integers.encode(&values, &mut own).unwrap();
+                words.iter_mut().zip(own).for_each(|(sum, word)| *sum = sum.wrapping_add(word));
+                total.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+            }
+            let mut got = vec![0; 3];
+            integers.decode(&words, &mut got).unwrap();
+            prop_assert_eq!(got, total);
+        }
+    }
+
+    #[test]
+    fn a_whole_number_beyond_the_limit_is_named() {
+        let integers = Integers::for_sites(4).unwrap();
+        let mut out = [0; 4];
+        for bad in [integers.limit() + 1, -integers.limit() - 1, i64::MIN] {
+            let error = integers.encode(&[7, bad], &mut out).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::OutOfRange);
+            assert!(error.to_string().contains("index 1"), "{error}");
+        }
+        assert_eq!(Integers::for_sites(0).unwrap_err().kind(), ErrorKind::Parameter);
+        assert_eq!(Integers::for_sites(1025).unwrap_err().kind(), ErrorKind::Parameter);
     }
 
     #[test]

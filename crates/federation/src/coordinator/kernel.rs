@@ -118,7 +118,7 @@ fn vector(bytes: &[u8], width: usize) -> Result<Vec<f32>> {
 impl Coordinator {
     fn kernel(&self) -> Result<&KernelPlan> {
         let open = matches!(self.phase, Phase::Gallery | Phase::Publish | Phase::Signing | Phase::Serving)
-            || self.stage > self.plan()?.rounds();
+            || self.stage > self.plan()?.last_model_stage();
         match &self.plan()?.kernel {
             Some(kernel) if open => Ok(kernel),
             Some(_) => refuse!(OutOfPhase, "the kernel opens when training is over"),
@@ -179,7 +179,7 @@ impl Coordinator {
     }
 
     pub(super) fn close_gallery(&mut self) -> Result<Vec<Action>> {
-        let stage = self.plan()?.rounds() + 1;
+        let stage = self.plan()?.last_model_stage() + 1;
         let mut actions = self.send_all(Kind::GalleryReady, stage, 0, Bytes::new());
         actions.extend(self.begin_sum(stage)?);
         Ok(actions)
@@ -189,7 +189,7 @@ impl Coordinator {
     pub(super) fn gallery_prompt(&self, site: SiteIndex) -> Vec<Action> {
         let mut actions = Vec::new();
         if !self.gallery.complete(site) {
-            let last = self.plan().map_or(0, |plan| plan.rounds());
+            let last = self.plan().map_or(0, crate::Plan::last_model_stage);
             actions.extend(self.hashes_message(site, last));
         }
         if self.phase != Phase::Gallery {

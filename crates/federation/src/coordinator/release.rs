@@ -33,7 +33,7 @@ pub(super) struct State {
 
 impl Coordinator {
     pub(super) fn begin_release(&mut self) -> Result<Vec<Action>> {
-        self.stage = self.plan()?.rounds() + 1;
+        self.stage = self.plan()?.last_model_stage() + 1;
         self.enter(Phase::Publish);
         self.next_publisher()
     }

@@ -11,7 +11,7 @@ use super::{Coordinator, Finished, Phase};
 use crate::action::Action;
 use crate::envelope::{Envelope, Kind, Opened};
 use crate::participant::AbstainReason;
-use crate::participant::{purpose, sum_id};
+use crate::participant::sum_id;
 use crate::refusal::{RefusalKind, Result, refusal, refuse};
 use crate::release::threshold;
 use crate::wire;
@@ -33,7 +33,7 @@ impl Coordinator {
             }
         }
         let session =
-            SumSession { id, purpose: purpose(stage, plan.rounds()).to_owned(), round: stage, attempt };
+            SumSession { id, purpose: plan.stage(stage).purpose().to_owned(), round: stage, attempt };
         let config = SumConfig::new(session, keys, self.words(stage)?)?;
         if stage != self.stage {
             self.excused.clear();
@@ -206,7 +206,7 @@ impl Coordinator {
         let done = Finished { attempt: self.attempt, sum, hashes: Default::default(), settled: false };
         self.finished.insert(stage, done);
         let mut actions = Vec::new();
-        let compared = stage <= self.plan()?.rounds();
+        let compared = stage <= self.plan()?.last_model_stage();
         self.enter(Phase::Hashes);
         actions.push(Action::Save);
         actions.extend(self.send_all(Kind::SumResult, stage, self.attempt, self.result_payload(stage)));
@@ -267,7 +267,7 @@ impl Coordinator {
         if hash.hash.len() != 32 {
             refuse!(Malformed, "a hash of {} bytes", hash.hash.len());
         }
-        let compared = stage <= self.plan()?.rounds();
+        let compared = stage <= self.plan()?.last_model_stage();
         let Some(done) = self.finished.get_mut(&stage).filter(|_| compared) else {
             refuse!(OutOfPhase, "stage {stage} has no sum to compare");
         };
@@ -309,8 +309,8 @@ impl Coordinator {
         let messages: Vec<Bytes> = done.hashes.values().cloned().collect();
         let mut actions = self.send_all(Kind::Hashes, stage, 0, wire::encode(&wire::Bundle { messages }));
         self.prune();
-        let (rounds, kernel) = (self.plan()?.rounds(), self.plan()?.kernel.is_some());
-        if stage < rounds {
+        let (last, kernel) = (self.plan()?.last_model_stage(), self.plan()?.kernel.is_some());
+        if stage < last {
             actions.extend(self.begin_sum(stage + 1)?);
         } else if kernel {
             self.enter(Phase::Gallery);

@@ -19,8 +19,7 @@ impl Session {
     /// Words of the largest sum of the session; 0 before the lists are united.
     pub(super) fn largest_sum(&self) -> usize {
         match (&self.lists, &self.layout) {
-            (Some(lists), Some(layout)) => (0..=self.plan.rounds() + 1)
-                .filter(|&stage| stage <= 1 || stage == self.plan.rounds() + 1)
+            (Some(lists), Some(layout)) => (self.plan.kinds_of_stages())
                 .map(|stage| stage_words(&self.plan, layout, lists.trained.len(), lists.all.len(), stage))
                 .max()
                 .unwrap_or(0),

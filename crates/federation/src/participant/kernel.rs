@@ -48,7 +48,7 @@ struct Pending {
 impl Participant {
     fn kernel_plan(&self) -> Result<&KernelPlan> {
         let session = self.session()?;
-        let over = session.joined || session.settled > session.plan.rounds();
+        let over = session.joined || session.settled > session.plan.last_model_stage();
         match &session.plan.kernel {
             Some(kernel) if over => Ok(kernel),
             Some(_) => refuse!(OutOfPhase, "the kernel opens when training is over"),

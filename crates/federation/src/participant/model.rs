@@ -79,7 +79,7 @@ impl Participant {
         session.settled = stage + 1;
         let catching_up = std::mem::take(&mut session.catching_up);
         let mut actions = vec![Action::Save];
-        if stage == session.plan.rounds() {
+        if stage == session.plan.last_model_stage() {
             let (id, plan) = (session.plan.session, session.plan_digest);
             session.model_label = digest("fedgestalt/kernel/v1", &[&id, &plan, &session.digests.whole]);
             actions.extend(self.encode_action());
@@ -95,7 +95,8 @@ impl Participant {
     /// The coordinator repeats the last hashes when it misses this site's gallery.
     fn repeated_hashes(&mut self, stage: u32) -> Result<Vec<Action>> {
         let session = self.session()?;
-        let asks = stage == session.plan.rounds() && session.settled == stage + 1 && !session.kernel.ready;
+        let last = session.plan.last_model_stage();
+        let asks = stage == last && session.settled == stage + 1 && !session.kernel.ready;
         match self.encode_action().filter(|_| asks) {
             Some(action) => {
                 self.session_mut()?.kernel.images.clear();

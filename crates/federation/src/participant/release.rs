@@ -51,7 +51,8 @@ impl Participant {
     /// Whether this site has gone through every stage of the plan.
     fn may_release(&self) -> Result<bool> {
         let session = self.session()?;
-        Ok(session.settled > session.plan.rounds() + u32::from(session.plan.kernel.is_some()))
+        let stages = session.plan.last_model_stage() + u32::from(session.plan.kernel.is_some());
+        Ok(session.settled > stages)
     }
 
     /// What the release must say as far as this site knows.
@@ -65,9 +66,11 @@ impl Participant {
             sites.push(SiteName::new(&self.roster.name(site))?);
         }
         let plan = &session.plan;
-        let members = plan.members.iter().zip(&session.digests.members);
+        let names = plan.members.iter().map(|m| (&m.name, m.trunk));
+        let names = names.chain(plan.forms.iter().map(|form| (&form.name, form.trunk)));
+        let members = names.zip(&session.digests.members);
         let members =
-            members.map(|(m, &tensors)| MemberRelease { name: m.name.clone(), trunk: m.trunk, tensors });
+            members.map(|((name, trunk), &tensors)| MemberRelease { name: name.clone(), trunk, tensors });
         let table = match (&plan.kernel, &session.hits) {
             (Some(kernel), Some(words)) => metrics(words, lists.all.len(), usize::from(kernel.splits))?,
             _ => BTreeMap::new(),
@@ -300,7 +303,7 @@ impl Participant {
             refuse!(Disagreement, "the syndrome list is not the one that the release names");
         }
         let layout = Layout::new(plan, trained.len(), release.sites.len())?;
-        let mut tensors: Tensors = plan.members.iter().map(|m| vec![Vec::new(); m.tensors.len()]).collect();
+        let mut tensors: Tensors = layout.lengths().iter().map(|m| vec![Vec::new(); m.len()]).collect();
         for ((member, tensor, len), weight) in layout.published().zip(&weights.tensors) {
             if (weight.member, weight.tensor) != (member as u32, tensor as u32)
                 || weight.values.len() != 4 * len

@@ -187,7 +187,8 @@ impl Participant {
         session.hits = Some(kept.hits).filter(|hits| !hits.is_empty());
         session.model_label = array(&kept.label)?;
         // Questions under way are lost with the process: let the host ask again.
-        session.kernel.ready = kept.ready && (kept.joined || kept.settled > session.plan.rounds() + 1);
+        session.kernel.ready =
+            kept.ready && (kept.joined || kept.settled > session.plan.last_model_stage() + 1);
         session.kernel.sequence = kept.sequence;
         session.kernel.asked = kept.asked;
         session.draft = Some(kept.draft).filter(|draft| !draft.is_empty());

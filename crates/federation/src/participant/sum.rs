@@ -4,9 +4,10 @@ use secure::sum::{Advert, BlindSum, Consents, Inbox, Session as SumSession, Site
 use secure::{GroupKey, SiteIndex};
 
 use super::Participant;
-use crate::action::{Action, RoundMetrics, Tensors};
+use crate::action::{Action, Apply, FormSums, RoundMetrics, Solve, Tensors};
 use crate::aggregate::{Counts, Update};
 use crate::envelope::{Envelope, Kind};
+use crate::plan::Stage;
 use crate::refusal::{Result, refuse};
 use crate::wire;
 
@@ -51,15 +52,6 @@ pub(super) struct Run {
     advert: prost::bytes::Bytes,
 }
 
-/// What is summed at a stage.
-pub(crate) fn purpose(stage: u32, rounds: u32) -> &'static str {
-    match stage {
-        0 => "counts",
-        stage if stage <= rounds => "round",
-        _ => "metrics",
-    }
-}
-
 impl Participant {
     fn blind_key(&self) -> Result<Option<GroupKey>> {
         let blind = self.session()?.plan.blind;
@@ -86,7 +78,7 @@ impl Participant {
                 ),
             }
         }
-        let purpose = purpose(stage, session.plan.rounds()).to_owned();
+        let purpose = session.plan.stage(stage).purpose().to_owned();
         let sum = SumSession { id: lists.sum_id, purpose, round: stage, attempt };
         Ok(SumConfig::new(sum, keys, session.words(stage)?)?)
     }
@@ -97,7 +89,7 @@ impl Participant {
         if session.lists.is_none() || session.joined {
             refuse!(OutOfPhase, "this site is not ready for a sum");
         }
-        let last = session.plan.rounds() + u32::from(session.plan.kernel.is_some());
+        let last = session.plan.last_model_stage() + u32::from(session.plan.kernel.is_some());
         if stage > last {
             refuse!(Malformed, "stage {stage} does not exist; the plan ends with {last}");
         }
@@ -145,12 +137,16 @@ impl Participant {
             self.session_mut()?.work = Some(Work { stage, words });
             return self.advertise(stage, attempt);
         }
-        if stage <= session.plan.rounds() && session.trained_for != Some(stage) {
-            let epochs = session.plan.epochs_of(stage);
-            self.session_mut()?.trained_for = Some(stage);
-            return Ok(vec![Action::Train { round: stage, epochs }]);
+        let ask = match session.plan.stage(stage) {
+            Stage::Round => Action::Train { round: stage, epochs: session.plan.epochs_of(stage) },
+            Stage::Moments => Action::Collect,
+            Stage::Counts | Stage::Metrics => return Ok(Vec::new()),
+        };
+        if session.trained_for == Some(stage) {
+            return Ok(Vec::new());
         }
-        Ok(Vec::new())
+        self.session_mut()?.trained_for = Some(stage);
+        Ok(vec![ask])
     }
 
     fn advertise(&mut self, stage: u32, attempt: u32) -> Result<Vec<Action>> {
@@ -198,6 +194,26 @@ impl Participant {
         self.proceed()
     }
 
+    /// The sums that closed-form members are computed from, one for each of the plan's forms, over this site's training
+    /// images. Numbers too large to be added, and sums of a syndrome whose rows do not travel, are refused: abstain then.
+    pub fn submit_sums(&mut self, sums: &[FormSums]) -> Result<Vec<Action>> {
+        let session = self.session()?;
+        let stage = session.settled;
+        let asked = session.plan.stage(stage) == Stage::Moments && session.trained_for == Some(stage);
+        if session.applied != stage || !asked || session.work.is_some() {
+            refuse!(OutOfPhase, "no sums are asked for at stage {stage}");
+        }
+        let Some(layout) = &session.layout else {
+            refuse!(OutOfPhase, "the syndrome lists are not united yet");
+        };
+        let name = self.roster.name(self.me);
+        let words = layout
+            .encode_sums(sums, &session.counts)
+            .map_err(|e| e.at(format!("sums of {name}, stage {stage}")))?;
+        self.session_mut()?.work = Some(Work { stage, words });
+        self.proceed()
+    }
+
     /// Sits out the stage under way; the others go on where their number allows.
     pub fn abstain(&mut self, reason: AbstainReason) -> Result<Vec<Action>> {
         let session = self.session_mut()?;
@@ -223,7 +239,7 @@ impl Participant {
     /// and the plan's splits; added to the others' by secure sum.
     pub fn submit_metrics(&mut self, words: Vec<u32>) -> Result<Vec<Action>> {
         let session = self.session()?;
-        let stage = session.plan.rounds() + 1;
+        let stage = session.plan.last_model_stage() + 1;
         if session.settled != stage
             || session.plan.kernel.is_none()
             || session.hits.is_some()
@@ -338,27 +354,35 @@ impl Participant {
         };
         let sites: Vec<SiteIndex> =
             opened.sites.iter().map(|site| session.members[usize::from(site.0)]).collect();
-        let rounds = session.plan.rounds();
         let rows = session.lists.as_ref().map_or(0, |lists| lists.trained.len());
         let mut actions = Vec::new();
-        if stage == 0 {
-            let counts = Counts::from_sum(&opened.sum, rows)?;
-            self.take_result(stage, finished)?.counts = counts;
-            actions.extend(self.begin().map(Action::Begin));
-        } else if stage <= rounds {
-            let Some(layout) = &session.layout else {
-                refuse!(OutOfPhase, "the syndrome lists are not united yet");
-            };
-            let (deltas, metrics) = layout.decode(&opened.sum, &session.counts)?;
-            self.take_result(stage, finished)?;
-            actions.push(Action::Apply(crate::action::Apply { round: stage, deltas, metrics, sites }));
-        } else {
-            let session = self.take_result(stage, finished)?;
-            session.hits = Some(opened.sum.clone());
-            session.awaits_model = false;
-            session.settled = stage + 1;
-            actions.push(Action::Metrics(opened.sum));
-            actions.push(Action::Save);
+        let Some(layout) = &session.layout else {
+            refuse!(OutOfPhase, "the syndrome lists are not united yet");
+        };
+        match session.plan.stage(stage) {
+            Stage::Counts => {
+                let counts = Counts::from_sum(&opened.sum, rows)?;
+                self.take_result(stage, finished)?.counts = counts;
+                actions.extend(self.begin().map(Action::Begin));
+            }
+            Stage::Round => {
+                let (deltas, metrics) = layout.decode(&opened.sum, &session.counts)?;
+                self.take_result(stage, finished)?;
+                actions.push(Action::Apply(Apply { round: stage, deltas, metrics, sites }));
+            }
+            Stage::Moments => {
+                let sums = layout.decode_sums(&opened.sum)?;
+                self.take_result(stage, finished)?;
+                actions.push(Action::Solve(Solve { sums, sites }));
+            }
+            Stage::Metrics => {
+                let session = self.take_result(stage, finished)?;
+                session.hits = Some(opened.sum.clone());
+                session.awaits_model = false;
+                session.settled = stage + 1;
+                actions.push(Action::Metrics(opened.sum));
+                actions.push(Action::Save);
+            }
         }
         Ok(actions)
     }

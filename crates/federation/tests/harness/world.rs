@@ -49,6 +49,7 @@ pub struct SimSite {
     pub saved: (Vec<u8>, Model),
     pub begin: Option<Begin>,
     pub applied: Vec<u32>,
+    pub solved: bool,
     pub answers: Vec<Answer>,
     pub metrics: Option<Vec<u32>>,
     pub released: Option<SignedRelease>,
@@ -143,6 +144,7 @@ pub fn toy_plan(roster: &Roster) -> Plan {
         seed: 11,
         roster: roster.digest(),
         members: vec![member("r50"), member("r100")],
+        forms: Vec::new(),
         epochs: 6,
         interval: 2,
         aggregation: Aggregation::SampleWeighted,
@@ -155,6 +157,31 @@ pub fn toy_plan(roster: &Roster) -> Plan {
 
 pub fn toy_kernel() -> KernelPlan {
     KernelPlan { dim: 8, width: 12, views: 1, splits: 1, top: 30, distance_step: 0.001, answers_per_site: 40 }
+}
+
+pub fn toy_form() -> FormPlan {
+    FormPlan {
+        name: "form".into(),
+        on: Some("r50".into()),
+        trunk: [3; 32],
+        dim: 3,
+        ridge: 0.1,
+        power: 0.25,
+        floor: 0.0,
+    }
+}
+
+/// The toy sums of a site: large numbers of both signs.
+pub fn form_sums(site: usize, begin: &Begin, form: &FormPlan) -> FormSums {
+    let number = |at: usize| (at as i64 * 977 - 1500) * (site as i64 + 1) * 1_000_003;
+    let rows = begin.trained.len();
+    let hidden = |row: usize| matches!(begin.plan.rows, Rows::Shared(k) if begin.holders[row] < u32::from(k));
+    FormSums {
+        rows: 40 + site as i64,
+        counts: (0..rows).map(|row| if hidden(row) { 0 } else { number(row) }).collect(),
+        sums: (0..rows * form.dim).map(|at| if hidden(at / form.dim) { 0 } else { number(at + 7) }).collect(),
+        scatter: (0..form.dim * (form.dim + 1) / 2).map(|at| number(at + 31)).collect(),
+    }
 }
 
 /// Syndromes 0..6: 0 and 1 at every site, the others at some; 900 is in galleries only.
@@ -273,6 +300,7 @@ impl World {
             saved: (Vec::new(), Vec::new()),
             begin: None,
             applied: Vec::new(),
+            solved: false,
             answers: Vec::new(),
             metrics: None,
             released: None,
@@ -470,6 +498,8 @@ impl World {
             Action::Begin(begin) => {
                 let rows = begin.trained.len();
                 sim.model = begin.plan.members.iter().map(|m| zeros(m, rows)).collect();
+                let forms = begin.plan.forms.iter();
+                sim.model.extend(forms.map(|form| vec![vec![0.0; form.dim], vec![0.0; form.dim * form.dim]]));
                 sim.begin = Some(begin);
                 self.confirm(site);
             }
@@ -496,6 +526,22 @@ impl World {
                 if sim.drift == Some(apply.round) {
                     sim.model[0][0][0] += 1.0;
                 }
+                self.confirm(site);
+            }
+            Action::Collect => {
+                let begin = sim.begin.as_ref().unwrap();
+                let sums: Vec<_> = begin.plan.forms.iter().map(|form| form_sums(site, begin, form)).collect();
+                self.site_calls(site, |p| p.submit_sums(&sums));
+            }
+            Action::Solve(solve) => {
+                self.check_sums(site, &solve);
+                let sim = &mut self.sites[site];
+                let trained = self.plan.members.len();
+                for (form, sums) in sim.model[trained..].iter_mut().zip(&solve.sums) {
+                    let values = form.iter_mut().flatten().zip(sums.sums.iter().chain(&sums.scatter).cycle());
+                    values.for_each(|(value, &sum)| *value = sum as f32);
+                }
+                sim.solved = true;
                 self.confirm(site);
             }
             Action::Encode(_) | Action::Ask if self.manual_kernel => {}
@@ -533,7 +579,7 @@ impl World {
 
     fn train(&mut self, site: usize, round: u32) {
         let sim = &self.sites[site];
-        let mut deltas = sim.model.clone();
+        let mut deltas = sim.model[..self.plan.members.len()].to_vec();
         for (m, member) in deltas.iter_mut().enumerate() {
             for (t, tensor) in member.iter_mut().enumerate() {
                 tensor.iter_mut().enumerate().for_each(|(e, x)| *x = delta(site, round, m, t, e));
@@ -594,6 +640,25 @@ impl World {
                     assert!((f64::from(got) - want).abs() < 5e-5, "round {}: {got} {want}", apply.round);
                 }
             }
+        }
+    }
+
+    /// The sites' numbers, added plainly.
+    fn check_sums(&self, site: usize, solve: &Solve) {
+        let begin = self.sites[site].begin.as_ref().unwrap();
+        for (form, got) in self.plan.forms.iter().zip(&solve.sums) {
+            let mut want = form_sums(usize::from(solve.sites[0].0), begin, form);
+            for other in &solve.sites[1..] {
+                let other = form_sums(usize::from(other.0), begin, form);
+                want.rows += other.rows;
+                let add = |to: &mut Vec<i64>, from: &[i64]| {
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+                };
+                add(&mut want.counts, &other.counts);
+                add(&mut want.sums, &other.sums);
+                add(&mut want.scatter, &other.scatter);
+            }
+            assert_eq!(*got, want);
         }
     }
 

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::matmul::BLOCK_ROWS;
 use crate::{ErrorKind, MemoryFeatures, Recipe, Trainer};
 
 fn noise(seed: u64, count: usize) -> Vec<f32> {

@@ -1,0 +1,180 @@
+//! Closed-form members against NumPy (`reference/closed_form_vectors.py`), and what they promise: one model for any split.
+#![allow(clippy::unwrap_used)]
+
+use learn::{ClosedForm, ErrorKind, FormMoments, FormSettings};
+use proptest::prelude::*;
+use safetensors::SafeTensors;
+
+const DIM: usize = 24;
+const CLASSES: usize = 9;
+const ALL: [bool; CLASSES] = [true; CLASSES];
+
+struct Cohort {
+    rows: Vec<f32>,
+    labels: Vec<u32>,
+}
+
+fn file() -> Vec<u8> {
+    std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/closed_form.safetensors")).unwrap()
+}
+
+fn f32s(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    let bytes = file.tensor(name).unwrap().data();
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+fn cohort() -> Cohort {
+    let bytes = file();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let labels = file.tensor("labels").unwrap().data();
+    let labels = labels.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect();
+    Cohort { rows: f32s(&file, "rows"), labels }
+}
+
+fn settings() -> Vec<FormSettings> {
+    let bytes = file();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let values: Vec<f64> = (file.tensor("settings").unwrap().data().chunks_exact(8))
+        .map(|b| f64::from_le_bytes(b.try_into().unwrap()))
+        .collect();
+    values.chunks_exact(3).map(|v| FormSettings { ridge: v[0], power: v[1], floor: v[2] }).collect()
+}
+
+/// The moments that sites come to together when `site` says where each image lies.
+fn added(cohort: &Cohort, sites: usize, site: impl Fn(usize) -> usize) -> FormMoments {
+    let mut total = FormMoments::zeros(DIM, CLASSES);
+    for at in 0..sites {
+        let own: Vec<usize> = (0..cohort.labels.len()).filter(|&i| site(i) == at).collect();
+        let rows: Vec<f32> =
+            own.iter().flat_map(|&i| &cohort.rows[i * DIM..(i + 1) * DIM]).copied().collect();
+        let labels: Vec<u32> = own.iter().map(|&i| cohort.labels[i]).collect();
+        total.add(&FormMoments::collect(&rows, DIM, &labels, &ALL).unwrap()).unwrap();
+    }
+    total
+}
+
+fn cosines(encoded: &[f32]) -> Vec<f64> {
+    let unit: Vec<Vec<f64>> = encoded
+        .chunks_exact(DIM)
+        .map(|row| {
+            let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            row.iter().map(|&x| f64::from(x) / norm).collect()
+        })
+        .collect();
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum();
+    unit.iter().flat_map(|a| unit.iter().map(move |b| dot(a, b))).collect()
+}
+
+#[test]
+fn cosines_are_those_of_the_reference() {
+    let cohort = cohort();
+    let bytes = file();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let moments = added(&cohort, 1, |_| 0);
+    for (i, settings) in settings().into_iter().enumerate() {
+        let form = ClosedForm::solve(&moments, settings).unwrap();
+        let encoded = form.apply(&cohort.rows[..40 * DIM], 40).unwrap();
+        let worst = cosines(&encoded)
+            .iter()
+            .zip(f32s(&file, &format!("cosines_{i}")))
+            .map(|(got, want)| (got - f64::from(want)).abs())
+            .fold(0.0, f64::max);
+        // Rows are rounded by up to 2^-19 of their length, which whitening and the power magnify about tenfold.
+        assert!(worst < 5e-5, "{settings:?}: {worst}");
+    }
+}
+
+#[test]
+fn one_member_for_any_number_of_sites_and_any_draw() {
+    let cohort = cohort();
+    let settings = FormSettings { ridge: 0.1, power: 0.25, floor: 0.1 };
+    let central = ClosedForm::solve(&added(&cohort, 1, |_| 0), settings).unwrap();
+    for sites in [3, 4, 8, 16, 50] {
+        let draws: [(&str, Box<dyn Fn(usize) -> usize>); 3] = [
+            ("near-uniform", Box::new(move |i| i % sites)),
+            ("non-overlapping", {
+                let labels = cohort.labels.clone();
+                Box::new(move |i| labels[i] as usize % sites)
+            }),
+            ("one site has almost all", Box::new(move |i| if i < sites { i } else { 0 })),
+        ];
+        for (draw, site) in draws {
+            let form = ClosedForm::solve(&added(&cohort, sites, site), settings).unwrap();
+            assert!(form == central, "{sites} sites, {draw}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn moments_add_up_exactly(split in prop::collection::vec(0usize..5, 150)) {
+        let cohort = cohort();
+        prop_assert_eq!(added(&cohort, 5, |i| split[i]), added(&cohort, 1, |_| 0));
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let cohort = cohort();
+    let settings = FormSettings { ridge: 0.1, power: 0.25, floor: 0.0 };
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let form = ClosedForm::solve(&added(&cohort, 1, |_| 0), settings).unwrap();
+            let encoded = form.apply(&cohort.rows, cohort.labels.len()).unwrap();
+            (form, encoded)
+        })
+    };
+    assert!(run(1) == run(3));
+}
+
+#[test]
+fn a_class_that_is_not_shared_shows_its_spread_and_not_where_it_lies() {
+    let cohort = cohort();
+    let shared: Vec<bool> = (0..CLASSES).map(|c| c != 4).collect();
+    let moments = FormMoments::collect(&cohort.rows, DIM, &cohort.labels, &shared).unwrap();
+    assert_eq!(moments.counts[4], 0);
+    assert!(moments.sums[4 * DIM..5 * DIM].iter().all(|&x| x == 0));
+    // Images of that class all alike have no spread: they leave nothing in what is sent but their number.
+    let one: Vec<f32> = cohort.rows[..DIM].repeat(5);
+    let alike = FormMoments::collect(&one, DIM, &[4; 5], &shared).unwrap();
+    assert_eq!(alike, FormMoments { rows: 5, ..FormMoments::zeros(DIM, CLASSES) });
+    // The covariance within classes is the same whether a class is shared or centred at home.
+    let both = FormMoments::collect(&cohort.rows, DIM, &cohort.labels, &ALL).unwrap();
+    let settings = FormSettings { ridge: 0.1, power: 0.0, floor: 0.0 };
+    let (a, b) =
+        (ClosedForm::solve(&both, settings).unwrap(), ClosedForm::solve(&moments, settings).unwrap());
+    let gram = |form: &ClosedForm| {
+        let [_, p] = form.tensors();
+        (0..DIM * DIM)
+            .map(|at| (0..DIM).map(|k| p[k * DIM + at / DIM] * p[k * DIM + at % DIM]).sum::<f32>())
+            .collect::<Vec<f32>>()
+    };
+    let largest = gram(&a).iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    for (x, y) in gram(&a).iter().zip(gram(&b)) {
+        assert!((x - y).abs() < 1e-5 * largest, "{x} {y}");
+    }
+}
+
+#[test]
+fn what_cannot_be_solved_is_named() {
+    let settings = FormSettings { ridge: 0.1, power: 0.25, floor: 0.0 };
+    let cohort = cohort();
+    let one_class = FormMoments::collect(&cohort.rows, DIM, &[3; 150], &ALL).unwrap();
+    assert!(ClosedForm::solve(&one_class, settings).unwrap_err().to_string().contains("2 shared syndromes"));
+    let alike = FormMoments::collect(&cohort.rows[..DIM].repeat(4), DIM, &[0, 0, 1, 1], &ALL).unwrap();
+    assert!(ClosedForm::solve(&alike, settings).unwrap_err().to_string().contains("all alike"));
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut rows = cohort.rows.clone();
+        rows[5 * DIM + 3] = bad;
+        let error = FormMoments::collect(&rows, DIM, &cohort.labels, &ALL).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NonFinite);
+        assert!(error.to_string().contains("representation 5"), "{error}");
+    }
+    for (ridge, power, floor, word) in
+        [(0.0, 0.25, 0.0, "ridge"), (0.1, 0.3, 0.0, "power"), (0.1, 0.25, -1.0, "floor")]
+    {
+        let error = FormSettings { ridge, power, floor }.check().unwrap_err();
+        assert!(error.to_string().starts_with(word), "{error}");
+    }
+}
