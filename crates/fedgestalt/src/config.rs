@@ -10,7 +10,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, bail, ensure};
 use domain::draw::Draw;
 use federation::{Aggregation, Policy, Rows};
-use learn::Recipe;
+use learn::{FormSettings, Recipe};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The name of the configuration file.
@@ -112,6 +112,18 @@ pub struct MemberConfig {
     /// Dropout before the classifier, instead of the recipe's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
+    /// Closed form: the tuned member it stands on; none for the network as published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
+    /// Closed form: ridge of the covariance within syndromes, in units of its mean eigenvalue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ridge: Option<f64>,
+    /// Closed form: power of the spread of the syndromes' means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<f64>,
+    /// Closed form: added to the spread before the power.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<f64>,
 }
 
 /// Whether a member is trained.
@@ -122,6 +134,8 @@ pub enum MemberKind {
     Tuned,
     /// The network as it was published.
     Published,
+    /// Linear discriminant analysis from sums over all sites, in one round.
+    ClosedForm,
 }
 
 /// A recipe by name.
@@ -133,6 +147,9 @@ pub enum RecipeName {
     /// [`Recipe::r100`].
     R100,
 }
+
+/// How a closed form is computed unless its member says otherwise.
+pub const DEFAULT_FORM: FormSettings = FormSettings { ridge: 0.3, power: 0.25, floor: 0.1 };
 
 /// `[training]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -355,6 +372,9 @@ impl Config {
         }
         let training = &self.training;
         ensure!(training.epochs >= 1, "[training] epochs is 0; give at least 1");
+        for member in &self.members {
+            member.check_stand(&self.members)?;
+        }
         ensure!(training.interval >= 1, "[training] interval is 0; give at least 1");
         ensure!((1..=255).contains(&training.draws), "[training] draws is {}; give 1 to 255", training.draws);
         let sites = self.federation.sites;
@@ -393,6 +413,24 @@ impl MemberConfig {
             classifier_lr: None,
             classifier_wd: None,
             dropout: None,
+            on: None,
+            ridge: None,
+            power: None,
+            floor: None,
+        }
+    }
+
+    /// A closed form on the network as published, with the usual settings.
+    pub fn closed_form(name: &str) -> Self {
+        Self { kind: MemberKind::ClosedForm, ..Self::published(name) }
+    }
+
+    /// How a closed form is computed, with this member's changes.
+    pub fn form(&self) -> FormSettings {
+        FormSettings {
+            ridge: self.ridge.unwrap_or(DEFAULT_FORM.ridge),
+            power: self.power.unwrap_or(DEFAULT_FORM.power),
+            floor: self.floor.unwrap_or(DEFAULT_FORM.floor),
         }
     }
 
@@ -420,7 +458,24 @@ impl MemberConfig {
             (1..=64).contains(&name.len()) && name.chars().all(plain),
             "[[members]]: the name {name:?} is impossible; give 1 to 64 letters, digits, '-' or '_'"
         );
+        self.form().check().with_context(|| format!("[[members]] {name}"))?;
         self.recipe().check().with_context(|| format!("[[members]] {name}"))
+    }
+
+    /// Whether what a closed form stands on is there.
+    fn check_stand(&self, members: &[Self]) -> anyhow::Result<()> {
+        let Some(on) = &self.on else { return Ok(()) };
+        let name = &self.name;
+        ensure!(self.kind == MemberKind::ClosedForm, "[[members]] {name}: only a closed form has `on`");
+        let base = members.iter().find(|member| member.name == *on && member.kind == MemberKind::Tuned);
+        let Some(base) = base else {
+            bail!("[[members]] {name}: on = {on:?} is not the name of a tuned member");
+        };
+        ensure!(
+            (&base.trunk, &base.cut) == (&self.trunk, &self.cut),
+            "[[members]] {name} stands on {on}, which has another trunk; give both the same trunk and cut"
+        );
+        Ok(())
     }
 }
 

@@ -4,5 +4,6 @@ pub mod bundle;
 pub mod encodings;
 pub mod ensemble;
 pub mod features;
+pub mod forms;
 pub mod training;
 pub mod weights;

@@ -14,17 +14,20 @@ use domain::evaluate::{Accuracies, HitCounts};
 use domain::{Encoding, ImageId, SyndromeId};
 use federation::{
     AbstainReason, Action, Adoption, Answer, Apply, Begin, Bytes, GalleryImage, KernelSetup, Outgoing,
-    Participant, Probe, Refusal, RefusalKind, RoundMetrics, SignedRelease, SiteIndex, SiteName,
+    Participant, Probe, Refusal, RefusalKind, RoundMetrics, SignedRelease, SiteIndex, SiteName, Solve,
 };
 use jiff::Timestamp;
+use learn::ClosedForm;
 use serde::{Deserialize, Serialize};
 
-use self::model::SiteModel;
+use self::model::{SiteModel, form_moments, form_sums, shared_syndromes};
 use self::ranking::{FREQUENT, RankedProbe, count_hits, gallery_bits, probe_galleries};
 use self::state::SiteFiles;
 use self::tables::{Lessons, Tables, pools};
 use crate::engine::local::{Host, SiteHost};
 use crate::pipeline::ensemble::Blueprint;
+use crate::pipeline::forms;
+use crate::pipeline::weights::Weights;
 
 /// What a site saw of one round, for its own records and the report of a simulation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -141,11 +144,15 @@ impl Site {
         let Some(begin) = self.participant.begin() else { return Ok(()) };
         self.start(begin)?;
         self.records = self.files.records()?;
-        // Stage 0 is the counts and the one after the last round the metrics: with round r applied, r + 1 stages are over.
-        let rounds = self.begin.as_ref().map_or(0, |begin| begin.plan.rounds());
-        let applied = self.participant.applied().saturating_sub(1).min(rounds);
-        if let Some(heads) = self.files.heads(applied, self.blueprint.tuned().count())? {
-            self.model_mut()?.restart(heads)?;
+        // Stage 0 is the counts and the last one the metrics: with stage r applied, r + 1 stages are over.
+        let last = self.begin.as_ref().map_or(0, |begin| begin.plan.last_model_stage());
+        let applied = self.participant.applied().saturating_sub(1).min(last);
+        if let Some(weights) = self.files.weights(applied, &self.blueprint)? {
+            let model = self.model_mut()?;
+            model.restart(weights.heads)?;
+            if !weights.forms.is_empty() {
+                model.set_forms(weights.forms);
+            }
         }
         self.records.retain(|record| record.round <= applied);
         if let Some(evaluation) = self.files.evaluation()? {
@@ -167,9 +174,9 @@ impl Site {
         self.model.as_ref().map(SiteModel::heads)
     }
 
-    /// The trained heads and the syndromes they were trained on.
-    pub fn trained(&self) -> Option<(&[learn::Head], &[SyndromeId])> {
-        Some((self.heads()?, &self.begin.as_ref()?.trained))
+    /// The weights and the syndromes they were trained on.
+    pub fn trained(&self) -> Option<(Weights, &[SyndromeId])> {
+        Some((self.model.as_ref()?.weights(), &self.begin.as_ref()?.trained))
     }
 
     fn model_mut(&mut self) -> Result<&mut SiteModel> {
@@ -179,10 +186,10 @@ impl Site {
     fn start(&mut self, begin: Begin) -> Result<()> {
         let tables = &self.tables;
         let draws = tables.draws.iter().flatten().next();
-        self.lessons =
-            Some(Lessons::new(&self.cohort, &begin.trained, &|image| draws?.row_of(image), &|image| {
-                tables.views[0].row_of(image)
-            })?);
+        let draw_row = draws.map(|draws| |image: &str| draws.row_of(image));
+        let draw_row = draw_row.as_ref().map(|row| row as &dyn Fn(&str) -> Option<usize>);
+        let view_row = |image: &str| tables.views[0].row_of(image);
+        self.lessons = Some(Lessons::new(&self.cohort, &begin.trained, draw_row, &view_row)?);
         self.model = Some(SiteModel::start(&begin, &self.blueprint)?);
         self.begin = Some(begin);
         Ok(())
@@ -262,9 +269,48 @@ impl Site {
             validation_images: lessons.validation.len(),
             sites: apply.sites.iter().map(|site| site.0).collect(),
         });
-        let names: Vec<String> = begin.plan.members.iter().map(|member| member.name.clone()).collect();
-        self.files.save_heads(apply.round, &names, model.heads())?;
+        let weights = Weights { heads: model.heads().to_vec(), forms: Vec::new() };
+        self.files.save_weights(apply.round, &self.blueprint, &weights)?;
         self.files.save_records(&self.records)?;
+        self.confirm_model()
+    }
+
+    /// The sums behind the closed-form members over this site's training images.
+    fn collect(&mut self) -> Result<Vec<Action>> {
+        let (Some(model), Some(lessons), Some(begin)) = (&self.model, &self.lessons, &self.begin) else {
+            anyhow::bail!("the session has not begun here");
+        };
+        let shared = shared_syndromes(begin);
+        let sums = self.blueprint.forms().map(|(member, form)| {
+            let head = forms::base(&self.blueprint, member, form, model.heads())?;
+            let views = &self.tables.views[member.network];
+            let moments = forms::moments(&head, views, &lessons.training_views, &shared)?;
+            Ok(form_sums(moments))
+        });
+        let sums = match sums.collect::<Result<Vec<_>>>() {
+            Ok(sums) => sums,
+            Err(error) => {
+                tracing::warn!(site = %self.name, error = format!("{error:#}"), "this site sits the sums out");
+                return Ok(self.participant.abstain(AbstainReason::Failed)?);
+            }
+        };
+        Ok(self.participant.submit_sums(&sums)?)
+    }
+
+    /// The closed-form members from the sums of all sites.
+    fn solve(&mut self, solve: Solve) -> Result<Vec<Action>> {
+        let moments: Vec<_> = self
+            .blueprint
+            .forms()
+            .zip(solve.sums)
+            .map(|((member, _), sums)| form_moments(sums, self.blueprint.network(member).neck.output()))
+            .collect();
+        let forms = forms::solve(&self.blueprint, &moments)?;
+        self.model_mut()?.set_forms(forms);
+        let (Some(model), Some(begin)) = (&self.model, &self.begin) else {
+            anyhow::bail!("the session has not begun here");
+        };
+        self.files.save_weights(begin.plan.last_model_stage(), &self.blueprint, &model.weights())?;
         self.confirm_model()
     }
 
@@ -393,15 +439,22 @@ impl Site {
                 }
             }
         }
-        self.model_mut()?.restart(heads)?;
+        let forms = adoption.tensors[tuned.len()..].iter().map(|tensors| {
+            let [mean, projection] = &tensors[..] else { anyhow::bail!("a closed form has two tensors") };
+            Ok(ClosedForm::from_tensors(mean.clone(), projection.clone())?)
+        });
+        let forms = forms.collect::<Result<_>>()?;
+        let model = self.model_mut()?;
+        model.restart(heads)?;
+        model.set_forms(forms);
         self.finished = true;
         Ok(Vec::new())
     }
 
     /// Encodes own images with the ensemble as it stands.
     pub fn encode(&self, images: &[ImageId]) -> Result<BTreeMap<ImageId, Encoding>> {
-        let heads = self.heads().context("the session has not begun here")?.to_vec();
-        let ensemble = self.blueprint.ensemble(heads)?;
+        let weights = self.model.as_ref().context("the session has not begun here")?.weights();
+        let ensemble = self.blueprint.ensemble(weights)?;
         self.tables.encode(&ensemble, images)
     }
 
@@ -426,6 +479,8 @@ impl Host for Site {
             Action::Begin(begin) => self.begin(begin),
             Action::Train { epochs, .. } => self.train(epochs),
             Action::Apply(apply) => self.apply(apply),
+            Action::Collect => self.collect(),
+            Action::Solve(solve) => self.solve(solve),
             Action::Encode(setup) => self.gallery(&setup),
             Action::Ask => self.ask(),
             Action::Answers(answers) => self.answers(answers),

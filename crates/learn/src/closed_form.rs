@@ -32,9 +32,9 @@ pub struct Moments {
     /// Values of a representation.
     pub dim: usize,
     /// Representations behind `scatter`.
-    pub rows: u64,
+    pub rows: i64,
     /// Representations per class, of classes that are shared.
-    pub counts: Vec<u64>,
+    pub counts: Vec<i64>,
     /// Their sums, class x `dim`, in steps of 2^-18.
     pub sums: Vec<i64>,
     /// Second moment, upper triangle row by row, `dim * (dim + 1) / 2` integers in steps of 2^-36.
@@ -104,7 +104,7 @@ impl Moments {
             let upper = (0..dim).flat_map(|i| &gram[i * dim + i..(i + 1) * dim]);
             moments.scatter.iter_mut().zip(upper).for_each(|(sum, &x)| *sum += x as i64);
         }
-        moments.rows = labels.len() as u64;
+        moments.rows = labels.len() as i64;
         moments.centre(&apart);
         Ok(moments)
     }
@@ -244,7 +244,7 @@ impl ClosedForm {
                 classes.len()
             )));
         }
-        let total: u64 = moments.counts.iter().sum();
+        let total: i64 = moments.counts.iter().sum();
         let mean: Vec<f64> = (0..dim)
             .map(|i| moments.sums.iter().skip(i).step_by(dim).sum::<i64>() as f64 / total as f64 / STEPS)
             .collect();
@@ -282,6 +282,11 @@ impl ClosedForm {
             mean: mean.into_iter().map(|x| x as f32).collect(),
             projection: projection.into_iter().map(|x| x as f32).collect(),
         })
+    }
+
+    /// A form that is not solved yet: all zeros.
+    pub fn zeros(dim: usize) -> Self {
+        Self { dim, mean: vec![0.0; dim], projection: vec![0.0; dim * dim] }
     }
 
     /// From the two tensors of [`ClosedForm::tensors`].

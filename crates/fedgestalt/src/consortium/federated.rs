@@ -16,7 +16,7 @@ use vision::views::VIEWS;
 use super::coordinator::{Accounts, CoordinatorNode};
 use super::{Member, Run, engine_drops, secret};
 use crate::engine::local::{Event, Local};
-use crate::site::model::{recipe_plan, tensor_specs};
+use crate::site::model::{form_plans, recipe_plan, tensor_specs};
 use crate::site::{Site, SiteParts};
 use crate::store::Folder;
 
@@ -54,7 +54,7 @@ pub fn plan(run: &Run<'_>, roster: &Roster) -> Result<Plan> {
     let session = secret(config.training.seed, "session");
     let mut id = [0; 16];
     id.copy_from_slice(&session[..16]);
-    let members = run
+    let members: Vec<MemberPlan> = run
         .blueprint
         .tuned()
         .map(|member| {
@@ -72,8 +72,9 @@ pub fn plan(run: &Run<'_>, roster: &Roster) -> Result<Plan> {
         session: id,
         seed: config.training.seed,
         roster: roster.digest(),
+        epochs: if members.is_empty() { 0 } else { config.training.epochs },
         members,
-        epochs: config.training.epochs,
+        forms: form_plans(&run.blueprint),
         interval: config.training.interval,
         aggregation: config.federation.aggregation,
         rows: config.federation.rows,

@@ -50,13 +50,13 @@ pub fn run(context: &Context, order: &Order, extras: &Extras) -> Result<Results>
 /// The federated model as a folder that `encode` and `rank` take.
 fn save_model(run: &Run<'_>, federated: &Federated) -> Result<()> {
     let site = federated.sites.first().context("a federation has sites")?;
-    let (heads, trained) = site.trained().context("the session ended without a model")?;
+    let (weights, trained) = site.trained().context("the session ended without a model")?;
     let release = hex::encode(federated.release.release.digest());
     bundle::save(
         &super::file(run, "model"),
         &run.model("federated", trained.to_vec(), Some(release)),
         &run.blueprint,
-        heads,
+        &weights,
     )
 }
 

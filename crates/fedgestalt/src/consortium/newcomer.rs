@@ -56,7 +56,7 @@ pub fn join(run: &Run<'_>, federated: &mut Federated, patients: &Path) -> Result
     engine.submit(Party::Site(SiteIndex(0)), approval);
     engine.settle()?;
     stage.advance(1);
-    if engine.sites[index].heads().is_none() {
+    if engine.sites[index].trained().is_none() {
         bail!("the newcomer did not get the release");
     }
     let gallery = engine.sites[index].gallery_now()?;

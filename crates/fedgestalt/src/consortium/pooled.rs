@@ -13,7 +13,9 @@ use super::{Member, Run};
 use crate::pipeline::bundle;
 use crate::pipeline::ensemble::Ensemble;
 use crate::pipeline::features::Union;
+use crate::pipeline::forms;
 use crate::pipeline::training::{CurvePoint, Schedule, pool_weights, train};
+use crate::pipeline::weights::Weights;
 use crate::site::model::{member_seed, starting_heads};
 use crate::site::tables::Lessons;
 
@@ -42,23 +44,23 @@ pub fn baseline(
         return Ok(kept);
     }
     let trained = trained(learners);
-    let (heads, curves) =
+    let (weights, curves) =
         training(run, learners, &trained, tick).with_context(|| format!("{name} training"))?;
-    let ensemble = run.blueprint.ensemble(heads.clone())?;
+    let ensemble = run.blueprint.ensemble(weights.clone())?;
     let accuracies = accuracies(run, &ensemble, everybody)?;
-    bundle::save(&folder.join(name), &run.model(name, trained, None), &run.blueprint, &heads)?;
+    bundle::save(&folder.join(name), &run.model(name, trained, None), &run.blueprint, &weights)?;
     let baseline = Baseline { curves, accuracies };
     crate::store::write_json(&folder.join(&file), &baseline)?;
     Ok(baseline)
 }
 
-/// Trains every tuned member on the images of some sites.
+/// Trains every tuned member on the images of some sites, and computes the closed-form ones from them.
 fn training(
     run: &Run<'_>,
     learners: &[&Member],
     trained: &[SyndromeId],
     tick: &(dyn Fn() + Sync),
-) -> Result<(Vec<Head>, Vec<Vec<CurvePoint>>)> {
+) -> Result<(Weights, Vec<Vec<CurvePoint>>)> {
     let config = &run.settings.config.training;
     let heads = starting_heads(&run.blueprint, trained.len(), config.seed)?;
     let merged = domain::cohort::Cohort::merge(&learners.iter().map(|m| &m.cohort).collect::<Vec<_>>())?;
@@ -73,8 +75,9 @@ fn training(
                 .collect::<Result<Vec<_>>>()?;
             let draws = Union::new(draws)?;
             let views = Union::new(learners.iter().map(|l| &l.tables.views[member.network]).collect())?;
-            let lessons =
-                Lessons::new(&merged, trained, &|image| draws.row_of(image), &|image| views.row_of(image))?;
+            let lessons = Lessons::new(&merged, trained, Some(&|image| draws.row_of(image)), &|image| {
+                views.row_of(image)
+            })?;
             let pool = lessons.pool(&draws, &views);
             let weights = pool_weights(&pool, trained.len());
             let schedule = Schedule {
@@ -87,7 +90,13 @@ fn training(
                 .with_context(|| format!("member {}", member.name))
         })
         .collect::<Result<_>>()?;
-    Ok(results.into_iter().unzip())
+    let (heads, curves) = results.into_iter().unzip();
+    let weights = forms::complete(&run.blueprint, heads, trained.len(), |network| {
+        let views = Union::new(learners.iter().map(|l| &l.tables.views[network]).collect())?;
+        let lessons = Lessons::new(&merged, trained, None, &|image| views.row_of(image))?;
+        Ok((Box::new(views), lessons.training_views))
+    })?;
+    Ok((weights, curves))
 }
 
 /// The syndromes some sites train on, united and in order.

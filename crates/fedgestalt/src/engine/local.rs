@@ -399,7 +399,13 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
 fn is_heavy(action: &Action) -> bool {
     matches!(
         action,
-        Action::Begin(_) | Action::Train { .. } | Action::Encode(_) | Action::Ask | Action::Apply(_)
+        Action::Begin(_)
+            | Action::Train { .. }
+            | Action::Apply(_)
+            | Action::Collect
+            | Action::Solve(_)
+            | Action::Encode(_)
+            | Action::Ask
     )
 }
 

@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use domain::SyndromeId;
-use learn::Head;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::ensemble::{Blueprint, Ensemble};
-use super::weights;
+use super::weights::{self, Weights};
 use crate::config::Config;
 use crate::store;
 
@@ -34,9 +33,9 @@ pub struct Model {
 }
 
 /// Writes a model folder.
-pub fn save(folder: &Path, model: &Model, blueprint: &Blueprint, heads: &[Head]) -> Result<()> {
+pub fn save(folder: &Path, model: &Model, blueprint: &Blueprint, weights: &Weights) -> Result<()> {
     store::make_folder(folder)?;
-    weights::save(&folder.join(HEADS), &blueprint.tuned_names(), heads)?;
+    weights::save(&folder.join(HEADS), &blueprint.tuned_names(), &blueprint.form_names(), weights)?;
     Ok(store::write_json(&folder.join(MODEL), model)?)
 }
 
@@ -44,7 +43,7 @@ pub fn save(folder: &Path, model: &Model, blueprint: &Blueprint, heads: &[Head])
 pub struct Loaded {
     /// Networks and members.
     pub blueprint: Blueprint,
-    heads: Option<Vec<Head>>,
+    weights: Option<Weights>,
     /// Names the model: encodings of models with different names cannot be compared.
     pub name: String,
 }
@@ -55,7 +54,7 @@ impl Loaded {
         let Some(folder) = folder else {
             let blueprint = Blueprint::load(config, trunk)?;
             let name = name("published", &blueprint, &[]);
-            return Ok(Self { blueprint, heads: None, name });
+            return Ok(Self { blueprint, weights: None, name });
         };
         let path = folder.join(MODEL);
         let model: Model = store::read_json(&path)?.with_context(|| {
@@ -71,17 +70,16 @@ impl Loaded {
                 found.join(", ")
             );
         }
-        let heads: Vec<Head> =
-            weights::load(&folder.join(HEADS))?.into_iter().map(|(_, head)| head).collect();
+        let weights = weights::load(&folder.join(HEADS))?;
         let bytes = std::fs::read(folder.join(HEADS))?;
         let name = name(&model.how, &blueprint, &bytes);
-        Ok(Self { blueprint, heads: Some(heads), name })
+        Ok(Self { blueprint, weights: Some(weights), name })
     }
 
     /// The ensemble.
     pub fn ensemble(&self) -> Result<Ensemble<'_>> {
-        match &self.heads {
-            Some(heads) => self.blueprint.ensemble(heads.clone()),
+        match &self.weights {
+            Some(weights) => self.blueprint.ensemble(weights.clone()),
             None => self.blueprint.published(),
         }
     }
@@ -93,7 +91,8 @@ fn name(how: &str, blueprint: &Blueprint, weights: &[u8]) -> String {
         hash.update(network.trunk.digest());
     }
     for member in &blueprint.members {
-        hash.update([member.network as u8, u8::from(member.recipe.is_some())]);
+        let kind = u8::from(member.recipe.is_some()) + 2 * u8::from(member.form.is_some());
+        hash.update([member.network as u8, kind]);
     }
     hash.update(Sha256::digest(weights));
     format!("{how} {}", hex::encode(&hash.finalize()[..8]))

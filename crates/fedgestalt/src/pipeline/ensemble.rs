@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use domain::Encoding;
-use learn::{Head, NeckInit, Recipe};
+use learn::{ClosedForm, FormSettings, Head, NeckInit, Recipe};
 use vision::onnx::TrunkFile;
 use vision::views::VIEWS;
 use vision::{NeckWeights, RtenTrunk, Trunk};
 
+use super::weights::Weights;
 use crate::config::{Config, Cut, MemberKind};
 
 /// The small network that is shipped; how it was trained is in `reference/train_trunk.py`.
@@ -83,6 +84,17 @@ pub struct Member {
     pub recipe: Option<Recipe>,
     /// Its network's place in [`Blueprint::networks`].
     pub network: usize,
+    /// What a closed-form member is; `None` for the others.
+    pub form: Option<Form>,
+}
+
+/// A closed-form member: how it is computed, and from which representation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Form {
+    /// Place of the tuned member it stands on, among the tuned ones; `None` for the network as published.
+    pub on: Option<usize>,
+    /// How.
+    pub settings: FormSettings,
 }
 
 /// What the ensemble is made of: networks, each loaded once however many members stand on it, and members.
@@ -111,7 +123,12 @@ impl Blueprint {
                 wanted.len() - 1
             });
             let recipe = (member.kind == MemberKind::Tuned).then(|| member.recipe());
-            members.push(Member { name: member.name.clone(), recipe, network });
+            let mut tuned = config.members.iter().filter(|other| other.kind == MemberKind::Tuned);
+            let form = (member.kind == MemberKind::ClosedForm).then(|| Form {
+                on: member.on.as_ref().and_then(|on| tuned.position(|other| other.name == *on)),
+                settings: member.form(),
+            });
+            members.push(Member { name: member.name.clone(), recipe, network, form });
         }
         let networks = wanted.into_iter().map(|(file, cut)| load(file, cut)).collect::<Result<_>>()?;
         Ok(Self { networks, members })
@@ -122,7 +139,17 @@ impl Blueprint {
         self.members.iter().filter(|member| member.recipe.is_some())
     }
 
+    /// The closed-form members, in order.
+    pub fn forms(&self) -> impl Iterator<Item = (&Member, &Form)> {
+        self.members.iter().filter_map(|member| Some((member, member.form.as_ref()?)))
+    }
+
     /// Their names.
+    pub fn form_names(&self) -> Vec<String> {
+        self.forms().map(|(member, _)| member.name.clone()).collect()
+    }
+
+    /// The tuned members' names.
     pub fn tuned_names(&self) -> Vec<String> {
         self.tuned().map(|member| member.name.clone()).collect()
     }
@@ -142,27 +169,52 @@ impl Blueprint {
         self.members.iter().map(|member| VIEWS * self.network(member).neck.output()).sum()
     }
 
-    /// The ensemble with every member as published.
-    pub fn published(&self) -> Result<Ensemble<'_>> {
-        let heads = self.tuned().map(|member| self.network(member).neck.head(1, 0)).collect::<Result<_>>()?;
-        self.ensemble(heads)
+    /// The head of the network as published, without a classifier.
+    pub fn published_head(&self, network: usize) -> Result<Head> {
+        self.networks[network].neck.head(1, 0)
     }
 
-    /// The ensemble with these heads for its tuned members, in order.
-    pub fn ensemble(&self, tuned: Vec<Head>) -> Result<Ensemble<'_>> {
-        if tuned.len() != self.tuned().count() {
-            bail!("{} trained heads for {} tuned members", tuned.len(), self.tuned().count());
+    /// The ensemble with every member as published.
+    pub fn published(&self) -> Result<Ensemble<'_>> {
+        let published = self.published_heads()?;
+        let parts = self.members.iter().map(|member| (published[member.network].clone(), None)).collect();
+        Ok(Ensemble { blueprint: self, parts })
+    }
+
+    fn published_heads(&self) -> Result<Vec<Arc<Head>>> {
+        (0..self.networks.len()).map(|network| Ok(Arc::new(self.published_head(network)?))).collect()
+    }
+
+    /// The ensemble with these weights for its tuned and its closed-form members, in order.
+    pub fn ensemble(&self, weights: Weights) -> Result<Ensemble<'_>> {
+        let Weights { heads, forms } = weights;
+        if (heads.len(), forms.len()) != (self.tuned().count(), self.forms().count()) {
+            bail!(
+                "{} trained heads and {} closed forms for {} and {} members",
+                heads.len(),
+                forms.len(),
+                self.tuned().count(),
+                self.forms().count()
+            );
         }
-        let mut tuned = tuned.into_iter();
-        let heads = self
+        let tuned: Vec<Arc<Head>> = heads.into_iter().map(Arc::new).collect();
+        let published = self.published_heads()?;
+        let (mut next, mut forms) = (tuned.iter().cloned(), forms.into_iter());
+        let parts = self
             .members
             .iter()
-            .map(|member| match member.recipe.and_then(|_| tuned.next()) {
-                Some(head) => Ok(head),
-                None => self.network(member).neck.head(1, 0),
+            .map(|member| match &member.form {
+                Some(form) => {
+                    let base = form.on.and_then(|at| tuned.get(at)).unwrap_or(&published[member.network]);
+                    (base.clone(), forms.next())
+                }
+                None => {
+                    let own = member.recipe.and_then(|_| next.next());
+                    (own.unwrap_or_else(|| published[member.network].clone()), None)
+                }
             })
-            .collect::<Result<_>>()?;
-        Ok(Ensemble { blueprint: self, heads })
+            .collect();
+        Ok(Ensemble { blueprint: self, parts })
     }
 }
 
@@ -193,7 +245,8 @@ fn load(file: Option<PathBuf>, cut: Cut) -> Result<Network> {
 #[derive(Clone)]
 pub struct Ensemble<'a> {
     blueprint: &'a Blueprint,
-    heads: Vec<Head>,
+    /// Per member its head and, for a closed form, the map behind it. Members that share a head share it here.
+    parts: Vec<(Arc<Head>, Option<ClosedForm>)>,
 }
 
 impl Ensemble<'_> {
@@ -201,25 +254,38 @@ impl Ensemble<'_> {
     ///
     /// `features` holds, for each network, images x views x features, row-major.
     pub fn encode(&self, features: &[Vec<f32>], images: usize) -> Result<Vec<Encoding>> {
-        let members = &self.blueprint.members;
-        let mut values: Vec<Arc<Vec<f32>>> = Vec::with_capacity(members.len());
-        for (index, (member, head)) in members.iter().zip(&self.heads).enumerate() {
-            // Members as published on one network are the same function: computed once.
-            let twin = (0..index).find(|&other| {
-                member.network == members[other].network && same_neck(&self.heads[other], head)
+        let rows = images * VIEWS;
+        let mut bases: Vec<(&Arc<Head>, usize, Arc<Vec<f32>>)> = Vec::new();
+        let mut values: Vec<Arc<Vec<f32>>> = Vec::with_capacity(self.parts.len());
+        for (member, (head, form)) in self.blueprint.members.iter().zip(&self.parts) {
+            let network = member.network;
+            // Members on one network with one neck are the same function: computed once.
+            let twin = bases.iter().find(|(other, on, _)| {
+                *on == network && (Arc::ptr_eq(other, head) || same_neck(other, head))
             });
-            values.push(match twin {
-                Some(twin) => values[twin].clone(),
-                None => Arc::new(
-                    head.represent(&features[member.network], images * VIEWS)
+            let base = match twin {
+                Some((_, _, base)) => base.clone(),
+                None => {
+                    let base = head
+                        .represent(&features[network], rows)
+                        .with_context(|| format!("cannot represent images with member {}", member.name))?;
+                    let base = Arc::new(base);
+                    bases.push((head, network, base.clone()));
+                    base
+                }
+            };
+            values.push(match form {
+                Some(form) => Arc::new(
+                    form.apply(&base, rows)
                         .with_context(|| format!("cannot represent images with member {}", member.name))?,
                 ),
+                None => base,
             });
         }
         (0..images)
             .map(|image| {
-                let mut parts: Vec<&[f32]> = Vec::with_capacity(members.len() * VIEWS);
-                for (values, head) in values.iter().zip(&self.heads) {
+                let mut parts: Vec<&[f32]> = Vec::with_capacity(self.parts.len() * VIEWS);
+                for (values, (head, _)) in values.iter().zip(&self.parts) {
                     let dim = head.shape().dim;
                     parts.extend(values[image * VIEWS * dim..][..VIEWS * dim].chunks_exact(dim));
                 }

@@ -4,46 +4,72 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use learn::{Head, HeadShape};
+use learn::{ClosedForm, Head, HeadShape};
 
 use crate::store::tensors::{self, Tensor, Tensors};
 
-/// The fact that lists the members, in order.
+/// The fact that lists the tuned members, in order.
 const MEMBERS: &str = "members";
+/// The fact that lists the closed-form members, in order.
+const FORMS: &str = "forms";
+const FORM_TENSORS: [&str; 2] = ["mean", "projection"];
+
+/// What training leaves of an ensemble, in the blueprint's order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weights {
+    /// The tuned members' heads.
+    pub heads: Vec<Head>,
+    /// The closed-form members' maps.
+    pub forms: Vec<ClosedForm>,
+}
 
 /// The fact that holds a member's epsilon of BatchNorm.
 fn epsilon(member: &str) -> String {
     format!("{member}/bn.eps")
 }
 
-/// Writes the heads of some members, in order.
-pub fn save(path: &Path, names: &[String], heads: &[Head]) -> Result<()> {
-    let mut facts = BTreeMap::from([(MEMBERS.to_owned(), serde_json::to_string(names)?)]);
+/// Writes weights under the names of their members.
+pub fn save(path: &Path, heads: &[String], forms: &[String], weights: &Weights) -> Result<()> {
+    let mut facts = BTreeMap::from([
+        (MEMBERS.to_owned(), serde_json::to_string(heads)?),
+        (FORMS.to_owned(), serde_json::to_string(forms)?),
+    ]);
     let mut all = BTreeMap::new();
-    for (name, head) in names.iter().zip(heads) {
+    for (name, head) in heads.iter().zip(&weights.heads) {
         facts.insert(epsilon(name), head.bn_eps().to_string());
         for tensor in head.tensors() {
             all.insert(format!("{name}/{}", tensor.name), Tensor::new(&tensor.shape, tensor.values));
         }
     }
+    for (name, form) in forms.iter().zip(&weights.forms) {
+        let dim = form.dim();
+        for ((tensor, values), shape) in
+            FORM_TENSORS.iter().zip(form.tensors()).zip([&[dim][..], &[dim, dim]])
+        {
+            all.insert(format!("{name}/{tensor}"), Tensor::new(shape, values));
+        }
+    }
     Ok(tensors::save(path, &all, &facts)?)
 }
 
-/// Reads heads: names and weights in the order they were written.
-pub fn load(path: &Path) -> Result<Vec<(String, Head)>> {
+/// Reads weights in the order they were written.
+pub fn load(path: &Path) -> Result<Weights> {
     let file = Tensors::open(path)?;
     parse(&file).with_context(|| format!("{} is not a file of trained members", path.display()))
 }
 
-fn parse(file: &Tensors) -> Result<Vec<(String, Head)>> {
+fn parse(file: &Tensors) -> Result<Weights> {
     let names: Vec<String> = serde_json::from_str(file.facts().get(MEMBERS).context("it names no members")?)?;
-    names
-        .into_iter()
-        .map(|name| {
-            let head = head(file, &name).with_context(|| format!("member {name}"))?;
-            Ok((name, head))
-        })
-        .collect()
+    let forms: Vec<String> =
+        file.facts().get(FORMS).map_or(Ok(Vec::new()), |names| serde_json::from_str(names))?;
+    let heads = names.iter().map(|name| head(file, name).with_context(|| format!("member {name}")));
+    let forms = forms.iter().map(|name| form(file, name).with_context(|| format!("member {name}")));
+    Ok(Weights { heads: heads.collect::<Result<_>>()?, forms: forms.collect::<Result<_>>()? })
+}
+
+fn form(file: &Tensors, member: &str) -> Result<ClosedForm> {
+    let [mean, projection] = FORM_TENSORS.map(|tensor| file.get(&format!("{member}/{tensor}")));
+    Ok(ClosedForm::from_tensors(mean?.values.to_vec(), projection?.values.to_vec())?)
 }
 
 fn head(file: &Tensors, member: &str) -> Result<Head> {
@@ -73,14 +99,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.safetensors");
         let heads = vec![Head::identity(4, 3, 1).unwrap(), Head::identity(2, 5, 2).unwrap()];
-        let names = vec!["b".to_owned(), "a".to_owned()];
-        save(&path, &names, &heads).unwrap();
-        let read = load(&path).unwrap();
-        assert_eq!(read.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>(), names);
-        for ((_, read), head) in read.iter().zip(&heads) {
-            assert_eq!(read.tensors(), head.tensors());
-            assert_eq!(read.bn_eps(), head.bn_eps());
-        }
+        let form = ClosedForm::from_tensors(vec![0.5, -1.0], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
+        let weights = Weights { heads, forms: vec![form] };
+        save(&path, &["b".to_owned(), "a".to_owned()], &["c".to_owned()], &weights).unwrap();
+        assert_eq!(load(&path).unwrap(), weights);
         let whole = std::fs::read(&path).unwrap();
         for cut in [7, 100, whole.len() - 1] {
             std::fs::write(&path, &whole[..cut]).unwrap();

@@ -1,12 +1,13 @@
 //! The model a site trains: one trainer per tuned member, and the weights the round started from.
 
 use anyhow::{Context, Result};
-use federation::{Aggregation, Begin, Plan, RecipePlan, Rows, TensorKind, TensorSpec};
-use learn::{Head, Moments, Recipe, Trainer, class_weights};
+use federation::{Aggregation, Begin, FormPlan, FormSums, Plan, RecipePlan, Rows, TensorKind, TensorSpec};
+use learn::{ClosedForm, FormMoments, Head, Moments, Recipe, Trainer, class_weights};
 use rayon::prelude::*;
 
 use crate::pipeline::ensemble::{Blueprint, StartingNeck};
 use crate::pipeline::training::{Pool, validate};
+use crate::pipeline::weights::Weights;
 
 /// What a round's training gave.
 pub struct Trained {
@@ -31,6 +32,8 @@ pub struct SiteModel {
     /// The weights every site had when the round began.
     base: Vec<Head>,
     trainers: Vec<Trainer>,
+    /// All zeros until they are solved.
+    forms: Vec<ClosedForm>,
 }
 
 /// The recipe as the trainers read it.
@@ -56,6 +59,34 @@ pub fn recipe_plan(recipe: &Recipe) -> RecipePlan {
         classifier_wd: recipe.classifier_wd,
         dropout: recipe.dropout,
     }
+}
+
+/// The closed-form members as the plan spells them.
+pub fn form_plans(blueprint: &Blueprint) -> Vec<FormPlan> {
+    let tuned = blueprint.tuned_names();
+    let forms = blueprint.forms().map(|(member, form)| {
+        let network = blueprint.network(member);
+        FormPlan {
+            name: member.name.clone(),
+            on: form.on.map(|at| tuned[at].clone()),
+            trunk: network.trunk.digest(),
+            dim: network.neck.output(),
+            ridge: form.settings.ridge,
+            power: form.settings.power,
+            floor: form.settings.floor,
+        }
+    });
+    forms.collect()
+}
+
+/// A site's sums as the federation adds them.
+pub fn form_sums(moments: FormMoments) -> FormSums {
+    FormSums { rows: moments.rows, counts: moments.counts, sums: moments.sums, scatter: moments.scatter }
+}
+
+/// The sums of all sites as the solver takes them.
+pub fn form_moments(sums: FormSums, dim: usize) -> FormMoments {
+    FormMoments { dim, rows: sums.rows, counts: sums.counts, sums: sums.sums, scatter: sums.scatter }
 }
 
 /// The seed of a member's random choices, the same at every site and for the central baseline.
@@ -89,24 +120,41 @@ pub fn tensor_specs(neck: &StartingNeck) -> Vec<TensorSpec> {
     ]
 }
 
+/// Which syndromes so many sites hold that their rows and sums may travel.
+pub fn shared_syndromes(begin: &Begin) -> Vec<bool> {
+    let holders = begin.holders.iter();
+    holders
+        .map(|&holders| match begin.plan.rows {
+            Rows::All => true,
+            Rows::Shared(least) => holders >= u32::from(least),
+        })
+        .collect()
+}
+
 impl SiteModel {
     /// The starting model: the same at every site, from the trunk's own neck and the plan's seed.
     pub fn start(begin: &Begin, blueprint: &Blueprint) -> Result<Self> {
         let plan = begin.plan.clone();
         let weights = class_weights(&begin.counts);
         let base = starting_heads(blueprint, begin.trained.len(), plan.seed)?;
-        let shared_rows = begin
-            .holders
-            .iter()
-            .map(|&holders| match (plan.aggregation, plan.rows) {
-                (Aggregation::EncoderOnly, _) => false,
-                (_, Rows::All) => true,
-                (_, Rows::Shared(least)) => holders >= u32::from(least),
-            })
+        let shared_rows = shared_syndromes(begin)
+            .into_iter()
+            .map(|shared| shared && plan.aggregation != Aggregation::EncoderOnly)
             .collect();
-        let mut model = Self { plan, shared_rows, weights, base: Vec::new(), trainers: Vec::new() };
+        let forms = plan.forms.iter().map(|form| ClosedForm::zeros(form.dim)).collect();
+        let mut model = Self { plan, shared_rows, weights, base: Vec::new(), trainers: Vec::new(), forms };
         model.restart(base)?;
         Ok(model)
+    }
+
+    /// The weights as they stand; closed-form members only once they are solved.
+    pub fn weights(&self) -> Weights {
+        Weights { heads: self.base.clone(), forms: self.forms.clone() }
+    }
+
+    /// Takes the closed-form members in.
+    pub fn set_forms(&mut self, forms: Vec<ClosedForm>) {
+        self.forms = forms;
     }
 
     /// Replaces the weights by those kept from an earlier run.
@@ -136,10 +184,9 @@ impl SiteModel {
 
     /// The tensors of the plan, per member, for hashing and publishing.
     pub fn tensors(&self) -> Vec<Vec<&[f32]>> {
-        self.base
-            .iter()
-            .map(|head| head.tensors().into_iter().map(|tensor| tensor.values).collect())
-            .collect()
+        let heads = self.base.iter();
+        let heads = heads.map(|head| head.tensors().into_iter().map(|tensor| tensor.values).collect());
+        heads.chain(self.forms.iter().map(|form| form.tensors().to_vec())).collect()
     }
 
     /// Trains all members, each on its pool, for some epochs and returns what changed.

@@ -7,13 +7,13 @@ use domain::ImageId;
 use domain::cohort::Cohort;
 use federation::{Outgoing, Party, SignedRelease};
 use jiff::Timestamp;
-use learn::Head;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::{Evaluation, RoundRecord};
+use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::features::Crops;
-use crate::pipeline::weights;
+use crate::pipeline::weights::{self, Weights};
 use crate::store::audit::Entry;
 use crate::store::{Folder, SiteStore};
 
@@ -152,26 +152,28 @@ impl SiteFiles {
         Ok(self.folder().write_json(EVALUATION, evaluation)?)
     }
 
-    /// The weights after a round, if they were kept. After round 0 there are none: they follow from the plan.
-    pub fn heads(&self, round: u32, members: usize) -> Result<Option<Vec<Head>>> {
+    /// The weights after a stage, if they were kept. After stage 0 there are none: they follow from the plan.
+    pub fn weights(&self, round: u32, blueprint: &Blueprint) -> Result<Option<Weights>> {
         let path = self.model(round);
         if round == 0 || !path.exists() {
             return Ok(None);
         }
-        let heads = weights::load(&path)?;
+        let weights = weights::load(&path)?;
+        let members = blueprint.tuned().count();
         anyhow::ensure!(
-            heads.len() == members,
+            weights.heads.len() == members,
             "{} holds {} members instead of {members}",
             path.display(),
-            heads.len()
+            weights.heads.len()
         );
-        Ok(Some(heads.into_iter().map(|(_, head)| head).collect()))
+        Ok(Some(weights))
     }
 
-    /// Keeps the weights after a round. Those of the round before stay too: a process killed before the participant is
-    /// saved goes on from them.
-    pub fn save_heads(&self, round: u32, names: &[String], heads: &[Head]) -> Result<()> {
-        weights::save(&self.model(round), names, heads)?;
+    /// Keeps the weights after a stage. Those of the stage before stay too: a process killed before the participant is
+    /// saved goes on from them. Closed-form members are kept once they are solved.
+    pub fn save_weights(&self, round: u32, blueprint: &Blueprint, weights: &Weights) -> Result<()> {
+        let forms = if weights.forms.is_empty() { Vec::new() } else { blueprint.form_names() };
+        weights::save(&self.model(round), &blueprint.tuned_names(), &forms, weights)?;
         if round >= 2 {
             let old = self.model(round - 2);
             if old.exists() {

@@ -80,8 +80,10 @@ impl Tables {
 
 /// Training and validation examples of a cohort on its tables, for a list of trained syndromes.
 pub struct Lessons {
-    /// Training images.
+    /// Training images, as rows of the tables of draws; none where nothing is tuned.
     pub training: Vec<Example>,
+    /// Training images, as rows of the tables of views.
+    pub training_views: Vec<Example>,
     /// Validation images.
     pub validation: Vec<Example>,
 }
@@ -91,7 +93,7 @@ impl Lessons {
     pub fn new(
         cohort: &Cohort,
         trained: &[SyndromeId],
-        draw_row: &dyn Fn(&str) -> Option<usize>,
+        draw_row: Option<&dyn Fn(&str) -> Option<usize>>,
         view_row: &dyn Fn(&str) -> Option<usize>,
     ) -> Result<Self> {
         // In the order of image ids: a training then does not depend on how its patients were handed out.
@@ -102,7 +104,11 @@ impl Lessons {
             cases.into_iter().map(|case| (case.image.as_str(), &case.syndrome))
         };
         Ok(Self {
-            training: examples(labelled(Part::Train), draw_row, trained)?,
+            training: match draw_row {
+                Some(draw_row) => examples(labelled(Part::Train), draw_row, trained)?,
+                None => Vec::new(),
+            },
+            training_views: examples(labelled(Part::Train), view_row, trained)?,
             validation: examples(labelled(Part::Validation), view_row, trained)?,
         })
     }
