@@ -22,6 +22,7 @@ mod resize;
 pub mod rten_trunk;
 mod trunk;
 pub mod views;
+mod webp;
 
 pub use align::Points;
 pub use crop::{CROP_LEN, CROP_SIDE, Crop};
