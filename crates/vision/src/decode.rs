@@ -1,15 +1,16 @@
-//! Photographs: JPEG or PNG bytes to upright RGB pixels.
+//! Photographs: JPEG, PNG or WebP bytes to upright RGB pixels.
 
 use std::fmt;
 use std::io::Cursor;
 
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::jpeg;
+use crate::{jpeg, webp};
 
 /// How large a photograph may be. Both limits are checked before pixels are allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +22,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 MiB and 64 million pixels: any ordinary camera's photograph. The pixels take 192 MB; a 16-bit PNG
-    /// with transparency four times that while it is narrowed.
+    /// 64 MiB and 64 million pixels: any ordinary camera's photograph. The pixels take 192 MB; a progressive JPEG
+    /// three times that and a 16-bit PNG with transparency four times while they are decoded.
     fn default() -> Self {
         Self { bytes: 64 << 20, pixels: 64_000_000 }
     }
@@ -75,15 +76,16 @@ impl fmt::Debug for Photo {
     }
 }
 
-/// Decodes a JPEG or PNG file.
+/// Decodes a JPEG, PNG or WebP file (of an animation, the first picture).
 ///
 /// EXIF orientation is applied (an unreadable orientation counts as upright), every other piece of metadata
 /// is dropped, colour profiles are not applied. Grey becomes RGB, 16 bits are scaled to 8, palettes are
-/// expanded, CMYK is converted by the decoder, and transparent pixels are laid over black, which is also what
-/// alignment puts outside the photograph.
+/// expanded, CMYK and YCCK are converted as Pillow does, without a profile. Transparent pixels are laid over black,
+/// which is also what alignment puts outside the photograph: what a viewer hides stays hidden. (Pillow's
+/// `convert("RGB")` and OpenCV's `imread` drop the transparency and show it; opaque pixels agree with theirs.)
 ///
 /// # Errors
-/// [`ErrorKind::Limit`] beyond `limits`, [`ErrorKind::Format`] for anything that is not JPEG or PNG (told by
+/// [`ErrorKind::Limit`] beyond `limits`, [`ErrorKind::Format`] for anything that is not JPEG, PNG or WebP (told by
 /// its first bytes, not its name), [`ErrorKind::Corrupt`] for damaged or truncated files. A JPEG that ends
 /// before its end-of-image marker is refused, since its missing part would be filled with grey.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Photo> {
@@ -110,12 +112,18 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Photo> {
                 PngDecoder::with_limits(Cursor::new(bytes), allocation).map_err(|e| failed("PNG", e))?;
             read("PNG", decoder, limits)
         }
+        Format::WebP => {
+            webp::check_complete(bytes)?;
+            let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|e| failed("WebP", e))?;
+            read("WebP", decoder, limits)
+        }
     }
 }
 
 enum Format {
     Jpeg,
     Png,
+    WebP,
 }
 
 impl Format {
@@ -123,18 +131,18 @@ impl Format {
         let found = match bytes {
             [0xff, 0xd8, 0xff, ..] => return Ok(Self::Jpeg),
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => return Ok(Self::Png),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => return Ok(Self::WebP),
             [] => "an empty file",
             [b'G', b'I', b'F', b'8', ..] => "a GIF",
             [b'B', b'M', ..] => "a BMP",
             [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => "a TIFF or raw file",
-            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "a WebP",
             [_, _, _, _, b'f', b't', b'y', b'p', ..] => "a HEIC, AVIF or video file",
             [b'%', b'P', b'D', b'F', ..] => "a PDF",
             _ => "something else",
         };
         Err(Error::new(
             ErrorKind::Format,
-            format!("a photograph must be JPEG or PNG, found {found}; convert it first"),
+            format!("a photograph must be JPEG, PNG or WebP, found {found}; convert it first"),
         ))
     }
 }

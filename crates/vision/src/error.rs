@@ -23,6 +23,12 @@ pub enum ErrorKind {
     Cut,
     /// The inference engine refused or failed to run the network.
     Engine,
+    /// The file is not a face detector of a known kind.
+    Detector,
+    /// No face was found on the photograph at any scale.
+    NoFace,
+    /// Several faces were found where only one is allowed.
+    SeveralFaces,
 }
 
 /// An error of this crate: a [kind](Error::kind) and a message that says what was found, what was expected

@@ -1,5 +1,8 @@
 use crate::error::{Error, ErrorKind, Result};
 
+/// Scans beyond any encoder's: each goes through the whole picture again (libjpeg's progressive script has 10).
+const MOST_SCANS: usize = 100;
+
 /// Walks the markers of a JPEG file (ITU-T T.81, B.1 and B.2) to its end-of-image marker.
 ///
 /// The decoder fills what is missing from a truncated file with grey and reports nothing; half a face must
@@ -8,6 +11,7 @@ pub(crate) fn check_complete(bytes: &[u8]) -> Result<()> {
     const START_OF_SCAN: u8 = 0xda;
     const END_OF_IMAGE: u8 = 0xd9;
     let mut at = 2;
+    let mut scans = 0;
     loop {
         // Entropy-coded data, if any, runs to the next marker that is neither a stuffed zero, a restart
         // marker nor a fill byte.
@@ -40,8 +44,19 @@ pub(crate) fn check_complete(bytes: &[u8]) -> Result<()> {
             ));
         }
         at += length;
-        if marker == START_OF_SCAN && at >= bytes.len() {
-            return Err(truncated(bytes.len()));
+        if marker == START_OF_SCAN {
+            scans += 1;
+            if scans > MOST_SCANS {
+                return Err(Error::new(
+                    ErrorKind::Limit,
+                    format!(
+                        "the JPEG file has more than {MOST_SCANS} scans; save it again as an ordinary JPEG"
+                    ),
+                ));
+            }
+            if at >= bytes.len() {
+                return Err(truncated(bytes.len()));
+            }
         }
     }
 }

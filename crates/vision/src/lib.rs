@@ -1,7 +1,7 @@
 //! From a photograph to trunk features.
 //!
 //! The way of a photograph: [`decode::decode`] (bytes to upright RGB pixels, metadata dropped),
-//! [`align::align`] (five facial points to the 112 x 112 ArcFace template), [`views::views`] (the four
+//! [`detect::Detector`] (the face and its five points), [`align::align`] (five facial points to the 112 x 112 ArcFace template), [`views::views`] (the four
 //! test-time views) or [`augment::augment`] (one training draw), and a [`Trunk`] (crops to features).
 //! A trunk is any ONNX file that takes `[N, 3, 112, 112]`: [`onnx::TrunkFile`] checks and cuts it,
 //! [`rten_trunk::RtenTrunk`] runs it.
@@ -14,6 +14,7 @@ pub mod augment;
 mod colour;
 mod crop;
 pub mod decode;
+pub mod detect;
 mod error;
 mod jpeg;
 pub mod onnx;
@@ -21,10 +22,12 @@ mod resize;
 pub mod rten_trunk;
 mod trunk;
 pub mod views;
+mod webp;
 
 pub use align::Points;
 pub use crop::{CROP_LEN, CROP_SIDE, Crop};
 pub use decode::Photo;
+pub use detect::{Detection, Detector, DetectorKind, Found, Search};
 pub use error::{Error, ErrorKind, Result};
 pub use onnx::{Cut, NeckWeights, TrunkFile};
 pub use rten_trunk::RtenTrunk;

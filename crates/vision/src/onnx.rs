@@ -1,8 +1,8 @@
 //! ONNX files as trunks: checking, cutting, and taking the neck's starting weights out.
 
-mod graph;
+pub(crate) mod graph;
 mod neck;
-mod proto;
+pub(crate) mod proto;
 
 use prost::Message;
 use prost::bytes::Bytes;
@@ -121,7 +121,7 @@ fn digest(file: &[u8; 32], cut: &str) -> [u8; 32] {
 }
 
 /// Tells the common mistakes apart before the parser only says "invalid wire type".
-fn check_is_protobuf(bytes: &[u8]) -> Result<()> {
+pub(crate) fn check_is_protobuf(bytes: &[u8]) -> Result<()> {
     let found = match bytes {
         [] => "an empty file",
         _ if bytes.starts_with(b"version https://git-lfs") => {
@@ -134,7 +134,7 @@ fn check_is_protobuf(bytes: &[u8]) -> Result<()> {
     Err(Error::new(ErrorKind::Model, format!("expected an ONNX network, found {found}")))
 }
 
-fn not_onnx(error: prost::DecodeError) -> Error {
+pub(crate) fn not_onnx(error: prost::DecodeError) -> Error {
     Error::with_source(
         ErrorKind::Model,
         format!("the file is not an ONNX network, or it is cut short; get it again from its source: {error}"),
@@ -142,7 +142,7 @@ fn not_onnx(error: prost::DecodeError) -> Error {
     )
 }
 
-fn describe(input: &ValueInfoProto) -> String {
+pub(crate) fn describe(input: &ValueInfoProto) -> String {
     let shape: Vec<String> = input.dims().unwrap_or_default().iter().map(ToString::to_string).collect();
     format!("{} [{}]", input.name, shape.join(", "))
 }

@@ -17,7 +17,7 @@ const DEEPEST_BODY: usize = 8;
 pub(super) const LONGEST_CHAIN: usize = 16;
 
 /// A graph with its nodes and constants indexed by the values that they define.
-pub(super) struct Graph {
+pub(crate) struct Graph {
     proto: GraphProto,
     nodes: Vec<NodeProto>,
     /// value -> index of the node that computes it
@@ -27,7 +27,7 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    pub(super) fn new(proto: GraphProto) -> Result<Self> {
+    pub(crate) fn new(proto: GraphProto) -> Result<Self> {
         if !proto.sparse_initializer.is_empty() {
             return Err(Error::new(
                 ErrorKind::Model,
@@ -65,11 +65,23 @@ impl Graph {
         Ok(Self { proto, nodes, producers, constants })
     }
 
+    /// The inputs that are not constants: older files list the weights as inputs too.
+    pub(crate) fn inputs(&self) -> Vec<&ValueInfoProto> {
+        self.proto.input.iter().filter(|input| !self.constants.contains_key(&input.name)).collect()
+    }
+
+    pub(crate) fn into_proto(self) -> GraphProto {
+        self.proto
+    }
+
+    pub(crate) fn outputs(&self) -> &[ValueInfoProto] {
+        &self.proto.output
+    }
+
     /// The one true input (older files list the weights as inputs too), which must be
     /// `f32 [N or 1, 3, 112, 112]`.
     pub(super) fn check_input(&self) -> Result<ValueInfoProto> {
-        let inputs: Vec<&ValueInfoProto> =
-            self.proto.input.iter().filter(|input| !self.constants.contains_key(&input.name)).collect();
+        let inputs = self.inputs();
         let &[input] = inputs.as_slice() else {
             let names: Vec<String> = inputs.iter().map(|input| describe(input)).collect();
             return Err(Error::new(

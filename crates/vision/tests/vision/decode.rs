@@ -6,7 +6,13 @@ use crate::{data, json, photo};
 
 #[test]
 fn every_variant_becomes_the_same_upright_rgb() {
-    for (file, expected, tolerance) in json::<Vec<(String, String, u8)>>("decode.json") {
+    // Two scripts, two pictures: the first in what alignment and tests need, the second in what archives hold.
+    let mut cases: Vec<(String, String, u8)> = json("decode.json");
+    let archive: Vec<(String, String, u8)> = json("photographs/photographs.json");
+    assert!(archive.len() >= 20);
+    let inside = |name: String| format!("photographs/{name}");
+    cases.extend(archive.into_iter().map(|(file, expected, t)| (inside(file), inside(expected), t)));
+    for (file, expected, tolerance) in cases {
         let (found, expected) = (photo(&file), photo(&expected));
         assert_eq!((found.width(), found.height()), (expected.width(), expected.height()), "{file}");
         let worst = found.rgb().iter().zip(expected.rgb()).map(|(&a, &b)| a.abs_diff(b)).max();
@@ -18,7 +24,7 @@ fn every_variant_becomes_the_same_upright_rgb() {
 #[test]
 fn nothing_of_the_metadata_survives() {
     let text = b"a description that must not survive";
-    for file in ["decode_exif6.jpg", "decode_exif6.png"] {
+    for file in ["decode_exif6.jpg", "decode_exif6.png", "photographs/exif6.webp"] {
         assert!(data(file).windows(text.len()).any(|w| w == text));
         let crop = vision::Crop::from_photo(&photo(file)).unwrap();
         for encoded in [crop.to_png().unwrap(), crop.to_jpeg(95).unwrap()] {
@@ -60,10 +66,9 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 #[test]
 fn other_files_are_named() {
-    let cases: [(&[u8], &str); 7] = [
+    let cases: [(&[u8], &str); 6] = [
         (b"", "an empty file"),
         (b"GIF89a......", "a GIF"),
-        (b"RIFF\x10\0\0\0WEBPVP8 ", "a WebP"),
         (b"\0\0\0\x18ftypheic", "a HEIC"),
         (b"II*\0\x08\0\0\0", "a TIFF"),
         (b"%PDF-1.7", "a PDF"),
@@ -78,11 +83,21 @@ fn other_files_are_named() {
 
 #[test]
 fn a_file_cut_short_is_refused_wherever_it_is_cut() {
-    for file in ["decode_exif3.jpg", "decode_progressive.jpg", "decode_rgb.png"] {
+    let files = [
+        "decode_exif3.jpg",
+        "decode_progressive.jpg",
+        "photographs/ycck.jpg",
+        "decode_rgb.png",
+        "photographs/interlaced.png",
+        "photographs/lossy.webp",
+        "photographs/exif6.webp",
+    ];
+    for file in files {
         let whole = data(file);
         // The PNG's last chunk (12 bytes, IEND) may be missing: the pixels are complete without it.
         let end = whole.len() - if file.ends_with("png") { 12 } else { 0 };
-        for length in 8..end {
+        let start = if file.ends_with("webp") { 12 } else { 8 };
+        for length in start..end {
             let error = decode(&whole[..length], &Limits::default())
                 .expect_err(&format!("{file} cut to {length} of {} bytes", whole.len()));
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{file} {length}: {error}");
@@ -97,7 +112,50 @@ fn what_follows_the_picture_is_ignored() {
     assert_eq!(decode(&bytes, &Limits::default()).unwrap(), photo("decode_exif1.jpg"));
 }
 
-const HOSTILE: [&str; 8] = [
+/// Small files that ask for much: refused before anything is allocated for what they claim.
+#[test]
+fn bombs_are_refused() {
+    let refused = |name: &str, bytes: &[u8], kind: ErrorKind| {
+        let error = decode(bytes, &Limits::default()).expect_err(name);
+        assert_eq!(error.kind(), kind, "{name}: {error}");
+    };
+    // A metadata chunk of 4 GB in a file of 60 bytes.
+    let mut webp = data("photographs/exif6.webp");
+    let chunk = webp.windows(4).position(|w| w == b"EXIF").unwrap();
+    webp[chunk + 4..chunk + 8].copy_from_slice(&[0xf0, 0xff, 0xff, 0xff]);
+    refused("chunk", &webp, ErrorKind::Corrupt);
+    webp[4..8].copy_from_slice(&[0xf0, 0xff, 0xff, 0xff]);
+    refused("file size", &webp, ErrorKind::Corrupt);
+    // A picture of 16,383 x 16,383 pixels: sizes less one, in 14 bits each, behind the signature of a lossless picture.
+    let mut webp = data("photographs/lossless.webp");
+    let picture = webp.windows(4).position(|w| w == b"VP8L").unwrap();
+    webp[picture + 9..picture + 13].copy_from_slice(&(16_382u32 << 14 | 16_382).to_le_bytes());
+    refused("canvas", &webp, ErrorKind::Limit);
+    // A progressive JPEG whose last scan is repeated a million times would be gone through for hours.
+    let jpeg = data("decode_progressive.jpg");
+    let scan = jpeg.windows(2).rposition(|w| w == [0xff, 0xda]).unwrap();
+    let (start, end) = (&jpeg[..jpeg.len() - 2], &jpeg[jpeg.len() - 2..]);
+    let scans = jpeg[scan..jpeg.len() - 2].repeat(20_000);
+    refused("scans", &[start, &scans, end].concat(), ErrorKind::Limit);
+}
+
+#[test]
+fn jpegs_of_rare_processes_are_refused() {
+    // Lossless, hierarchical and arithmetic-coded frames: no camera writes them, no decoder here reads them.
+    let jpeg = data("decode_exif1.jpg");
+    let frame = jpeg.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+    for process in [0xc3, 0xc5, 0xc6, 0xc7, 0xc9, 0xca, 0xcb, 0xcd, 0xce, 0xcf] {
+        let mut jpeg = jpeg.clone();
+        jpeg[frame + 1] = process;
+        let error = decode(&jpeg, &Limits::default()).expect_err(&format!("{process:x}"));
+        assert!(matches!(error.kind(), ErrorKind::Format | ErrorKind::Corrupt), "{process:x}: {error}");
+    }
+    let mut deep = jpeg;
+    deep[frame + 4] = 12;
+    assert!(decode(&deep, &Limits::default()).is_err());
+}
+
+const HOSTILE: [&str; 12] = [
     "decode_exif6.jpg",
     "decode_progressive.jpg",
     "decode_420.jpg",
@@ -106,6 +164,10 @@ const HOSTILE: [&str; 8] = [
     "decode_palette.png",
     "decode_transparent.png",
     "decode_exif6.png",
+    "photographs/ycck.jpg",
+    "photographs/lossy.webp",
+    "photographs/exif6.webp",
+    "photographs/animation.webp",
 ];
 
 proptest! {

@@ -4,6 +4,7 @@
 
 mod align;
 mod decode;
+mod detect;
 mod trunk;
 
 use serde::de::DeserializeOwned;
