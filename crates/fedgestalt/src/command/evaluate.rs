@@ -52,6 +52,7 @@ pub fn run(args: EvaluateArgs, context: &Context) -> anyhow::Result<Outcome> {
         let found = leave_one_out(&cohort, &encodings).with_context(failed)?;
         Results::LeaveOneOut {
             model: file.model,
+            gallery: cohort.cases().len() - 1,
             probes: found.probes,
             syndromes: found.syndromes,
             accuracies: found.accuracies,
@@ -85,6 +86,7 @@ enum Results {
     /// Of every image against all others.
     LeaveOneOut {
         model: Option<String>,
+        gallery: usize,
         probes: usize,
         syndromes: usize,
         #[serde(rename = "leave_one_out")]
@@ -126,9 +128,9 @@ fn shown(results: &Results) -> String {
                 table.row(row);
             }
         }
-        Results::LeaveOneOut { probes, syndromes, accuracies, .. } => {
-            let mut row = vec![format!("each against all others, {syndromes} syndromes"), String::new()];
-            row.push(probes.to_string());
+        Results::LeaveOneOut { gallery, probes, syndromes, accuracies, .. } => {
+            let mut row = vec![format!("each against all others, {syndromes} syndromes")];
+            row.extend([gallery.to_string(), probes.to_string()]);
             row.extend(cells(accuracies));
             table.row(row);
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use domain::cohort::{Cohort, Part};
 use domain::rank::rank;
@@ -74,44 +74,38 @@ pub struct RankArgs {
 /// When the gallery or the models cannot be used, or the only probe.
 pub fn run(args: RankArgs, context: &Context) -> anyhow::Result<Outcome> {
     let points = points(&args.points, args.photos.len())?;
-    // The gallery is read while the networks are loaded.
-    let (gallery, extractor) = std::thread::scope(|scope| {
+    // The gallery is read while the photographs are encoded.
+    let (gallery, encoded) = std::thread::scope(|scope| {
         let gallery = scope.spawn(|| timed(|| Gallery::open(&args.cohort, &args.encodings)));
-        let extractor = (!args.photos.is_empty()).then(|| timed(|| Extractor::open(&args, context)));
+        let encoded = (!args.photos.is_empty()).then(|| Encoded::new(&args, points.as_ref(), context));
         let gallery = gallery.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (gallery, extractor)
+        (gallery, encoded)
     });
-    let (gallery, gallery_seconds) = gallery?;
-    let (extractor, model_seconds) = extractor.transpose()?.map_or((None, 0.0), |(it, s)| (Some(it), s));
-    let shared = Seconds { gallery: gallery_seconds, model: model_seconds, ..Seconds::default() };
-
+    let (gallery, seconds) = gallery?;
     let top = usize::from(args.top);
     let mut rankings = Vec::new();
     for image in &args.image {
-        let mut seconds = shared.clone();
         let encoding = gallery
             .file
             .encoding(image)
             .with_context(|| format!("cannot use {}", args.encodings.display()))?;
-        rankings.push(gallery.ranking(image.to_string(), &encoding, None, top, &mut seconds)?);
+        let seconds = Seconds { gallery: seconds, ..Seconds::default() };
+        rankings.push(gallery.ranking(image.to_string(), &encoding, None, top, seconds)?);
     }
     let mut failures = 0;
-    if let Some(extractor) = &extractor {
-        extractor.check(&gallery.file, &args.encodings, context)?;
-        let (ensemble, neck) = timed(|| extractor.loaded.ensemble())?;
-        for photo in &args.photos {
-            let mut seconds = Seconds { model: shared.model + neck, ..shared.clone() };
-            let probe = photo.display().to_string();
-            let encoded = extractor.encode(&ensemble, photo, points.as_ref(), &mut seconds);
-            rankings.push(match encoded {
-                Ok((encoding, others)) => {
-                    let faces = (others > 0).then_some(others + 1);
-                    gallery.ranking(probe, &encoding, faces, top, &mut seconds)?
+    if let Some(encoded) = encoded.transpose()? {
+        encoded.check(&gallery.file, &args.encodings, context)?;
+        for (photo, probe) in args.photos.iter().zip(encoded.probes) {
+            let name = photo.display().to_string();
+            rankings.push(match probe {
+                Ok(Probe { encoding, faces, seconds: took }) => {
+                    let seconds = Seconds { gallery: seconds, ..took };
+                    gallery.ranking(name, &encoding, faces, top, seconds)?
                 }
-                Err(error) if args.photos.len() + args.image.len() == 1 => return Err(error.context(probe)),
+                Err(error) if args.photos.len() + args.image.len() == 1 => return Err(error.context(name)),
                 Err(error) => {
                     failures += 1;
-                    Ranking { error: Some(reason(&error)), ..Ranking::of(probe) }
+                    Ranking { error: Some(reason(&error)), ..Ranking::of(name) }
                 }
             });
         }
@@ -136,8 +130,9 @@ fn timed<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(T, f64)
     Ok((work()?, began.elapsed().as_secs_f64()))
 }
 
-/// Where the time went, in seconds. Gallery and model are read at the same time, once for all probes.
-#[derive(Debug, Clone, Default, Serialize)]
+/// Where the time went, in seconds. The gallery is read beside all else but ranking; it and the model are read once for
+/// all probes.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 struct Seconds {
     /// Reading the cohort's tables and the encodings.
     gallery: f64,
@@ -192,22 +187,38 @@ fn points(values: &[f32], photos: usize) -> anyhow::Result<Option<Points>> {
     Ok(Some(Points(std::array::from_fn(|at| [values[2 * at], values[2 * at + 1]]))))
 }
 
-/// What makes an encoding of a photograph.
-struct Extractor {
-    loaded: Loaded,
-    faces: Faces,
+/// Photographs as probes.
+struct Encoded {
+    /// In the order of the photographs.
+    probes: Vec<anyhow::Result<Probe>>,
+    /// Names the model.
+    model: String,
+    dim: usize,
 }
 
-impl Extractor {
-    fn open(args: &RankArgs, context: &Context) -> anyhow::Result<Self> {
+/// One of them.
+struct Probe {
+    encoding: Encoding,
+    /// Faces that the detector saw, if there were several.
+    faces: Option<usize>,
+    seconds: Seconds,
+}
+
+impl Encoded {
+    fn new(args: &RankArgs, points: Option<&Points>, context: &Context) -> anyhow::Result<Self> {
+        let began = Instant::now();
         let faces = Faces::open(&context.config, args.detector.as_deref(), args.strict)?;
         let loaded = Loaded::open(&context.config, args.model.as_deref(), args.trunk.as_deref())?;
-        Ok(Self { loaded, faces })
+        let ensemble = loaded.ensemble()?;
+        let seconds = Seconds { model: began.elapsed().as_secs_f64(), ..Seconds::default() };
+        let encode = |photo: &PathBuf| probe(&faces, &loaded, &ensemble, photo, points, seconds);
+        let probes = args.photos.iter().map(encode).collect();
+        Ok(Self { probes, dim: loaded.blueprint.dim(), model: loaded.name })
     }
 
-    /// Whether its encodings can be compared with those of a file.
+    /// Whether they can be compared with the encodings of a file.
     fn check(&self, file: &EncodingFile, path: &Path, context: &Context) -> anyhow::Result<()> {
-        let (path, name) = (path.display(), &self.loaded.name);
+        let (path, name, dim) = (path.display(), &self.model, self.dim);
         match &file.model {
             Some(model) => ensure!(
                 model == name,
@@ -217,7 +228,6 @@ impl Extractor {
                 "{path} does not say which model made it; the ranking means something only if that was {name}"
             )),
         }
-        let dim = self.loaded.blueprint.dim();
         ensure!(
             file.dim() == dim,
             "the encodings in {path} have {} values and those of the model at hand {dim}; give the same --model and --trunk",
@@ -225,44 +235,42 @@ impl Extractor {
         );
         Ok(())
     }
+}
 
-    /// A photograph's encoding, and how many other faces there were: decode, detect, align, views, trunk, members.
-    fn encode(
-        &self,
-        ensemble: &Ensemble<'_>,
-        file: &Path,
-        points: Option<&Points>,
-        seconds: &mut Seconds,
-    ) -> anyhow::Result<(Encoding, usize)> {
-        let (photo, decode) = timed(|| {
-            let bytes = std::fs::read(file).context("cannot read it")?;
-            Ok(vision::decode::decode(&bytes, &vision::decode::Limits::default())?)
-        })?;
-        let (place, detect) = timed(|| self.faces.locate(&photo, points))?;
-        let (crop, align) = timed(|| Ok(place.crop(&photo)?))?;
-        let (features, trunk) = timed(|| {
-            let views = vision::views::views(&crop);
-            self.loaded
-                .blueprint
-                .networks
-                .iter()
-                .map(|network| {
-                    let mut out = vec![0.0; views.len() * network.trunk.output_len()];
-                    network.trunk.features(&views, &mut out)?;
-                    Ok(out)
-                })
-                .collect::<anyhow::Result<Vec<_>>>()
-        })?;
-        let (encoding, neck) = timed(|| {
-            ensemble
-                .encode(&features, 1)?
-                .into_iter()
-                .next()
-                .ok_or_else(|| anyhow!("the networks gave no encoding"))
-        })?;
-        *seconds = Seconds { decode, detect, align, trunk, neck, ..seconds.clone() };
-        Ok((encoding, place.others()))
-    }
+/// A photograph's encoding: decode, detect, align, views, trunk, members.
+fn probe(
+    faces: &Faces,
+    loaded: &Loaded,
+    ensemble: &Ensemble<'_>,
+    file: &Path,
+    points: Option<&Points>,
+    seconds: Seconds,
+) -> anyhow::Result<Probe> {
+    let (photo, decode) = timed(|| {
+        let bytes = std::fs::read(file).context("cannot read it")?;
+        Ok(vision::decode::decode(&bytes, &vision::decode::Limits::default())?)
+    })?;
+    let (place, detect) = timed(|| faces.locate(&photo, points))?;
+    let (crop, align) = timed(|| Ok(place.crop(&photo)?))?;
+    let (features, trunk) = timed(|| {
+        let views = vision::views::views(&crop);
+        let networks = loaded.blueprint.networks.iter();
+        networks
+            .map(|network| {
+                let mut out = vec![0.0; views.len() * network.trunk.output_len()];
+                network.trunk.features(&views, &mut out)?;
+                Ok(out)
+            })
+            .collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    let (encoding, neck) =
+        timed(|| ensemble.encode(&features, 1)?.into_iter().next().context("the networks gave no encoding"))?;
+    let others = place.others();
+    Ok(Probe {
+        encoding,
+        faces: (others > 0).then_some(others + 1),
+        seconds: Seconds { decode, detect, align, trunk, neck, ..seconds },
+    })
 }
 
 /// What is compared against.
@@ -303,7 +311,7 @@ impl Gallery {
         encoding: &Encoding,
         faces: Option<usize>,
         top: usize,
-        seconds: &mut Seconds,
+        seconds: Seconds,
     ) -> anyhow::Result<Ranking> {
         let (syndromes, took) = timed(|| {
             let images: Vec<&(ImageId, usize)> =
@@ -330,8 +338,8 @@ impl Gallery {
                 })
                 .collect())
         })?;
-        seconds.rank = took;
-        Ok(Ranking { faces, syndromes, seconds: Some(seconds.clone()), ..Ranking::of(probe) })
+        let seconds = Some(Seconds { rank: took, ..seconds });
+        Ok(Ranking { faces, syndromes, seconds, ..Ranking::of(probe) })
     }
 }
 
@@ -358,8 +366,8 @@ fn shown(ranking: &Ranking) -> String {
     {
         let mut table = Table::new(["step", "seconds"]);
         for (step, seconds) in [
-            ("model (beside gallery)", model),
-            ("gallery", gallery),
+            ("gallery, beside the rest", gallery),
+            ("model", model),
             ("decode", decode),
             ("detect", detect),
             ("align", align),
