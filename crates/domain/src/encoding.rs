@@ -74,6 +74,19 @@ impl Encoding {
         product(&self.0, &other.0)
     }
 
+    /// [`Encoding::similarity`] with each of a gallery's encodings, given by their values, which may lie anywhere.
+    ///
+    /// # Panics
+    ///
+    /// As [`Encoding::similarity`].
+    pub fn similarities(&self, gallery: &[&[f32]]) -> Vec<f32> {
+        assert!(
+            gallery.iter().all(|other| other.len() == self.0.len()),
+            "encodings of different lengths cannot be compared"
+        );
+        gallery.par_iter().map(|other| product(&self.0, other)).collect()
+    }
+
     /// `1 - similarity`, 0..=2.
     ///
     /// # Panics
@@ -213,6 +226,9 @@ mod tests {
             for threads in [1, 3] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 assert_eq!(pool.install(|| inner_products(&rows, &columns)), expected);
+                let slices: Vec<&[f32]> = columns.iter().map(|g| g.as_slice()).collect();
+                let one = pool.install(|| rows[0].similarities(&slices));
+                assert_eq!(one, expected[..columns.len()]);
             }
         }
         assert!(inner_products(&[], &[&encoding(1, 1, 4)]).is_empty());

@@ -11,6 +11,10 @@
 //!
 //! Counts, not percentages, are what sites exchange: [`HitCounts`] of several sites add up to that of all their probes.
 
+mod leave_one_out;
+
+pub use leave_one_out::{LeaveOneOut, leave_one_out};
+
 use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;

@@ -9,22 +9,26 @@
 //! ```
 //!
 //! Only the tables have to be there. A face is taken from `gmdb_align`; without it, it is cut out of its photograph with
-//! its points; without points, a photograph of 112 x 112 pixels counts as aligned.
+//! its points; without points, a photograph of 112 x 112 pixels counts as aligned, and others need a detector.
 
 mod images;
 mod points;
 mod tables;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
 use domain::{Cohort, ImageId};
 use vision::decode::{Limits, decode};
-use vision::{CROP_SIDE, Crop, Photo, align};
+use vision::{Crop, Photo};
 
-pub use images::{ALIGNED, ImageFiles, PHOTOGRAPHS, is_picture};
-pub use points::{POINTS_FILE, PointsTable};
+pub use images::{ALIGNED, ImageFiles, PHOTOGRAPHS, ROTATED, is_picture};
+pub use points::{FACE_COORDS_FILE, Face, POINTS_FILE, PointsTable};
 pub use tables::{METADATA, SYNDROMES_FILE, Tables};
+
+use crate::faces::{Faces, Place};
 
 /// A cohort folder that was opened.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub struct CohortDir {
     /// The version in its tables' names.
     pub version: String,
     path: PathBuf,
+    faces: Faces,
+    several: Mutex<BTreeMap<ImageId, usize>>,
 }
 
 impl CohortDir {
@@ -52,7 +58,25 @@ impl CohortDir {
         let cohort = tables.assemble()?;
         let images = ImageFiles::list(path)?;
         let points = PointsTable::read_if_there(&path.join(POINTS_FILE))?;
-        Ok(Self { cohort, images, points, version: tables.version, path: path.to_owned() })
+        Ok(Self {
+            cohort,
+            images,
+            points,
+            version: tables.version,
+            path: path.to_owned(),
+            faces: Faces::default(),
+            several: Mutex::default(),
+        })
+    }
+
+    /// The same with a detector for photographs without points.
+    pub fn with_faces(self, faces: Faces) -> Self {
+        Self { faces, ..self }
+    }
+
+    /// What finds faces on its photographs.
+    pub fn faces(&self) -> &Faces {
+        &self.faces
     }
 
     /// Where it is.
@@ -76,7 +100,17 @@ impl CohortDir {
                 self.path.display()
             );
         };
-        photograph_crop(file, self.points.get(image))
+        let (crop, place) = photograph_crop(file, self.points.get(image), &self.faces)?;
+        if place.others() > 0 {
+            let mut several = self.several.lock().unwrap_or_else(PoisonError::into_inner);
+            several.insert(image.clone(), place.others() + 1);
+        }
+        Ok(crop)
+    }
+
+    /// The images on which the detector has seen several faces so far, and how many; the largest central one was taken.
+    pub fn several_faces(&self) -> BTreeMap<ImageId, usize> {
+        self.several.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The photograph of an image; `None` if only the aligned face is kept.
@@ -95,19 +129,17 @@ pub(crate) fn aligned_crop(file: &Path) -> anyhow::Result<Crop> {
 }
 
 /// A face from a photograph.
-pub(crate) fn photograph_crop(file: &Path, points: Option<&vision::Points>) -> anyhow::Result<Crop> {
+pub(crate) fn photograph_crop(
+    file: &Path,
+    points: Option<&vision::Points>,
+    faces: &Faces,
+) -> anyhow::Result<(Crop, Place)> {
     let photo = read_photo(file)?;
-    let (width, height) = (photo.width() as usize, photo.height() as usize);
-    match points {
-        Some(points) => align::align(&photo, points).with_context(|| file.display().to_string()),
-        None if (width, height) == (CROP_SIDE, CROP_SIDE) => Ok(Crop::from_photo(&photo)?),
-        None => bail!(
-            "{} is a photograph of {width} x {height} without points; add its five points to {POINTS_FILE} \
-             (image_id,x0,y0,...,x4,y4: left eye, right eye, nose tip, left and right mouth corner, as seen in the \
-             picture); if it shows an aligned face, import it with --as-aligned",
-            file.display()
-        ),
-    }
+    let face = || {
+        let place = faces.locate(&photo, points)?;
+        anyhow::Ok((place.crop(&photo)?, place))
+    };
+    face().with_context(|| file.display().to_string())
 }
 
 fn read_photo(file: &Path) -> anyhow::Result<Photo> {

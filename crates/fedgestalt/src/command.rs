@@ -1,5 +1,6 @@
 //! One module per command: its arguments and what it does.
 
+pub mod align;
 pub mod cohort;
 pub mod demo;
 pub mod discover;

@@ -13,6 +13,10 @@ use federation::{Aggregation, Policy, Rows};
 use learn::{FormSettings, Recipe};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod detector;
+
+pub use detector::DetectorConfig;
+
 /// The name of the configuration file.
 pub const FILE_NAME: &str = "fedgestalt.toml";
 
@@ -25,6 +29,8 @@ pub const TEMPLATE: &str = include_str!("config/fedgestalt.toml");
 pub struct Config {
     /// The network that members share.
     pub trunk: TrunkConfig,
+    /// What finds faces on photographs.
+    pub detector: DetectorConfig,
     /// The members of the ensemble, in the order of their representations in an encoding.
     pub members: Vec<MemberConfig>,
     /// Local training.
@@ -239,6 +245,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             trunk: TrunkConfig::default(),
+            detector: DetectorConfig::default(),
             members: vec![
                 MemberConfig::tuned("r50", RecipeName::R50),
                 MemberConfig::tuned("r100", RecipeName::R100),
@@ -363,6 +370,7 @@ impl Config {
             "[trunk] batch is {}; give 1 to 1024",
             self.trunk.batch
         );
+        self.detector.check()?;
         ensure!(!self.members.is_empty() && self.members.len() <= 16, "[[members]]: give 1 to 16 members");
         for (at, member) in self.members.iter().enumerate() {
             member.check()?;
@@ -595,6 +603,11 @@ mod tests {
             ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nlr = 1.0", "lr"),
             ("[policy]\nminimum_site = 3", "minimum_site"),
             ("[training]\nepochs = 0", "[training] epochs"),
+            ("[detector]\nsides = []", "[detector] sides"),
+            ("[detector]\nsides = [16]", "[detector] sides"),
+            ("[detector]\npaddings = [-1.0]", "[detector] paddings"),
+            ("[detector]\nthreshold = 1.0", "[detector] threshold"),
+            ("[detector]\nmodel = \"yunet.onnx\"", "model"),
             ("[federation]\nsites = 2", "[federation] sites"),
             ("[federation]\ndraw = \"fair\"", "fair"),
             ("[federation]\nrows = \"shared:0\"", "shared:0"),

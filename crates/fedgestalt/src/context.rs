@@ -1,6 +1,7 @@
 //! What every command is given besides its arguments.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context as _;
 
@@ -18,6 +19,8 @@ pub struct Context {
     pub output: Output,
     /// Where the course of long work is shown.
     pub progress: Progress,
+    /// When the program began its work.
+    pub began: Instant,
 }
 
 impl Context {
@@ -28,6 +31,7 @@ impl Context {
     ///
     /// When the configuration cannot be read or says something impossible.
     pub fn new(global: &Global) -> anyhow::Result<Self> {
+        let began = Instant::now();
         let config = match &global.config {
             Some(file) => Config::read(file)?,
             None if Path::new(FILE_NAME).is_file() => Config::read(Path::new(FILE_NAME))?,
@@ -43,6 +47,7 @@ impl Context {
             config,
             output: Output::new(global.json, global.quiet),
             progress: Progress::new(Mode::for_terminal(global.json, global.quiet)),
+            began,
         })
     }
 }

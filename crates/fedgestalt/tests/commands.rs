@@ -215,10 +215,15 @@ fn a_corrupt_photograph_is_named() {
     let whole = fs::read(&file).unwrap();
     for bytes in [&b"not a photograph"[..], &whole[..400], &[]] {
         fs::write(&file, bytes).unwrap();
-        for command in ["federate --cohort cohort --out run", "encode --cohort cohort --out e.safetensors"] {
-            let told = place.failure(command);
-            assert!(told.contains(&format!("{image}.jpg")), "{command}: {told}");
-        }
+        let told = place.failure("federate --cohort cohort --out run");
+        assert!(told.contains(&format!("{image}.jpg")), "{told}");
+        // The other photographs are encoded.
+        let output = place.run("--json encode --cohort cohort --out e.safetensors");
+        assert_eq!(output.status.code(), Some(1));
+        let summary = program::document(&output);
+        let left_out = summary["left_out"].as_array().unwrap();
+        assert!(left_out.len() == 1 && left_out[0]["image"] == image.as_str(), "{summary}");
+        assert!(left_out[0]["reason"].as_str().unwrap().contains(&format!("{image}.jpg")), "{summary}");
         let output = place.run("--json cohort check --decode cohort");
         assert_eq!(output.status.code(), Some(1));
         let report = program::document(&output);

@@ -10,22 +10,29 @@ use domain::ImageId;
 pub const ALIGNED: &str = "gmdb_align";
 /// The folder with photographs.
 pub const PHOTOGRAPHS: &str = "gmdb_images";
+/// The folder with photographs that GestaltEngine-FaceCropper turned upright, `<image_id>_rot.jpg`.
+pub const ROTATED: &str = "gmdb_rot";
 
 /// The picture files of a cohort folder, by name without extension.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageFiles {
     aligned: BTreeMap<String, PathBuf>,
     photographs: BTreeMap<String, PathBuf>,
+    rotated: BTreeMap<String, PathBuf>,
 }
 
 impl ImageFiles {
-    /// Lists `gmdb_align` and `gmdb_images`; either may be missing.
+    /// Lists `gmdb_align`, `gmdb_images` and `gmdb_rot`; any may be missing.
     ///
     /// # Errors
     ///
     /// When one of them is there and cannot be read.
     pub fn list(folder: &Path) -> anyhow::Result<Self> {
-        Ok(Self { aligned: stems(&folder.join(ALIGNED))?, photographs: stems(&folder.join(PHOTOGRAPHS))? })
+        Ok(Self {
+            aligned: stems(&folder.join(ALIGNED))?,
+            photographs: stems(&folder.join(PHOTOGRAPHS))?,
+            rotated: stems(&folder.join(ROTATED))?,
+        })
     }
 
     /// The file with the aligned face of an image.
@@ -39,7 +46,13 @@ impl ImageFiles {
         self.photographs.get(image.as_str()).map(PathBuf::as_path)
     }
 
-    /// Whether there is either.
+    /// The file with the photograph as FaceCropper turned it, and its name in FaceCropper's table.
+    pub fn rotated(&self, image: &ImageId) -> Option<(&Path, String)> {
+        let name = format!("{image}_rot");
+        self.rotated.get(&name).map(|file| (file.as_path(), name))
+    }
+
+    /// Whether there is an aligned face or a photograph.
     pub fn has(&self, image: &ImageId) -> bool {
         self.aligned(image).is_some() || self.photograph(image).is_some()
     }

@@ -52,7 +52,8 @@ pub fn run(args: DiscoverArgs, context: &Context) -> anyhow::Result<Outcome> {
     let dir = CohortDir::open(&args.cohort)?;
     let cohort = &dir.cohort;
     let file = EncodingFile::load(&args.encodings)?;
-    let images: Vec<&ImageId> = file.encodings.keys().filter(|image| cohort.case(image).is_some()).collect();
+    let encodings = file.encodings()?;
+    let images: Vec<&ImageId> = file.images().iter().filter(|image| cohort.case(image).is_some()).collect();
     ensure!(
         images.len() >= 2,
         "{} has encodings of fewer than two images of the cohort",
@@ -60,7 +61,7 @@ pub fn run(args: DiscoverArgs, context: &Context) -> anyhow::Result<Outcome> {
     );
     let stage = context.progress.stage("Distances", 0);
     let distances =
-        Distances::between_images(&images.iter().map(|image| &file.encodings[*image]).collect::<Vec<_>>());
+        Distances::between_images(&images.iter().map(|image| &encodings[*image]).collect::<Vec<_>>());
     let groups: Vec<&SyndromeId> = {
         let all: BTreeSet<&SyndromeId> =
             images.iter().filter_map(|i| cohort.case(i)).map(|c| &c.syndrome).collect();

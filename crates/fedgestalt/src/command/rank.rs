@@ -1,19 +1,21 @@
 //! `rank`: syndromes for one face.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use domain::cohort::Part;
+use domain::cohort::{Cohort, Part};
 use domain::rank::rank;
 use domain::{Encoding, ImageId, SyndromeId};
 use serde::Serialize;
-use vision::{CROP_SIDE, Crop, Points};
+use vision::Points;
 
 use crate::Outcome;
 use crate::cohort_dir::CohortDir;
 use crate::consortium::show::name;
 use crate::context::Context;
+use crate::faces::{Faces, failure, reason};
 use crate::output::Table;
 use crate::pipeline::bundle::Loaded;
 use crate::pipeline::encodings::EncodingFile;
@@ -23,7 +25,7 @@ use crate::pipeline::ensemble::Ensemble;
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("probe").required(true).multiple(true).args(["photos", "image"]))]
 pub struct RankArgs {
-    /// Photographs to ask about: aligned 112 x 112 faces, or photographs with --points
+    /// Photographs to ask about, or aligned 112 x 112 faces
     #[arg(value_name = "PHOTO")]
     pub photos: Vec<PathBuf>,
     /// Image of the cohort to ask about; may be given again
@@ -39,10 +41,16 @@ pub struct RankArgs {
         requires = "photos"
     )]
     pub points: Vec<f32>,
+    /// Face detector (ONNX: YuNet, SCRFD, RetinaFace) for photographs without points [default: from the configuration]
+    #[arg(long, value_name = "FILE", requires = "photos")]
+    pub detector: Option<PathBuf>,
+    /// Refuse photographs with several faces instead of taking the largest central one
+    #[arg(long, requires = "photos")]
+    pub strict: bool,
     /// Cohort in the GMDB layout whose gallery is compared against
     #[arg(long, value_name = "DIR")]
     pub cohort: PathBuf,
-    /// Encodings of the gallery that `encode` wrote
+    /// Encodings of the gallery that `encode` wrote, or GestaltMatcher's all_encodings.csv
     #[arg(long, value_name = "FILE", default_value = "out/encodings.safetensors")]
     pub encodings: PathBuf,
     /// Folder with trained models that the encodings were made with [default: the networks as published]
@@ -54,53 +62,111 @@ pub struct RankArgs {
     /// Syndromes to show
     #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     pub top: u16,
+    /// Say where the time goes
+    #[arg(long)]
+    pub timing: bool,
 }
 
-/// Ranks.
+/// Ranks. A photograph that cannot be used does not hold up the others.
 ///
 /// # Errors
 ///
-/// When a photograph, the gallery or the models cannot be used.
+/// When the gallery or the models cannot be used, or the only probe.
 pub fn run(args: RankArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let cohort = CohortDir::open(&args.cohort)?;
-    let file = EncodingFile::load(&args.encodings)?;
-    let mut probes: Vec<(String, Encoding)> = Vec::new();
+    let points = points(&args.points, args.photos.len())?;
+    // The gallery is read while the photographs are encoded.
+    let (gallery, encoded) = std::thread::scope(|scope| {
+        let gallery = scope.spawn(|| timed(|| Gallery::open(&args.cohort, &args.encodings)));
+        let encoded = (!args.photos.is_empty()).then(|| Encoded::new(&args, points.as_ref(), context));
+        let gallery = gallery.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (gallery, encoded)
+    });
+    let (gallery, seconds) = gallery?;
+    let top = usize::from(args.top);
+    let mut rankings = Vec::new();
     for image in &args.image {
-        let encoding = file
-            .encodings
-            .get(image)
-            .with_context(|| format!("{} has no encoding of image {image}", args.encodings.display()))?;
-        probes.push((image.to_string(), encoding.clone()));
+        let encoding = gallery
+            .file
+            .encoding(image)
+            .with_context(|| format!("cannot use {}", args.encodings.display()))?;
+        let seconds = Seconds { gallery: seconds, ..Seconds::default() };
+        rankings.push(gallery.ranking(image.to_string(), &encoding, None, top, seconds)?);
     }
-    if !args.photos.is_empty() {
-        let loaded = Loaded::open(&context.config, args.model.as_deref(), args.trunk.as_deref())?;
-        ensure!(
-            loaded.name == file.model,
-            "{} was made by {} but the model at hand is {}; give the same --model and --trunk as to `encode`",
-            args.encodings.display(),
-            file.model,
-            loaded.name
-        );
-        let points = points(&args.points, args.photos.len())?;
-        for photo in &args.photos {
-            let encoding = encode(&loaded, &loaded.ensemble()?, photo, points.as_ref())
-                .with_context(|| photo.display().to_string())?;
-            probes.push((photo.display().to_string(), encoding));
+    let mut failures = 0;
+    if let Some(encoded) = encoded.transpose()? {
+        encoded.check(&gallery.file, &args.encodings, context)?;
+        for (photo, probe) in args.photos.iter().zip(encoded.probes) {
+            let name = photo.display().to_string();
+            rankings.push(match probe {
+                Ok(Probe { encoding, faces, seconds: took }) => {
+                    let seconds = Seconds { gallery: seconds, ..took };
+                    gallery.ranking(name, &encoding, faces, top, seconds)?
+                }
+                Err(error) if args.photos.len() + args.image.len() == 1 => return Err(error.context(name)),
+                Err(error) => {
+                    failures += 1;
+                    Ranking { error: Some(reason(&error)), ..Ranking::of(name) }
+                }
+            });
         }
     }
-    let rankings: Vec<Ranking> = probes
-        .into_iter()
-        .map(|(probe, encoding)| ranking(&cohort, &file, probe, &encoding, usize::from(args.top)))
-        .collect::<anyhow::Result<_>>()?;
+    if args.timing {
+        let total = context.began.elapsed().as_secs_f64();
+        for ranking in &mut rankings {
+            if let Some(seconds) = &mut ranking.seconds {
+                seconds.total = total;
+            }
+        }
+    } else {
+        rankings.iter_mut().for_each(|ranking| ranking.seconds = None);
+    }
     context.output.result(&rankings, |rankings| rankings.iter().map(shown).collect::<Vec<_>>().join("\n"))?;
-    Ok(Outcome::Done)
+    Ok(if failures == 0 { Outcome::Done } else { Outcome::Unclean })
+}
+
+/// What it gives, and the seconds it took.
+fn timed<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(T, f64)> {
+    let began = Instant::now();
+    Ok((work()?, began.elapsed().as_secs_f64()))
+}
+
+/// Where the time went, in seconds. The gallery is read beside all else but ranking; it and the model are read once for
+/// all probes.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct Seconds {
+    /// Reading the cohort's tables and the encodings.
+    gallery: f64,
+    /// Loading networks, heads and detector.
+    model: f64,
+    decode: f64,
+    detect: f64,
+    align: f64,
+    trunk: f64,
+    neck: f64,
+    rank: f64,
+    /// From the start of the program to its answer, over all probes.
+    total: f64,
 }
 
 /// One probe's answer.
 #[derive(Debug, Serialize)]
 struct Ranking {
     probe: String,
+    /// Faces that the detector saw, if there were several: the largest central one was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    faces: Option<usize>,
+    /// Why there is no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
     syndromes: Vec<Place>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<Seconds>,
+}
+
+impl Ranking {
+    fn of(probe: String) -> Self {
+        Self { probe, faces: None, error: None, syndromes: Vec::new(), seconds: None }
+    }
 }
 
 /// One place in it.
@@ -121,94 +187,170 @@ fn points(values: &[f32], photos: usize) -> anyhow::Result<Option<Points>> {
     Ok(Some(Points(std::array::from_fn(|at| [values[2 * at], values[2 * at + 1]]))))
 }
 
-/// A photograph's encoding: decode, align, views, trunk, members.
-fn encode(
+/// Photographs as probes.
+struct Encoded {
+    /// In the order of the photographs.
+    probes: Vec<anyhow::Result<Probe>>,
+    /// Names the model.
+    model: String,
+    dim: usize,
+}
+
+/// One of them.
+struct Probe {
+    encoding: Encoding,
+    /// Faces that the detector saw, if there were several.
+    faces: Option<usize>,
+    seconds: Seconds,
+}
+
+impl Encoded {
+    fn new(args: &RankArgs, points: Option<&Points>, context: &Context) -> anyhow::Result<Self> {
+        let began = Instant::now();
+        let faces = Faces::open(&context.config, args.detector.as_deref(), args.strict)?;
+        let loaded = Loaded::open(&context.config, args.model.as_deref(), args.trunk.as_deref())?;
+        let ensemble = loaded.ensemble()?;
+        let seconds = Seconds { model: began.elapsed().as_secs_f64(), ..Seconds::default() };
+        let encode = |photo: &PathBuf| probe(&faces, &loaded, &ensemble, photo, points, seconds);
+        let probes = args.photos.iter().map(encode).collect();
+        Ok(Self { probes, dim: loaded.blueprint.dim(), model: loaded.name })
+    }
+
+    /// Whether they can be compared with the encodings of a file.
+    fn check(&self, file: &EncodingFile, path: &Path, context: &Context) -> anyhow::Result<()> {
+        let (path, name, dim) = (path.display(), &self.model, self.dim);
+        match &file.model {
+            Some(model) => ensure!(
+                model == name,
+                "{path} was made by {model} but the model at hand is {name}; give the same --model and --trunk as to `encode`"
+            ),
+            None => context.output.warn(format_args!(
+                "{path} does not say which model made it; the ranking means something only if that was {name}"
+            )),
+        }
+        ensure!(
+            file.dim() == dim,
+            "the encodings in {path} have {} values and those of the model at hand {dim}; give the same --model and --trunk",
+            file.dim()
+        );
+        Ok(())
+    }
+}
+
+/// A photograph's encoding: decode, detect, align, views, trunk, members.
+fn probe(
+    faces: &Faces,
     loaded: &Loaded,
     ensemble: &Ensemble<'_>,
     file: &Path,
     points: Option<&Points>,
-) -> anyhow::Result<Encoding> {
-    let bytes = std::fs::read(file).context("cannot read it")?;
-    let photo = vision::decode::decode(&bytes, &vision::decode::Limits::default())?;
-    let crop = match points {
-        Some(points) => vision::align::align(&photo, points)?,
-        None => {
-            ensure!(
-                photo.width() == photo.height() && photo.width() as usize == CROP_SIDE,
-                "it is {} x {} pixels and not an aligned face of {CROP_SIDE} x {CROP_SIDE}; give its five facial points \
-                 with --points",
-                photo.width(),
-                photo.height()
-            );
-            Crop::from_photo(&photo)?
-        }
-    };
-    let views = vision::views::views(&crop);
-    let features = loaded
-        .blueprint
-        .networks
-        .iter()
-        .map(|network| {
-            let mut out = vec![0.0; views.len() * network.trunk.output_len()];
-            network.trunk.features(&views, &mut out)?;
-            Ok(out)
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    ensemble.encode(&features, 1)?.into_iter().next().context("the networks gave no encoding")
+    seconds: Seconds,
+) -> anyhow::Result<Probe> {
+    let (photo, decode) = timed(|| {
+        let bytes = std::fs::read(file).context("cannot read it")?;
+        Ok(vision::decode::decode(&bytes, &vision::decode::Limits::default())?)
+    })?;
+    let (place, detect) = timed(|| faces.locate(&photo, points))?;
+    let (crop, align) = timed(|| Ok(place.crop(&photo)?))?;
+    let (features, trunk) = timed(|| {
+        let views = vision::views::views(&crop);
+        let networks = loaded.blueprint.networks.iter();
+        networks
+            .map(|network| {
+                let mut out = vec![0.0; views.len() * network.trunk.output_len()];
+                network.trunk.features(&views, &mut out)?;
+                Ok(out)
+            })
+            .collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    let (encoding, neck) =
+        timed(|| ensemble.encode(&features, 1)?.into_iter().next().context("the networks gave no encoding"))?;
+    let others = place.others();
+    Ok(Probe {
+        encoding,
+        faces: (others > 0).then_some(others + 1),
+        seconds: Seconds { decode, detect, align, trunk, neck, ..seconds },
+    })
 }
 
-/// Ranks against every gallery image of the cohort, without the probe itself.
-fn ranking(
-    cohort: &CohortDir,
-    file: &EncodingFile,
-    probe: String,
-    encoding: &Encoding,
-    top: usize,
-) -> anyhow::Result<Ranking> {
-    let mut images: Vec<&ImageId> = cohort
-        .cohort
-        .parts()
-        .filter(|(part, _)| matches!(part, Part::FrequentGallery | Part::RareGallery(_)))
-        .flat_map(|(_, images)| images)
-        .filter(|image| image.as_str() != probe)
-        .collect();
-    images.sort();
-    images.dedup();
-    let mut similarities = Vec::with_capacity(images.len());
-    let mut labels = Vec::with_capacity(images.len());
-    for image in &images {
-        let other = file
-            .encodings
-            .get(image)
-            .with_context(|| format!("image {image} of the gallery has no encoding; run `encode` again"))?;
-        ensure!(
-            other.as_slice().len() == encoding.as_slice().len(),
-            "the gallery's encodings have {} values and the probe's {}",
-            other.as_slice().len(),
-            encoding.as_slice().len()
-        );
-        similarities.push(encoding.similarity(other));
-        let case =
-            cohort.cohort.case(image).with_context(|| format!("image {image} is not in the cohort"))?;
-        labels.push(cohort.cohort.syndrome_index(&case.syndrome).context("a case without a syndrome")?);
+/// What is compared against.
+struct Gallery {
+    cohort: Cohort,
+    file: EncodingFile,
+    /// The images of all galleries of the cohort, sorted, and their syndromes' indexes.
+    images: Vec<(ImageId, usize)>,
+}
+
+impl Gallery {
+    fn open(dir: &Path, encodings: &Path) -> anyhow::Result<Self> {
+        let cohort = CohortDir::open(dir)?.cohort;
+        let file = EncodingFile::load(encodings)?;
+        let mut images: Vec<&ImageId> = cohort
+            .parts()
+            .filter(|(part, _)| matches!(part, Part::FrequentGallery | Part::RareGallery(_)))
+            .flat_map(|(_, images)| images)
+            .collect();
+        images.sort();
+        images.dedup();
+        let images = images
+            .into_iter()
+            .map(|image| {
+                let case =
+                    cohort.case(image).with_context(|| format!("image {image} is not in the cohort"))?;
+                let index = cohort.syndrome_index(&case.syndrome).context("a case without a syndrome")?;
+                Ok((image.clone(), index))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { cohort, file, images })
     }
-    let syndromes = rank(&similarities, &labels)
-        .into_iter()
-        .take(top)
-        .map(|place| {
-            let syndrome = cohort.cohort.syndromes()[place.label].id.clone();
-            Place {
-                name: name(&cohort.cohort, &syndrome),
-                syndrome,
-                distance: place.distance,
-                nearest_image: images[place.gallery_index].clone(),
-            }
-        })
-        .collect();
-    Ok(Ranking { probe, syndromes })
+
+    /// Ranks against every gallery image, without the probe itself.
+    fn ranking(
+        &self,
+        probe: String,
+        encoding: &Encoding,
+        faces: Option<usize>,
+        top: usize,
+        seconds: Seconds,
+    ) -> anyhow::Result<Ranking> {
+        let (syndromes, took) = timed(|| {
+            let images: Vec<&(ImageId, usize)> =
+                self.images.iter().filter(|(image, _)| image.as_str() != probe).collect();
+            let rows = images
+                .iter()
+                .map(|(image, _)| {
+                    self.file.get(image).with_context(|| {
+                        format!("image {image} of the gallery has no encoding; run `encode` again")
+                    })
+                })
+                .collect::<anyhow::Result<Vec<&[f32]>>>()?;
+            let labels: Vec<usize> = images.iter().map(|(_, label)| *label).collect();
+            let places = rank(&encoding.similarities(&rows), &labels).into_iter().take(top);
+            Ok(places
+                .map(|place| {
+                    let syndrome = self.cohort.syndromes()[place.label].id.clone();
+                    Place {
+                        name: name(&self.cohort, &syndrome),
+                        syndrome,
+                        distance: place.distance,
+                        nearest_image: images[place.gallery_index].0.clone(),
+                    }
+                })
+                .collect())
+        })?;
+        let seconds = Some(Seconds { rank: took, ..seconds });
+        Ok(Ranking { faces, syndromes, seconds, ..Ranking::of(probe) })
+    }
 }
 
 fn shown(ranking: &Ranking) -> String {
+    if let Some(error) = &ranking.error {
+        return format!("{}\n", failure(Path::new(&ranking.probe), error));
+    }
+    let mut text = format!("{}\n", ranking.probe);
+    if let Some(faces) = ranking.faces {
+        text.push_str(&format!("{faces} faces; took the largest central one\n"));
+    }
     let mut table = Table::new(["syndrome", "label", "distance", "nearest image"]);
     for place in &ranking.syndromes {
         table.row([
@@ -218,5 +360,25 @@ fn shown(ranking: &Ranking) -> String {
             place.nearest_image.to_string(),
         ]);
     }
-    format!("{}\n{table}", ranking.probe)
+    text.push_str(&table.to_string());
+    if let Some(Seconds { gallery, model, decode, detect, align, trunk, neck, rank, total }) =
+        &ranking.seconds
+    {
+        let mut table = Table::new(["step", "seconds"]);
+        for (step, seconds) in [
+            ("gallery, beside the rest", gallery),
+            ("model", model),
+            ("decode", decode),
+            ("detect", detect),
+            ("align", align),
+            ("trunk", trunk),
+            ("neck", neck),
+            ("rank", rank),
+            ("total, with all probes", total),
+        ] {
+            table.row([step.to_owned(), format!("{seconds:.3}")]);
+        }
+        text.push_str(&format!("\n{table}"));
+    }
+    text
 }

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -167,7 +168,7 @@ impl Tensors {
                 ));
             }
             if info.dtype == Dtype::F32
-                && let Some(at) = floats(raw).iter().position(|value| !value.is_finite())
+                && let Some(at) = infinite(&floats(raw))
             {
                 return Err(format!("is damaged: tensor {name} is not finite at index {at}"));
             }
@@ -228,6 +229,15 @@ impl Tensors {
         }
         Ok(tensor.values)
     }
+}
+
+/// The first value that is not finite.
+fn infinite(values: &[f32]) -> Option<usize> {
+    const CHUNK: usize = 1 << 16;
+    // No early end within a chunk: a loop that may stop at every value is several times slower.
+    let suspect = |chunk: &[f32]| !chunk.iter().fold(true, |finite, value| finite & value.is_finite());
+    let chunk = values.par_chunks(CHUNK).position_first(suspect)?;
+    values[chunk * CHUNK..].iter().position(|value| !value.is_finite()).map(|at| chunk * CHUNK + at)
 }
 
 /// The header and where the data begins.

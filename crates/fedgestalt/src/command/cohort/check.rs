@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::Outcome;
 use crate::cohort_dir::{ImageFiles, POINTS_FILE, PointsTable, Tables, aligned_crop, photograph_crop};
 use crate::context::Context;
+use crate::faces::Faces;
 
 /// Arguments of `cohort check`.
 #[derive(Debug, Args)]
@@ -122,7 +123,7 @@ pub fn run(args: CheckArgs, context: &Context) -> anyhow::Result<Outcome> {
     let listed: BTreeSet<&ImageId> =
         tables.files.iter().flat_map(|table| &table.rows).map(|row| &row.image).collect();
     if args.decode {
-        findings.extend(decode_all(&listed, &images, &points, context));
+        findings.extend(decode_all(&listed, &images, &points, context)?);
     }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     let report = Report {
@@ -155,14 +156,17 @@ fn decode_all(
     images: &ImageFiles,
     points: &PointsTable,
     context: &Context,
-) -> Vec<Found> {
+) -> anyhow::Result<Vec<Found>> {
+    let faces = Faces::open(&context.config, None, false)?;
     let stage = context.progress.stage("Decode", listed.len() as u64);
     let findings: Vec<Found> = listed
         .par_iter()
         .filter_map(|image| {
             let (file, crop) = match (images.aligned(image), images.photograph(image)) {
                 (Some(file), _) => (file, aligned_crop(file)),
-                (None, Some(file)) => (file, photograph_crop(file, points.get(image))),
+                (None, Some(file)) => {
+                    (file, photograph_crop(file, points.get(image), &faces).map(|(crop, _)| crop))
+                }
                 // Told of already.
                 (None, None) => return None,
             };
@@ -175,7 +179,7 @@ fn decode_all(
         })
         .collect();
     stage.finish(format_args!("{} images", listed.len()));
-    findings
+    Ok(findings)
 }
 
 fn describe(report: &Report) -> String {

@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use domain::{Cohort, ImageId, split};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vision::Crop;
 
 use self::sources::{Layouted, Source};
-use crate::Outcome;
+use crate::Outcome as Done;
 use crate::cohort_dir::{
     self, ALIGNED, METADATA, POINTS_FILE, PointsTable, Tables, aligned_crop, photograph_crop,
 };
 use crate::context::Context;
+use crate::faces::{Faces, Job, Outcome, Place, batch, failure};
 use crate::output::Table;
-use crate::store::{self, Folder, atomic};
+use crate::store::{Folder, atomic};
 
 /// What is being imported into a folder, and how: a second import of something else must not mix with it.
 const STATE: &str = "import.json";
@@ -35,8 +35,9 @@ const VERSION: &str = "1.0.0";
     Layout folders: every folder in SRC is a syndrome. A folder in it is a subject with its images. Of images that lie \
     directly in it, those whose names begin alike up to the first '_' are one subject (`anna_1.jpg`, `anna_2.jpg`); a \
     name without '_' is a subject of its own. The syndromes are then divided into GMDB's parts by subject.\n\n\
-    A face is aligned with its five points where points.csv has them. Without points, aligned images and images of \
-    112 x 112 pixels are taken as they are, other sizes only with --as-aligned.")]
+    A face is aligned with its five points where the points file has them. Without points, aligned images and images of \
+    112 x 112 pixels are taken as they are; on photographs the face is found by the detector, or, with --as-aligned, they \
+    are taken for aligned faces.")]
 pub struct ImportArgs {
     /// Folder to import
     #[arg(value_name = "SRC")]
@@ -47,9 +48,12 @@ pub struct ImportArgs {
     /// How SRC is laid out [default: gmdb if it has GMDB's tables, else folders]
     #[arg(long, value_enum)]
     pub layout: Option<Layout>,
-    /// Five points per photograph: image_id,x0,y0,...,x4,y4 (left eye, right eye, nose tip, left and right mouth corner, as seen in the picture) [default: SRC/points.csv if it is there]
+    /// Five points per photograph: image_id,x0,y0,...,x4,y4 (left eye, right eye, nose tip, left and right mouth corner, as seen in the picture), or the face_coords.csv of `align` or FaceCropper (whose turned pictures lie in SRC/gmdb_rot) [default: SRC/points.csv if it is there]
     #[arg(long, value_name = "FILE")]
     pub points: Option<PathBuf>,
+    /// Face detector (ONNX: YuNet, SCRFD, RetinaFace) for photographs without points [default: from the configuration]
+    #[arg(long, value_name = "FILE")]
+    pub detector: Option<PathBuf>,
     /// Take images without points as aligned faces, whatever their size: their central square is resized
     #[arg(long)]
     pub as_aligned: bool,
@@ -62,7 +66,7 @@ pub struct ImportArgs {
     /// Layout folders: seed of the division into parts [default: from the configuration, 1]
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
-    /// Exit with status 1 if an image had to be left out
+    /// Leave out photographs with several faces, and exit with status 1 if an image had to be left out
     #[arg(long)]
     pub strict: bool,
 }
@@ -83,6 +87,8 @@ struct Order {
     source: PathBuf,
     layout: Layout,
     points: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    detector: Option<String>,
     as_aligned: bool,
     frequent_subjects: u16,
     splits: u8,
@@ -108,7 +114,16 @@ struct Summary {
     parts: BTreeMap<String, usize>,
     /// Faces that an earlier, interrupted import had done already.
     done_before: usize,
+    /// Photographs on which the detector saw several faces; the largest central one was taken.
+    several_faces: Vec<Several>,
     left_out: Vec<LeftOut>,
+}
+
+/// A photograph with several faces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Several {
+    file: PathBuf,
+    faces: usize,
 }
 
 /// Imports.
@@ -116,16 +131,18 @@ struct Summary {
 /// # Errors
 ///
 /// When SRC is in neither layout, a table is faulty, OUT holds another import, or nothing could be imported.
-pub fn run(args: ImportArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(args: ImportArgs, context: &Context) -> anyhow::Result<Done> {
     let source = std::fs::canonicalize(&args.source)
         .with_context(|| format!("cannot find the folder {}", args.source.display()))?;
     ensure!(source.is_dir(), "{} is not a folder", args.source.display());
     let layout = args.layout.unwrap_or(if Tables::are_in(&source) { Layout::Gmdb } else { Layout::Folders });
     let points = read_points(&args)?;
+    let faces = Faces::open(&context.config, args.detector.as_deref(), args.strict)?;
     let order = Order {
         source,
         layout,
         points: points.as_ref().map(|(_, digest)| digest.clone()),
+        detector: faces.key(),
         as_aligned: args.as_aligned,
         frequent_subjects: args.frequent_subjects,
         splits: args.splits,
@@ -137,7 +154,8 @@ pub fn run(args: ImportArgs, context: &Context) -> anyhow::Result<Outcome> {
     };
     let folder = open_out(&args.out, &order)?;
     let points = points.map(|(table, _)| table).unwrap_or_default();
-    let imported = import_faces(&folder, &found, &points, args.as_aligned, context)?;
+    let with = With { points: &points, as_aligned: args.as_aligned, faces: &faces };
+    let imported = import_faces(&folder, &found, &with, context)?;
     let mut left_out = found.left_out.clone();
     left_out.extend(imported.left_out);
     left_out.sort_by(|a, b| a.file.cmp(&b.file));
@@ -160,13 +178,14 @@ pub fn run(args: ImportArgs, context: &Context) -> anyhow::Result<Outcome> {
         syndromes: cohort.cases().iter().map(|case| &case.syndrome).collect::<HashSet<_>>().len(),
         parts: cohort.parts().map(|(part, images)| (part.to_string(), images.len())).collect(),
         done_before: imported.done_before,
+        several_faces: imported.several_faces,
         left_out,
     };
     context.output.result(&summary, describe)?;
     if cohort.trained_syndromes().is_empty() {
         context.output.warn("no syndrome has enough subjects to train on; see --frequent-subjects");
     }
-    Ok(if args.strict && !summary.left_out.is_empty() { Outcome::Unclean } else { Outcome::Done })
+    Ok(if args.strict && !summary.left_out.is_empty() { Done::Unclean } else { Done::Done })
 }
 
 /// The points and a digest of their file.
@@ -214,81 +233,90 @@ fn open_out(out: &Path, order: &Order) -> anyhow::Result<Folder> {
 struct Imported {
     good: HashSet<ImageId>,
     done_before: usize,
+    several_faces: Vec<Several>,
     left_out: Vec<LeftOut>,
+}
+
+/// What faces are found with.
+struct With<'a> {
+    points: &'a PointsTable,
+    as_aligned: bool,
+    faces: &'a Faces,
+}
+
+/// One face of an import.
+struct Import<'a> {
+    image: &'a ImageId,
+    source: &'a Source,
+    out: PathBuf,
+    with: &'a With<'a>,
+}
+
+impl Job for Import<'_> {
+    fn out(&self) -> &Path {
+        &self.out
+    }
+
+    fn face(&self) -> anyhow::Result<(Crop, Place)> {
+        let With { points, as_aligned, faces } = *self.with;
+        let aligned = |file: &Path| Ok((aligned_crop(file)?, Place::Aligned));
+        let Source::Pictures { aligned: face, photograph, rotated, name } = self.source else {
+            bail!("the file is not there; add it or remove its rows");
+        };
+        // Points are the better witness where there is a picture to use them on.
+        let given = points.get(self.image).or_else(|| points.named(name).map(|face| &face.points));
+        if let (Some(photograph), Some(given)) = (photograph, given) {
+            return photograph_crop(photograph, Some(given), faces);
+        }
+        if let Some((file, name)) = rotated
+            && let Some(given) = points.named(name)
+        {
+            return photograph_crop(file, Some(&given.points), faces);
+        }
+        match (face, photograph) {
+            (Some(face), _) => aligned(face),
+            (None, Some(photograph)) if as_aligned => aligned(photograph),
+            (None, Some(photograph)) => photograph_crop(photograph, None, faces),
+            (None, None) => bail!("its points are not given; name the file that has them with --points"),
+        }
+    }
 }
 
 /// Aligns every face and writes it as PNG: no pixel is lost, and no metadata comes along.
 fn import_faces(
     folder: &Folder,
     found: &Layouted,
-    points: &PointsTable,
-    as_aligned: bool,
+    with: &With<'_>,
     context: &Context,
 ) -> anyhow::Result<Imported> {
-    enum Done {
-        Before,
-        Now,
-        Not(LeftOut),
-    }
     let stage = context.progress.stage("Import", found.cases.len() as u64);
-    let results: Vec<(ImageId, Done)> = found
+    let jobs: Vec<Import<'_>> = found
         .cases
-        .par_iter()
+        .iter()
         .map(|(case, source)| {
-            let image = &case.image;
-            let out = folder.path().join(ALIGNED).join(format!("{image}_aligned.png"));
-            // A file that a loss of power left empty does not count as done.
-            let done = if aligned_crop(&out).is_ok() {
-                Done::Before
-            } else {
-                match face(source, points.get(image), as_aligned) {
-                    Ok(crop) => {
-                        store::write_cache(&out, &crop.to_png()?)?;
-                        Done::Now
-                    }
-                    Err(error) => {
-                        Done::Not(LeftOut { file: source.file().to_owned(), reason: reason(&error) })
-                    }
-                }
-            };
-            stage.advance(1);
-            Ok((image.clone(), done))
+            let out = folder.path().join(ALIGNED).join(format!("{}_aligned.png", case.image));
+            Import { image: &case.image, source, out, with }
         })
-        .collect::<anyhow::Result<_>>()?;
-    let mut imported = Imported { good: HashSet::new(), done_before: 0, left_out: Vec::new() };
-    for (image, done) in results {
-        match done {
-            Done::Not(left_out) => {
-                imported.left_out.push(left_out);
+        .collect();
+    let mut imported =
+        Imported { good: HashSet::new(), done_before: 0, several_faces: Vec::new(), left_out: Vec::new() };
+    for (job, outcome) in jobs.iter().zip(batch(&jobs, &stage)?) {
+        let file = job.source.file().to_owned();
+        match outcome {
+            Outcome::Failed(reason) => {
+                imported.left_out.push(LeftOut { file, reason });
                 continue;
             }
-            Done::Before => imported.done_before += 1,
-            Done::Now => {}
+            Outcome::Kept => imported.done_before += 1,
+            Outcome::Made(place) if place.others() > 0 => {
+                imported.several_faces.push(Several { file, faces: place.others() + 1 });
+            }
+            Outcome::Made(_) => {}
         }
-        imported.good.insert(image);
+        imported.good.insert(job.image.clone());
     }
     stage.finish(format_args!("{} images, {} left out", imported.good.len(), imported.left_out.len()));
     Ok(imported)
-}
-
-fn face(source: &Source, points: Option<&vision::Points>, as_aligned: bool) -> anyhow::Result<Crop> {
-    match source {
-        Source::Missing(_) => bail!("the file is not there; add it or remove its rows"),
-        // Points are the better witness where there is a photograph to use them on.
-        Source::Pictures { photograph: Some(photograph), .. } if points.is_some() => {
-            photograph_crop(photograph, points)
-        }
-        Source::Pictures { aligned: Some(aligned), .. } => aligned_crop(aligned),
-        Source::Pictures { photograph: Some(photograph), .. } if as_aligned => aligned_crop(photograph),
-        Source::Pictures { photograph: Some(photograph), .. } => photograph_crop(photograph, None),
-        Source::Pictures { photograph: None, aligned: None } => bail!("the file is not there"),
-    }
-}
-
-/// The chain of causes, innermost last, on one line.
-fn reason(error: &anyhow::Error) -> String {
-    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-    causes.join(": ")
 }
 
 /// The cohort of the images that are good.
@@ -319,13 +347,19 @@ fn describe(summary: &Summary) -> String {
         summary.subjects,
         summary.syndromes
     );
+    if !summary.several_faces.is_empty() {
+        text.push_str(&format!(
+            "{} photographs with several faces, of which the largest central one was taken:\n",
+            summary.several_faces.len()
+        ));
+        for Several { file, faces } in &summary.several_faces {
+            text.push_str(&format!("  {}: {faces} faces\n", file.display()));
+        }
+    }
     if !summary.left_out.is_empty() {
         text.push_str(&format!("{} left out:\n", summary.left_out.len()));
         for LeftOut { file, reason } in &summary.left_out {
-            // Most reasons name the file themselves.
-            let file = file.display().to_string();
-            let named = if reason.contains(&file) { String::new() } else { format!("{file}: ") };
-            text.push_str(&format!("  {named}{reason}\n"));
+            text.push_str(&format!("  {}\n", failure(file, reason)));
         }
     }
     text

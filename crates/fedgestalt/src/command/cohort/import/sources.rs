@@ -13,12 +13,16 @@ use crate::cohort_dir::{ALIGNED, ImageFiles, Tables, is_picture};
 /// Where a face comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
-    /// Either or both of them.
+    /// One or more of them.
     Pictures {
         /// Its aligned face.
         aligned: Option<PathBuf>,
         /// Its photograph.
         photograph: Option<PathBuf>,
+        /// Its photograph as FaceCropper turned it, and its name in FaceCropper's table.
+        rotated: Option<(PathBuf, String)>,
+        /// The photograph's name in a table of points: its path below the folder, without extension.
+        name: String,
     },
     /// Nowhere; where it was looked for.
     Missing(PathBuf),
@@ -28,9 +32,9 @@ impl Source {
     /// The file to name in a message.
     pub(super) fn file(&self) -> &Path {
         match self {
-            Self::Pictures { photograph: Some(path), .. } | Self::Pictures { aligned: Some(path), .. } => {
-                path
-            }
+            Self::Pictures { photograph: Some(path), .. }
+            | Self::Pictures { aligned: Some(path), .. }
+            | Self::Pictures { rotated: Some((path, _)), .. } => path,
             Self::Pictures { .. } => Path::new(""),
             Self::Missing(path) => path,
         }
@@ -62,11 +66,15 @@ pub(super) fn gmdb(folder: &Path) -> anyhow::Result<Layouted> {
         .iter()
         .map(|case| {
             let image = &case.image;
-            let source = match (files.aligned(image), files.photograph(image)) {
-                (None, None) => Source::Missing(folder.join(ALIGNED).join(format!("{image}_aligned.jpg"))),
-                (aligned, photograph) => Source::Pictures {
+            let source = match (files.aligned(image), files.photograph(image), files.rotated(image)) {
+                (None, None, None) => {
+                    Source::Missing(folder.join(ALIGNED).join(format!("{image}_aligned.jpg")))
+                }
+                (aligned, photograph, rotated) => Source::Pictures {
                     aligned: aligned.map(Path::to_owned),
                     photograph: photograph.map(Path::to_owned),
+                    rotated: rotated.map(|(file, name)| (file.to_owned(), name)),
+                    name: image.to_string(),
                 },
             };
             (case.clone(), source)
@@ -84,7 +92,7 @@ pub(super) fn gmdb(folder: &Path) -> anyhow::Result<Layouted> {
 /// A folder per syndrome. A folder in it is a subject; of images directly in it, those that begin alike up to the first
 /// `_` are one subject, and a name without `_` is a subject of its own.
 pub(super) fn folders(root: &Path) -> anyhow::Result<Layouted> {
-    let mut walk = Walk { cases: BTreeMap::new(), left_out: Vec::new() };
+    let mut walk = Walk { root: root.to_owned(), cases: BTreeMap::new(), left_out: Vec::new() };
     let mut syndromes: BTreeMap<SyndromeId, Syndrome> = BTreeMap::new();
     for path in entries(root)? {
         if !path.is_dir() {
@@ -129,6 +137,7 @@ fn listed(root: &Path) -> anyhow::Result<Vec<Syndrome>> {
 }
 
 struct Walk {
+    root: PathBuf,
     cases: BTreeMap<ImageId, (Case, Source)>,
     left_out: Vec<LeftOut>,
 }
@@ -146,7 +155,7 @@ impl Walk {
                     }
                 }
             } else {
-                let stem = stem_of(&path)?;
+                let stem = face_of(&stem_of(&path)?);
                 let subject = stem.split_once('_').map_or(stem.as_str(), |(before, _)| before).to_owned();
                 self.image(&path, syndrome, &subject, None)?;
             }
@@ -164,7 +173,7 @@ impl Walk {
         if !is_picture(path) {
             return Ok(());
         }
-        let stem = stem_of(path)?;
+        let stem = face_of(&stem_of(path)?);
         let named = |id: anyhow::Error| id.context(format!("{} cannot be given an id", path.display()));
         let image = match folder {
             Some(folder) => format!("{syndrome}_{folder}_{stem}"),
@@ -176,7 +185,13 @@ impl Walk {
             subject: SubjectId::new(&format!("{syndrome}_{subject}")).map_err(|error| named(error.into()))?,
             syndrome: syndrome.clone(),
         };
-        let source = Source::Pictures { aligned: None, photograph: Some(path.to_owned()) };
+        let below = path.strip_prefix(&self.root).unwrap_or(path).with_extension("");
+        let source = Source::Pictures {
+            aligned: None,
+            photograph: Some(path.to_owned()),
+            rotated: None,
+            name: below.to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/"),
+        };
         if let Some((_, other)) = self.cases.get(&case.image) {
             let other = other.file().display().to_string();
             self.leave(path, &format!("its id {image} is that of {other} too; rename one of the two"));
@@ -227,4 +242,9 @@ fn stem_of(path: &Path) -> anyhow::Result<String> {
     Ok(stem
         .with_context(|| format!("{} has a name that is not Unicode; rename it", path.display()))?
         .to_owned())
+}
+
+/// The name of the picture that an aligned face was cut from.
+fn face_of(stem: &str) -> String {
+    stem.strip_suffix("_aligned").filter(|name| !name.is_empty()).unwrap_or(stem).to_owned()
 }
