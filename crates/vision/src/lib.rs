@@ -4,7 +4,7 @@
 //! [`align::align`] (five facial points to the 112 x 112 ArcFace template), [`views::views`] (the four
 //! test-time views) or [`augment::augment`] (one training draw), and a [`Trunk`] (crops to features).
 //! A trunk is any ONNX file that takes `[N, 3, 112, 112]`: [`onnx::TrunkFile`] checks and cuts it,
-//! [`rten_trunk::RtenTrunk`] runs it.
+//! [`RtenTrunk`] runs it with what is compiled in, [`OpenVinoTrunk`] with OpenVINO's library where there is one.
 //!
 //! Nothing here opens files, reads clocks or draws its own randomness: bytes and seeds are arguments, and
 //! the same arguments give the same bits whatever the number of threads.
@@ -14,9 +14,11 @@ pub mod augment;
 mod colour;
 mod crop;
 pub mod decode;
+mod engine;
 mod error;
 mod jpeg;
 pub mod onnx;
+pub mod openvino_trunk;
 mod resize;
 pub mod rten_trunk;
 mod trunk;
@@ -27,5 +29,6 @@ pub use crop::{CROP_LEN, CROP_SIDE, Crop};
 pub use decode::Photo;
 pub use error::{Error, ErrorKind, Result};
 pub use onnx::{Cut, NeckWeights, TrunkFile};
+pub use openvino_trunk::{OpenVino, OpenVinoTrunk};
 pub use rten_trunk::RtenTrunk;
-pub use trunk::{INPUT_LEN, Trunk, to_input};
+pub use trunk::{INPUT_LEN, Precision, Trunk, to_input};

@@ -4,6 +4,7 @@
 
 mod align;
 mod decode;
+mod openvino;
 mod trunk;
 
 use serde::de::DeserializeOwned;
