@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::engine::local::{Drop, Vanish};
 use crate::pipeline::bundle::Model;
+use crate::pipeline::engines::{Engines, Faces};
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::features::{Crops, Variants};
 use crate::site::state::SiteFiles;
@@ -40,6 +41,9 @@ pub struct Settings {
     pub cohort: String,
     /// Digests of the networks.
     pub trunks: Vec<String>,
+    /// Engine and precision of each: features differ in their last digits between engines, and more between precisions.
+    #[serde(default)]
+    pub engines: Vec<String>,
     /// Sites that train together.
     pub sites: u16,
     /// How patients were handed to them.
@@ -116,11 +120,15 @@ impl<'a> Run<'a> {
     pub fn open(context: &'a Context, order: &Order) -> Result<Self> {
         let folder = Folder::open(&order.out)?;
         let cohort = CohortDir::open(&order.cohort)?;
-        let blueprint = Arc::new(Blueprint::load(&order.config, order.trunk.as_deref())?);
         let config = &order.config;
+        let photographs = Photographs(&cohort);
+        let engines = Engines::new(config, Some(Faces::of(&cohort, &photographs)));
+        let blueprint = Arc::new(Blueprint::load(config, order.trunk.as_deref(), &engines)?);
+        blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
         let settings = Settings {
             cohort: cohort_digest(&cohort.cohort),
             trunks: blueprint.networks.iter().map(|n| hex::encode(n.trunk.digest())).collect(),
+            engines: blueprint.networks.iter().map(|n| n.runs.kind()).collect(),
             sites: config.federation.sites,
             draw: config.federation.draw,
             drops: order.drops.clone(),
@@ -154,6 +162,7 @@ impl<'a> Run<'a> {
         Model {
             how: how.to_owned(),
             trunks: self.settings.trunks.clone(),
+            engines: self.blueprint.runs(),
             syndromes,
             trunk: self.trunk.clone(),
             config: self.settings.config.clone(),

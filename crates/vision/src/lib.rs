@@ -18,6 +18,8 @@ mod engine;
 mod error;
 mod jpeg;
 pub mod onnx;
+#[cfg(feature = "onnxruntime")]
+pub mod onnxruntime_trunk;
 pub mod openvino_trunk;
 mod resize;
 pub mod rten_trunk;
@@ -29,6 +31,8 @@ pub use crop::{CROP_LEN, CROP_SIDE, Crop};
 pub use decode::Photo;
 pub use error::{Error, ErrorKind, Result};
 pub use onnx::{Cut, NeckWeights, TrunkFile};
+#[cfg(feature = "onnxruntime")]
+pub use onnxruntime_trunk::{OnnxRuntime, OnnxRuntimeTrunk};
 pub use openvino_trunk::{OpenVino, OpenVinoTrunk};
 pub use rten_trunk::RtenTrunk;
-pub use trunk::{INPUT_LEN, Precision, Trunk, to_input};
+pub use trunk::{INPUT_LEN, Precision, Trunk, keeps_crops_apart, to_input};

@@ -19,6 +19,7 @@ const OPENVINO: &str = "OpenVINO";
 pub struct OpenVino {
     core: Mutex<Core>,
     version: String,
+    processor: String,
     bf16: bool,
 }
 
@@ -41,12 +42,13 @@ impl OpenVino {
             };
             openvino_sys::library::load_from(library).map_err(|e| unusable(&e))?;
             let core = Core::new().map_err(|e| unusable(&e))?;
-            let able = core
-                .get_property(&DeviceType::CPU, &PropertyKey::DeviceCapabilities)
-                .map_err(|e| unusable(&e))?;
+            let property = |key| core.get_property(&DeviceType::CPU, &key).map_err(|e| unusable(&e));
+            let (able, processor) =
+                (property(PropertyKey::DeviceCapabilities)?, property(PropertyKey::DeviceFullName)?);
             Ok(Self {
                 core: Mutex::new(core),
                 version: openvino::version().build_number,
+                processor,
                 bf16: able.split_whitespace().any(|capability| capability == "BF16"),
             })
         })
@@ -55,6 +57,11 @@ impl OpenVino {
     /// The library's version, e.g. `2026.4.1-...`.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// The processor's name.
+    pub fn processor(&self) -> &str {
+        &self.processor
     }
 
     /// Whether this processor multiplies bfloat16 numbers in hardware.
@@ -85,7 +92,7 @@ pub struct Options<'a> {
 /// Every batch has the same size (the last one is filled up with black crops) and is computed by one thread, so
 /// the work done for a crop does not depend on how many crops there are or on the number of threads. That its place
 /// in the batch does not matter either is up to OpenVINO's kernels for the processor at hand:
-/// [`OpenVinoTrunk::keeps_crops_apart`] tries it, and a batch of 1 is the way out.
+/// [`keeps_crops_apart`](crate::keeps_crops_apart) tries it, and a batch of 1 is the way out.
 pub struct OpenVinoTrunk {
     requests: Vec<Mutex<InferRequest>>,
     batch: usize,
@@ -185,24 +192,6 @@ impl OpenVinoTrunk {
     fn output_numbers(&self) -> Result<usize> {
         let tensor = self.request(0).get_output_tensor().map_err(unusable)?;
         tensor.get_size().map_err(unusable)
-    }
-
-    /// Whether a crop gives the same bits in the first and in the last place of a batch, beside black crops and beside
-    /// its like. Runs two batches.
-    ///
-    /// # Errors
-    /// As [`Trunk::features`].
-    pub fn keeps_crops_apart(&self) -> Result<bool> {
-        let pattern: Vec<u8> = (0..INPUT_LEN).map(|i| (i * i / 7 % 251) as u8).collect();
-        let alone = vec![Crop::from_rgb(pattern)?];
-        let together = vec![alone[0].clone(); self.batch];
-        let run = |crops: &[Crop]| -> Result<Vec<u32>> {
-            let mut out = vec![0.0; crops.len() * self.output_len];
-            self.run(&mut self.request(0), crops, &mut out)?;
-            Ok(out.iter().map(|v| v.to_bits()).collect())
-        };
-        let (alone, together) = (run(&alone)?, run(&together)?);
-        Ok(together.chunks_exact(self.output_len).all(|crop| crop == alone))
     }
 
     /// Runs one batch: `1..=batch` crops.

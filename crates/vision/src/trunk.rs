@@ -63,6 +63,23 @@ pub trait Trunk: Send + Sync {
     fn precision(&self) -> Precision;
 }
 
+/// Whether a crop gives the same bits in every place of a batch, beside black crops (which fill an unfinished batch up)
+/// and beside its like. Runs two batches.
+///
+/// # Errors
+/// As [`Trunk::features`].
+pub fn keeps_crops_apart(trunk: &dyn Trunk, batch: usize) -> Result<bool> {
+    let pattern: Vec<u8> = (0..CROP_LEN).map(|i| (i * i / 7 % 251) as u8).collect();
+    let crops = vec![Crop::from_rgb(pattern)?; batch.max(1)];
+    let run = |crops: &[Crop]| -> Result<Vec<u32>> {
+        let mut out = vec![0.0; crops.len() * trunk.output_len()];
+        trunk.features(crops, &mut out)?;
+        Ok(out.iter().map(|v| v.to_bits()).collect())
+    };
+    let (alone, together) = (run(&crops[..1])?, run(&crops)?);
+    Ok(together.chunks_exact(trunk.output_len()).all(|crop| crop == alone))
+}
+
 /// Refuses a buffer for the features of `crops` crops that has another length.
 pub(crate) fn check_out(crops: usize, output_len: usize, out: &[f32]) -> Result<()> {
     if out.len() == crops * output_len {

@@ -11,6 +11,7 @@ use crate::consortium::Photographs;
 use crate::context::Context;
 use crate::pipeline::bundle::Loaded;
 use crate::pipeline::encodings::EncodingFile;
+use crate::pipeline::engines::{Faces, Runs};
 use crate::pipeline::features::{Variants, table};
 use crate::site::tables::Tables;
 use crate::store;
@@ -38,8 +39,12 @@ pub struct EncodeArgs {
 ///
 /// When cohort, models or trunk cannot be used.
 pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let loaded = Loaded::open(&context.config, args.model.as_deref(), args.trunk.as_deref())?;
     let cohort = CohortDir::open(&args.cohort)?;
+    let photographs = Photographs(&cohort);
+    let faces = Faces::of(&cohort, &photographs);
+    let (model, trunk) = (args.model.as_deref(), args.trunk.as_deref());
+    let loaded = Loaded::open(&context.config, model, trunk, faces, false)?;
+    loaded.blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
     if let Some(parent) = args.out.parent() {
         store::make_folder(parent)?;
     }
@@ -53,7 +58,7 @@ pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Outcome> {
     for network in &loaded.blueprint.networks {
         let tick = |done: usize| stage.advance(done as u64);
         let trunk = network.trunk.as_ref();
-        views.push(table(&features, trunk, &images, &Photographs(&cohort), Variants::Views, &tick)?);
+        views.push(table(&features, trunk, &images, &photographs, Variants::Views, &tick)?);
     }
     stage.finish("");
     let tables = Tables { draws: Vec::new(), views };
@@ -63,6 +68,7 @@ pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let summary = Summary {
         images: images.len(),
         values: loaded.blueprint.dim(),
+        engines: loaded.blueprint.runs(),
         model: loaded.name,
         file: args.out.display().to_string(),
     };
@@ -78,5 +84,6 @@ struct Summary {
     images: usize,
     values: usize,
     model: String,
+    engines: Vec<Runs>,
     file: String,
 }

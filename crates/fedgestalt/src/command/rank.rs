@@ -12,11 +12,13 @@ use vision::{CROP_SIDE, Crop, Points};
 
 use crate::Outcome;
 use crate::cohort_dir::CohortDir;
+use crate::consortium::Photographs;
 use crate::consortium::show::name;
 use crate::context::Context;
 use crate::output::Table;
 use crate::pipeline::bundle::Loaded;
 use crate::pipeline::encodings::EncodingFile;
+use crate::pipeline::engines::Faces;
 use crate::pipeline::ensemble::Ensemble;
 
 /// Arguments of `rank`.
@@ -73,7 +75,11 @@ pub fn run(args: RankArgs, context: &Context) -> anyhow::Result<Outcome> {
         probes.push((image.to_string(), encoding.clone()));
     }
     if !args.photos.is_empty() {
-        let loaded = Loaded::open(&context.config, args.model.as_deref(), args.trunk.as_deref())?;
+        let photographs = Photographs(&cohort);
+        let faces = Faces::of(&cohort, &photographs);
+        let (model, trunk) = (args.model.as_deref(), args.trunk.as_deref());
+        let loaded = Loaded::open(&context.config, model, trunk, faces, true)?;
+        loaded.blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
         ensure!(
             loaded.name == file.model,
             "{} was made by {} but the model at hand is {}; give the same --model and --trunk as to `encode`",
