@@ -3,9 +3,9 @@
 //! [`TEMPLATE`] is the file that `fedgestalt init` writes; it says the same as [`Config::default`], which a test holds
 //! it to. Unknown keys are refused by name: a misspelt key would otherwise silently leave its default in force.
 
-use std::fmt;
+mod trunk;
+
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use anyhow::{Context as _, bail, ensure};
 use domain::draw::Draw;
@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 mod detector;
 
 pub use detector::DetectorConfig;
+pub use trunk::{Cut, Engine, Precision, TrunkConfig};
 
 /// The name of the configuration file.
 pub const FILE_NAME: &str = "fedgestalt.toml";
@@ -48,41 +49,6 @@ pub struct Config {
     base: PathBuf,
 }
 
-/// `[trunk]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrunkConfig {
-    /// The ONNX file; `None` (empty in the file) is the shipped network.
-    #[serde(with = "empty_is_none")]
-    pub file: Option<PathBuf>,
-    /// Where it is cut.
-    pub cut: Cut,
-    /// What runs it.
-    pub engine: Engine,
-    /// Crops that run through it at once, 1 to 1024.
-    pub batch: usize,
-}
-
-/// Where a trunk is cut, as written: `auto`, `end`, or the name of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
-pub enum Cut {
-    /// Before Flatten, Gemm, BatchNormalization if the network ends so, else at its end.
-    Auto,
-    /// At its end.
-    End,
-    /// At this node's output.
-    Node(String),
-}
-
-/// What runs a trunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Engine {
-    /// rten, pure Rust.
-    Rten,
-}
-
 /// One of `[[members]]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,6 +66,9 @@ pub struct MemberConfig {
     /// Where that is cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<Cut>,
+    /// The precision of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// Images per step, instead of the recipe's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,
@@ -261,12 +230,6 @@ impl Default for Config {
     }
 }
 
-impl Default for TrunkConfig {
-    fn default() -> Self {
-        Self { file: None, cut: Cut::Auto, engine: Engine::Rten, batch: 16 }
-    }
-}
-
 impl Default for TrainingConfig {
     fn default() -> Self {
         Self { epochs: 50, interval: 5, draws: 8, seed: 1 }
@@ -350,6 +313,12 @@ impl Config {
         self.base.join(path)
     }
 
+    /// This configuration as run with the engines of another: what a model was trained under, on the machine at hand.
+    #[must_use]
+    pub fn on_machine_of(&self, here: &Self) -> Self {
+        Self { trunk: self.trunk.on_machine(&here.trunk, &here.base), ..self.clone() }
+    }
+
     /// The cohort of a size of the demo.
     pub fn demo_cohort(&self, scale: Scale) -> &DemoCohort {
         match scale {
@@ -365,11 +334,7 @@ impl Config {
     ///
     /// The first impossible value.
     pub fn check(&self) -> anyhow::Result<()> {
-        ensure!(
-            (1..=1024).contains(&self.trunk.batch),
-            "[trunk] batch is {}; give 1 to 1024",
-            self.trunk.batch
-        );
+        self.trunk.check()?;
         self.detector.check()?;
         ensure!(!self.members.is_empty() && self.members.len() <= 16, "[[members]]: give 1 to 16 members");
         for (at, member) in self.members.iter().enumerate() {
@@ -415,6 +380,7 @@ impl MemberConfig {
             recipe: None,
             trunk: None,
             cut: None,
+            precision: None,
             batch: None,
             neck_lr: None,
             neck_wd: None,
@@ -502,40 +468,6 @@ impl DemoCohort {
     }
 }
 
-impl fmt::Display for Cut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::End => "end",
-            Self::Node(name) => name,
-        })
-    }
-}
-
-impl FromStr for Cut {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self::from(text.to_owned()))
-    }
-}
-
-impl From<String> for Cut {
-    fn from(text: String) -> Self {
-        match text.as_str() {
-            "auto" | "" => Self::Auto,
-            "end" => Self::End,
-            _ => Self::Node(text),
-        }
-    }
-}
-
-impl From<Cut> for String {
-    fn from(cut: Cut) -> String {
-        cut.to_string()
-    }
-}
-
 mod empty_is_none {
     use super::*;
 
@@ -602,6 +534,9 @@ mod tests {
             ("[trainings]\n", "trainings"),
             ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nlr = 1.0", "lr"),
             ("[policy]\nminimum_site = 3", "minimum_site"),
+            ("[trunk]\nengine = \"tract\"", "tract"),
+            ("[trunk]\nengine = \"rten\"\nprecision = \"bf16\"", "[trunk] precision"),
+            ("[trunk]\nbatch = 0", "[trunk] batch"),
             ("[training]\nepochs = 0", "[training] epochs"),
             ("[detector]\nsides = []", "[detector] sides"),
             ("[detector]\nsides = [16]", "[detector] sides"),
@@ -632,6 +567,9 @@ mod tests {
         let mut config = Config::default();
         config.trunk.file = Some("nets/r50.onnx".into());
         config.trunk.cut = Cut::Node("Flatten_123".into());
+        config.trunk.engine = Engine::OpenVino;
+        config.trunk.precision = Precision::Bf16;
+        config.trunk.openvino = Some("/opt/openvino".into());
         config.federation.rows = Rows::Shared(3);
         config.federation.draw = Draw::Dirichlet(0.5);
         config.members[0].neck_lr = Some(1e-4);
@@ -647,5 +585,13 @@ mod tests {
         let trunk = config.trunk.file.as_deref().unwrap();
         assert_eq!(config.resolve(trunk), folder.path().join("net.onnx"));
         assert_eq!(config.resolve(Path::new("/net.onnx")), Path::new("/net.onnx"));
+        // Engines are the machine's: a model's configuration takes them from the one at hand.
+        let mut here = Config::default();
+        (here.trunk.engine, here.trunk.openvino) = (Engine::OpenVino, Some("libs".into()));
+        here.base = "/machine".into();
+        let both = config.on_machine_of(&here);
+        assert_eq!(both.trunk.engine, Engine::OpenVino);
+        assert_eq!(both.trunk.openvino.as_deref(), Some(Path::new("/machine/libs")));
+        assert_eq!(both.resolve(both.trunk.file.as_deref().unwrap()), folder.path().join("net.onnx"));
     }
 }

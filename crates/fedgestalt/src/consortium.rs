@@ -28,6 +28,7 @@ use crate::context::Context;
 use crate::engine::local::{Drop, Vanish};
 use crate::faces::Faces;
 use crate::pipeline::bundle::Model;
+use crate::pipeline::engines::{CalibrationFaces, Engines};
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::features::{Crops, Variants};
 use crate::site::state::SiteFiles;
@@ -41,6 +42,9 @@ pub struct Settings {
     pub cohort: String,
     /// Digests of the networks.
     pub trunks: Vec<String>,
+    /// Engine and precision of each: features differ in their last digits between engines, and more between precisions.
+    #[serde(default)]
+    pub engines: Vec<String>,
     /// Sites that train together.
     pub sites: u16,
     /// How patients were handed to them.
@@ -118,11 +122,15 @@ impl<'a> Run<'a> {
         let folder = Folder::open(&order.out)?;
         let faces = Faces::open(&order.config, None, false)?;
         let cohort = CohortDir::open(&order.cohort)?.with_faces(faces);
-        let blueprint = Arc::new(Blueprint::load(&order.config, order.trunk.as_deref())?);
         let config = &order.config;
+        let photographs = Photographs(&cohort);
+        let engines = Engines::new(config, Some(CalibrationFaces::of(&cohort, &photographs)));
+        let blueprint = Arc::new(Blueprint::load(config, order.trunk.as_deref(), &engines)?);
+        blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
         let settings = Settings {
             cohort: cohort_digest(&cohort.cohort),
             trunks: blueprint.networks.iter().map(|n| hex::encode(n.trunk.digest())).collect(),
+            engines: blueprint.networks.iter().map(|n| n.runs.kind()).collect(),
             sites: config.federation.sites,
             draw: config.federation.draw,
             drops: order.drops.clone(),
@@ -156,6 +164,7 @@ impl<'a> Run<'a> {
         Model {
             how: how.to_owned(),
             trunks: self.settings.trunks.clone(),
+            engines: self.blueprint.runs(),
             syndromes,
             trunk: self.trunk.clone(),
             config: self.settings.config.clone(),

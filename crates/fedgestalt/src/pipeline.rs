@@ -2,6 +2,7 @@
 
 pub mod bundle;
 pub mod encodings;
+pub mod engines;
 pub mod ensemble;
 pub mod features;
 pub mod forms;

@@ -112,6 +112,15 @@ pub struct Site {
 }
 
 impl Site {
+    /// The model card: what the model is for, and how this site, which publishes it, ran the frozen networks.
+    fn card(&self) -> String {
+        let networks = self.blueprint.networks.iter();
+        let ran: Vec<String> = networks
+            .map(|network| format!("{} on {}", &hex::encode(network.trunk.digest())[..8], network.runs))
+            .collect();
+        format!("{MODEL_CARD} Frozen networks at the publishing site: {}.", ran.join("; "))
+    }
+
     /// A site before a session.
     pub fn new(parts: SiteParts) -> Self {
         Self {
@@ -487,7 +496,7 @@ impl Host for Site {
             Action::Metrics(words) => self.metrics(&words),
             Action::Publish => {
                 let model = self.model.as_ref().context("the session has not begun here")?;
-                Ok(self.participant.publish(&model.tensors(), MODEL_CARD)?)
+                Ok(self.participant.publish(&model.tensors(), &self.card())?)
             }
             Action::Released(release) => {
                 self.files.save_release(&release)?;

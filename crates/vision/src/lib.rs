@@ -4,7 +4,7 @@
 //! [`detect::Detector`] (the face and its five points), [`align::align`] (five facial points to the 112 x 112 ArcFace template), [`views::views`] (the four
 //! test-time views) or [`augment::augment`] (one training draw), and a [`Trunk`] (crops to features).
 //! A trunk is any ONNX file that takes `[N, 3, 112, 112]`: [`onnx::TrunkFile`] checks and cuts it,
-//! [`rten_trunk::RtenTrunk`] runs it.
+//! [`RtenTrunk`] runs it with what is compiled in, [`OpenVinoTrunk`] with OpenVINO's library where there is one.
 //!
 //! Nothing here opens files, reads clocks or draws its own randomness: bytes and seeds are arguments, and
 //! the same arguments give the same bits whatever the number of threads.
@@ -15,9 +15,13 @@ mod colour;
 mod crop;
 pub mod decode;
 pub mod detect;
+mod engine;
 mod error;
 mod jpeg;
 pub mod onnx;
+#[cfg(feature = "onnxruntime")]
+pub mod onnxruntime_trunk;
+pub mod openvino_trunk;
 mod resize;
 pub mod rten_trunk;
 mod trunk;
@@ -30,5 +34,8 @@ pub use decode::Photo;
 pub use detect::{Detection, Detector, DetectorKind, Found, Search};
 pub use error::{Error, ErrorKind, Result};
 pub use onnx::{Cut, NeckWeights, TrunkFile};
+#[cfg(feature = "onnxruntime")]
+pub use onnxruntime_trunk::{OnnxRuntime, OnnxRuntimeTrunk};
+pub use openvino_trunk::{OpenVino, OpenVinoTrunk};
 pub use rten_trunk::RtenTrunk;
-pub use trunk::{INPUT_LEN, Trunk, to_input};
+pub use trunk::{INPUT_LEN, Precision, Trunk, keeps_crops_apart, to_input};

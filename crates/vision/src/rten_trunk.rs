@@ -1,6 +1,5 @@
 //! Trunks on rten, the pure-Rust inference engine.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
@@ -8,9 +7,12 @@ use rten_tensor::prelude::*;
 use rten_tensor::{NdTensorView, Tensor};
 
 use crate::crop::{CROP_SIDE, Crop};
+use crate::engine::{guarded, panicked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::TrunkFile;
-use crate::trunk::{INPUT_LEN, Trunk, to_input};
+use crate::trunk::{INPUT_LEN, Precision, Trunk, check_finite, check_out, check_promise, to_input};
+
+const RTEN: &str = "rten";
 
 /// A network run by rten on the CPU.
 ///
@@ -38,9 +40,9 @@ impl RtenTrunk {
 
     /// Loads a network that runs on `threads` threads (at least 1).
     pub fn with_threads(file: TrunkFile, threads: usize) -> Result<Self> {
-        let promised = file.neck.as_ref().map(|neck| neck.input).or(file.output_len);
+        let promised = file.output_len;
         let (digest, cut) = (file.digest, file.cut.clone());
-        let model = guarded("load", || {
+        let model = guarded(RTEN, "load", || {
             ModelOptions::with_all_ops().prepack_weights(true).load(file.into_model()).map_err(|e| {
                 Error::with_source(
                     ErrorKind::Engine,
@@ -59,16 +61,7 @@ impl RtenTrunk {
         let mut trunk = Self { model, input, output, output_len: 0, digest, workers };
         let probe = trunk.run(&Crop::black(), &trunk.workers[0])?;
         trunk.output_len = probe.len();
-        if probe.is_empty() || promised.is_some_and(|len| len != probe.len()) {
-            return Err(Error::new(
-                ErrorKind::Engine,
-                format!(
-                    "the network gives {} numbers per crop at `{cut}`, the file says {}; cut it elsewhere",
-                    probe.len(),
-                    promised.unwrap_or_default()
-                ),
-            ));
-        }
+        check_promise(probe.len(), promised, &cut)?;
         Ok(trunk)
     }
 
@@ -92,16 +85,11 @@ impl RtenTrunk {
             )
         };
         let inputs = vec![(self.input, view.into())];
-        let [output] = guarded("run", || {
+        let [output] = guarded(RTEN, "run", || {
             self.model.run_n(inputs, [self.output], Some(options)).map_err(|e| failed(e.into()))
         })?;
         let output: Tensor<f32> = output.try_into().map_err(|e: rten::TryFromValueError| failed(e.into()))?;
-        if !output.iter().all(|v| v.is_finite()) {
-            return Err(Error::new(
-                ErrorKind::Engine,
-                "the network gives numbers that are not finite; check that its file is intact and takes pixels in -1..1",
-            ));
-        }
+        check_finite(output.iter())?;
         Ok(output)
     }
 }
@@ -116,18 +104,7 @@ impl Trunk for RtenTrunk {
     }
 
     fn features(&self, crops: &[Crop], out: &mut [f32]) -> Result<()> {
-        if out.len() != crops.len() * self.output_len {
-            return Err(Error::new(
-                ErrorKind::Size,
-                format!(
-                    "features of {} crops are {} x {} numbers, the buffer has {}",
-                    crops.len(),
-                    crops.len(),
-                    self.output_len,
-                    out.len()
-                ),
-            ));
-        }
+        check_out(crops.len(), self.output_len, out)?;
         let queue = Mutex::new(crops.iter().zip(out.chunks_exact_mut(self.output_len)));
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         let work = |pool: &Arc<ThreadPool>| -> Result<()> {
@@ -146,26 +123,17 @@ impl Trunk for RtenTrunk {
                 .take(crops.len())
                 .map(|pool| scope.spawn(|| pool.run(|| work(pool))))
                 .collect();
-            running.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(panicked("run"))))
+            running
+                .into_iter()
+                .try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(panicked(RTEN, "run"))))
         })
     }
 
     fn engine(&self) -> &str {
-        "rten"
+        RTEN
     }
-}
 
-/// Runs a call into rten, whose panic on a network it does not expect must not end the program. What the call
-/// borrows is not used again after a panic: loading gives it up, and a run leaves the loaded network as it was.
-fn guarded<R>(doing: &str, call: impl FnOnce() -> Result<R>) -> Result<R> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(panicked(doing)))
-}
-
-fn panicked(doing: &str) -> Error {
-    Error::new(
-        ErrorKind::Engine,
-        format!(
-            "rten panicked when it tried to {doing} the network; check that the file is intact, or use another network"
-        ),
-    )
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
 }

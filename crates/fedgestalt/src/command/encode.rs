@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::faces::{Faces, Job, Outcome, Place, batch, failure};
 use crate::pipeline::bundle::Loaded;
 use crate::pipeline::encodings::{EncodingFile, Format, layout};
+use crate::pipeline::engines::{CalibrationFaces, Runs};
 use crate::pipeline::features::{Crops, Variants, table};
 use crate::site::tables::Tables;
 use crate::store;
@@ -54,7 +55,6 @@ pub struct EncodeArgs {
 pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Done> {
     let format = args.format.map_or_else(|| Format::of(&args.out), Ok)?;
     let faces = Faces::open(&context.config, args.detector.as_deref(), args.strict)?;
-    let loaded = Loaded::open(&context.config, args.model.as_deref(), args.trunk.as_deref())?;
     let cohort = CohortDir::open(&args.cohort)?.with_faces(faces);
     if let Some(parent) = args.out.parent() {
         store::make_folder(parent)?;
@@ -72,6 +72,10 @@ pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Done> {
         );
     }
     let crops = Files(aligned.files.into_iter().collect());
+    let calibration = CalibrationFaces { crops: &crops, images: images.clone() };
+    let (model, trunk) = (args.model.as_deref(), args.trunk.as_deref());
+    let loaded = Loaded::open(&context.config, model, trunk, Some(calibration), false)?;
+    loaded.blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
     let networks = loaded.blueprint.networks.len();
     let stage = context.progress.stage("Trunk features", (images.len() * networks) as u64);
     let mut views = Vec::new();
@@ -88,6 +92,7 @@ pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Done> {
     let summary = Summary {
         images: images.len(),
         values: loaded.blueprint.dim(),
+        engines: loaded.blueprint.runs(),
         model: loaded.name,
         file: args.out.display().to_string(),
         several_faces: cohort
@@ -107,6 +112,7 @@ struct Summary {
     images: usize,
     values: usize,
     model: String,
+    engines: Vec<Runs>,
     file: String,
     several_faces: Vec<Several>,
     left_out: Vec<LeftOut>,

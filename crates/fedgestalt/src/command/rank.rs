@@ -208,7 +208,9 @@ impl Encoded {
     fn new(args: &RankArgs, points: Option<&Points>, context: &Context) -> anyhow::Result<Self> {
         let began = Instant::now();
         let faces = Faces::open(&context.config, args.detector.as_deref(), args.strict)?;
-        let loaded = Loaded::open(&context.config, args.model.as_deref(), args.trunk.as_deref())?;
+        let (model, trunk) = (args.model.as_deref(), args.trunk.as_deref());
+        let loaded = Loaded::open(&context.config, model, trunk, None, true)?;
+        loaded.blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
         let ensemble = loaded.ensemble()?;
         let seconds = Seconds { model: began.elapsed().as_secs_f64(), ..Seconds::default() };
         let encode = |photo: &PathBuf| probe(&faces, &loaded, &ensemble, photo, points, seconds);

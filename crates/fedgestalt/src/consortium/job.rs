@@ -109,6 +109,7 @@ fn results(
         seconds: run.phases.seconds().clone(),
         bytes_up_per_site: bytes,
         peak_rss_mb: peak_rss_mb(),
+        engines: run.blueprint.runs(),
         release: hex::encode(federated.release.release.digest()),
         newcomer: newcomer.map(|story| story.results.clone()),
     }

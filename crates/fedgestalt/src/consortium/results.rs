@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use domain::evaluate::{Accuracies, KS, Setting};
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline::engines::Runs;
+
 /// Accuracies of one setting, in percent, at top-1, 5, 10 and 30.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SettingResults {
@@ -36,6 +38,9 @@ pub struct Results {
     pub bytes_up_per_site: BTreeMap<String, u64>,
     /// Peak resident memory of the process, in MB.
     pub peak_rss_mb: f64,
+    /// How the networks were run: engine, precision and, where it is not rten, how well it agrees with rten.
+    #[serde(default)]
+    pub engines: Vec<Runs>,
     /// Digest of the release.
     pub release: String,
     /// Accuracies of the newcomer's probes and of the others', against the gallery with the newcomer's patients.

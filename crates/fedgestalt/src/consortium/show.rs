@@ -92,10 +92,8 @@ impl Story<'_> {
             .networks
             .iter()
             .map(|n| {
-                let file =
-                    n.file.as_ref().and_then(|f| f.file_name()).map(|f| f.to_string_lossy().into_owned());
-                let name = file.unwrap_or_else(|| "shipped".to_owned());
-                format!("{name} ({})", &hex::encode(n.trunk.digest())[..8])
+                let name = if n.file.is_some() { n.name() } else { "shipped".to_owned() };
+                format!("{name} ({}) on {}", &hex::encode(n.trunk.digest())[..8], n.runs)
             })
             .collect();
         vec![

@@ -7,6 +7,7 @@ use domain::SyndromeId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::engines::{CalibrationFaces, Engines, Runs};
 use super::ensemble::{Blueprint, Ensemble};
 use super::weights::{self, Weights};
 use crate::config::Config;
@@ -22,6 +23,9 @@ pub struct Model {
     pub how: String,
     /// Digests of the networks, in order.
     pub trunks: Vec<String>,
+    /// How they were run when the features were computed.
+    #[serde(default)]
+    pub engines: Vec<Runs>,
     /// The trained syndromes, in the order of the classifier's rows.
     pub syndromes: Vec<SyndromeId>,
     /// The trunk's file, where one was given on the command line.
@@ -50,9 +54,18 @@ pub struct Loaded {
 
 impl Loaded {
     /// The model in `folder`, or the networks as published without one. `trunk` takes the place of the network's file.
-    pub fn open(config: &Config, folder: Option<&Path>, trunk: Option<&Path>) -> Result<Self> {
+    /// Engines are those of the configuration, compared on `faces`; with `single`, for one photograph at a time.
+    pub fn open(
+        config: &Config,
+        folder: Option<&Path>,
+        trunk: Option<&Path>,
+        faces: Option<CalibrationFaces<'_>>,
+        single: bool,
+    ) -> Result<Self> {
+        let engines = Engines::new(config, faces);
+        let engines = if single { engines.for_single_photographs() } else { engines };
         let Some(folder) = folder else {
-            let blueprint = Blueprint::load(config, trunk)?;
+            let blueprint = Blueprint::load(config, trunk, &engines)?;
             let name = name("published", &blueprint, &[]);
             return Ok(Self { blueprint, weights: None, name });
         };
@@ -60,7 +73,8 @@ impl Loaded {
         let model: Model = store::read_json(&path)?.with_context(|| {
             format!("{} is not there; `train` and `federate` write model folders", path.display())
         })?;
-        let blueprint = Blueprint::load(&model.config, trunk.or(model.trunk.as_deref()))?;
+        let trained = model.config.on_machine_of(config);
+        let blueprint = Blueprint::load(&trained, trunk.or(model.trunk.as_deref()), &engines)?;
         let found: Vec<String> = blueprint.networks.iter().map(|n| hex::encode(n.trunk.digest())).collect();
         if found != model.trunks {
             bail!(

@@ -8,10 +8,11 @@ use domain::Encoding;
 use learn::{ClosedForm, FormSettings, Head, NeckInit, Recipe};
 use vision::onnx::TrunkFile;
 use vision::views::VIEWS;
-use vision::{NeckWeights, RtenTrunk, Trunk};
+use vision::{NeckWeights, Trunk};
 
+use super::engines::{Engines, Runs};
 use super::weights::Weights;
-use crate::config::{Config, Cut, MemberKind};
+use crate::config::{Config, Cut, MemberKind, Precision};
 
 /// The small network that is shipped; how it was trained is in `reference/train_trunk.py`.
 const SHIPPED_TRUNK: &[u8] = include_bytes!("../../assets/trunk.onnx");
@@ -71,8 +72,22 @@ pub struct Network {
     pub file: Option<PathBuf>,
     /// The engine's trunk.
     pub trunk: Box<dyn Trunk>,
+    /// How the engine runs it.
+    pub runs: Runs,
+    /// Why it is not run as the configuration wishes, if it is not.
+    pub note: Option<String>,
     /// The neck that training starts from.
     pub neck: StartingNeck,
+}
+
+impl Network {
+    /// Its file's name, or what it is called without one.
+    pub fn name(&self) -> String {
+        match self.file.as_deref().and_then(Path::file_name) {
+            Some(name) => name.to_string_lossy().into_owned(),
+            None => "the shipped trunk".to_owned(),
+        }
+    }
 }
 
 /// One member of the ensemble.
@@ -106,18 +121,20 @@ pub struct Blueprint {
 }
 
 impl Blueprint {
-    /// Loads the networks that the configuration names; `trunk` takes the place of `[trunk] file`.
-    pub fn load(config: &Config, trunk: Option<&Path>) -> Result<Self> {
+    /// Loads the networks that the configuration names on the engines at hand; `trunk` takes the place of
+    /// `[trunk] file`.
+    pub fn load(config: &Config, trunk: Option<&Path>, engines: &Engines<'_>) -> Result<Self> {
         let shared =
             trunk.map(Path::to_path_buf).or_else(|| config.trunk.file.as_ref().map(|f| config.resolve(f)));
-        let mut wanted: Vec<(Option<PathBuf>, Cut)> = Vec::new();
+        let mut wanted: Vec<(Option<PathBuf>, Cut, Precision)> = Vec::new();
         let mut members = Vec::new();
         for member in &config.members {
             let file = match &member.trunk {
                 Some(file) => Some(config.resolve(file)),
                 None => shared.clone(),
             };
-            let key = (file, member.cut.clone().unwrap_or_else(|| config.trunk.cut.clone()));
+            let cut = member.cut.clone().unwrap_or_else(|| config.trunk.cut.clone());
+            let key = (file, cut, member.precision.unwrap_or(config.trunk.precision));
             let network = wanted.iter().position(|other| *other == key).unwrap_or_else(|| {
                 wanted.push(key);
                 wanted.len() - 1
@@ -130,8 +147,28 @@ impl Blueprint {
             });
             members.push(Member { name: member.name.clone(), recipe, network, form });
         }
-        let networks = wanted.into_iter().map(|(file, cut)| load(file, cut)).collect::<Result<_>>()?;
+        let networks = wanted
+            .into_iter()
+            .map(|(file, cut, precision)| load(file, cut, precision, engines))
+            .collect::<Result<_>>()?;
         Ok(Self { networks, members })
+    }
+
+    /// How the networks are run, in order.
+    pub fn runs(&self) -> Vec<Runs> {
+        self.networks.iter().map(|network| network.runs.clone()).collect()
+    }
+
+    /// What there is to say of how the networks are run: of those that the user brought, and where something is not as
+    /// wished.
+    pub fn remarks(&self) -> Vec<String> {
+        let said =
+            self.networks.iter().filter(|n| n.file.is_some() || n.note.is_some() || n.runs.engine != "rten");
+        said.map(|network| {
+            let note = network.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
+            format!("{} runs on {}{note}", network.name(), network.runs)
+        })
+        .collect()
     }
 
     /// The tuned members, in order.
@@ -218,7 +255,7 @@ impl Blueprint {
     }
 }
 
-fn load(file: Option<PathBuf>, cut: Cut) -> Result<Network> {
+fn load(file: Option<PathBuf>, cut: Cut, precision: Precision, engines: &Engines<'_>) -> Result<Network> {
     let name =
         file.as_ref().map_or_else(|| "the shipped trunk".to_owned(), |file| file.display().to_string());
     let read;
@@ -236,9 +273,10 @@ fn load(file: Option<PathBuf>, cut: Cut) -> Result<Network> {
     };
     let parsed = TrunkFile::parse(bytes, cut).with_context(|| format!("cannot use {name} as a trunk"))?;
     let own = parsed.neck.clone();
-    let trunk = RtenTrunk::new(parsed).with_context(|| format!("cannot run {name}"))?;
-    let neck = own.map_or_else(|| StartingNeck::Identity(trunk.output_len()), StartingNeck::Own);
-    Ok(Network { file, trunk: Box::new(trunk), neck })
+    let chosen =
+        engines.load(parsed, precision, file.is_none()).with_context(|| format!("cannot run {name}"))?;
+    let neck = own.map_or_else(|| StartingNeck::Identity(chosen.trunk.output_len()), StartingNeck::Own);
+    Ok(Network { file, trunk: chosen.trunk, runs: chosen.runs, note: chosen.note, neck })
 }
 
 /// A blueprint with weights.

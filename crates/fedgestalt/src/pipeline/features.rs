@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use vision::augment::augment;
 use vision::views::{VIEWS, views};
-use vision::{Crop, Trunk};
+use vision::{Crop, Precision, Trunk};
 
 use crate::store::mapped::Mapped;
 
@@ -65,8 +65,8 @@ impl Variants {
     }
 
     /// The table's file name: what keys the cache is in it.
-    fn file_name(self, trunk: &[u8; 32]) -> String {
-        let trunk = hex::encode(&trunk[..8]);
+    fn file_name(self, source: &[u8; 32]) -> String {
+        let trunk = hex::encode(&source[..8]);
         match self {
             Self::Views => format!("views-{trunk}.features"),
             Self::Draws { count, seed } => format!("draws-{trunk}-{count}x{seed}.features"),
@@ -86,6 +86,19 @@ fn draw_seed(seed: u64, image: &ImageId, draw: usize) -> u64 {
     u64::from_le_bytes(std::array::from_fn(|i| digest[i]))
 }
 
+/// What a table's features come from: the trunk's digest where rten computes it, else a digest of it with engine and
+/// precision. A table made in bf16 is another table than one made in f32.
+fn source(trunk: &dyn Trunk) -> [u8; 32] {
+    if (trunk.engine(), trunk.precision()) == ("rten", Precision::F32) {
+        return trunk.digest();
+    }
+    let mut hash = Sha256::new();
+    hash.update(b"fedgestalt/features/v1\0");
+    hash.update(trunk.digest());
+    hash.update(format!("{} {}", trunk.engine(), trunk.precision()));
+    hash.finalize().into()
+}
+
 /// A feature table on disk.
 pub type Table = FeatureTable<Mapped>;
 
@@ -101,9 +114,10 @@ pub fn table(
     variants: Variants,
     done: &(dyn Fn(usize) + Sync),
 ) -> Result<Table> {
-    let path = folder.join(variants.file_name(&trunk.digest()));
+    let source = source(trunk);
+    let path = folder.join(variants.file_name(&source));
     let header = Header::new(
-        trunk.digest(),
+        source,
         variants.seed(),
         trunk.output_len(),
         variants.count(),

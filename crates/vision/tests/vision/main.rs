@@ -5,6 +5,7 @@
 mod align;
 mod decode;
 mod detect;
+mod openvino;
 mod trunk;
 
 use serde::de::DeserializeOwned;

@@ -1,0 +1,300 @@
+//! Which engine runs a network, and in which precision: the fastest that is there and gives the same features.
+
+mod calibration;
+mod library;
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+use vision::onnx::TrunkFile;
+use vision::openvino_trunk::Options;
+use vision::{OpenVino, OpenVinoTrunk, RtenTrunk, Trunk};
+
+use crate::cohort_dir::CohortDir;
+use crate::config::{Config, Engine, Precision};
+use crate::pipeline::features::Crops;
+use crate::store;
+pub use calibration::{Agreement, FACES, LEAST_COSINE, LEAST_COSINE_F32};
+use domain::ImageId;
+
+/// Crops in a batch of a photograph's views: there are four of them.
+const VIEWS_BATCH: usize = 2;
+
+/// How a network is run; written into results, models and the release's card.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Runs {
+    /// `rten`, `openvino`, `onnxruntime`.
+    pub engine: String,
+    /// Its version, where it is not compiled in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// `f32` or `bf16`.
+    pub precision: String,
+    /// How well the features agree with those of rten in f32; `None` for rten itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<Agreement>,
+}
+
+impl Runs {
+    /// Engine and precision.
+    pub fn kind(&self) -> String {
+        format!("{} {}", self.engine, self.precision)
+    }
+
+    fn rten() -> Self {
+        Self { engine: "rten".to_owned(), version: None, precision: "f32".to_owned(), agreement: None }
+    }
+}
+
+impl fmt::Display for Runs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.engine)?;
+        if let Some(version) = &self.version {
+            write!(f, " {version}")?;
+        }
+        write!(f, " in {}", self.precision)?;
+        match &self.agreement {
+            Some(agreement) => write!(f, ", {agreement}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A trunk with how it is run and, where something was not as wished, why.
+pub struct Chosen {
+    /// The trunk.
+    pub trunk: Box<dyn Trunk>,
+    /// How it is run.
+    pub runs: Runs,
+    /// Why it is not run as wished.
+    pub note: Option<String>,
+}
+
+/// CalibrationFaces that engines are compared on: the site's own where there are any.
+pub struct CalibrationFaces<'a> {
+    /// Where they come from.
+    pub crops: &'a dyn Crops,
+    /// Which there are.
+    pub images: Vec<ImageId>,
+}
+
+impl<'a> CalibrationFaces<'a> {
+    /// All images of a cohort.
+    pub fn of(cohort: &CohortDir, crops: &'a dyn Crops) -> Self {
+        Self { crops, images: cohort.cohort.cases().iter().map(|case| case.image.clone()).collect() }
+    }
+}
+
+/// The engines at hand.
+pub struct Engines<'a> {
+    config: &'a Config,
+    faces: Option<CalibrationFaces<'a>>,
+    batch: usize,
+    cache: Option<PathBuf>,
+    openvino: OnceCell<Option<Arc<OpenVino>>>,
+}
+
+impl<'a> Engines<'a> {
+    /// For a cohort: full batches.
+    pub fn new(config: &'a Config, faces: Option<CalibrationFaces<'a>>) -> Self {
+        let cache = match &config.trunk.cache {
+            Some(folder) => Some(config.resolve(folder)),
+            None => library::user_cache(),
+        };
+        Self { config, faces, batch: config.trunk.batch, cache, openvino: OnceCell::new() }
+    }
+
+    /// For single photographs: batches so small that a photograph's views keep two threads busy.
+    #[must_use]
+    pub fn for_single_photographs(self) -> Self {
+        Self { batch: VIEWS_BATCH.min(self.batch), ..self }
+    }
+
+    /// Loads a network on the engine that the configuration asks for. `shipped` tells of the network that comes with the
+    /// program, which runs on rten unless another engine is named: its published numbers are rten's.
+    ///
+    /// # Errors
+    ///
+    /// When a named engine is not there or cannot run the network; with `auto`, when rten cannot run it.
+    pub fn load(&self, file: TrunkFile, precision: Precision, shipped: bool) -> Result<Chosen> {
+        match self.config.trunk.engine {
+            Engine::Rten => rten(file, None),
+            Engine::Auto if shipped => rten(file, None),
+            Engine::Auto => match self.openvino()? {
+                None => rten(file, None),
+                Some(library) => match self.on_openvino(&library, &file, precision) {
+                    Ok(chosen) => Ok(chosen),
+                    Err(error) => rten(file, Some(format!("OpenVINO is not used: {error:#}"))),
+                },
+            },
+            Engine::OpenVino => {
+                let Some(library) = self.openvino()? else {
+                    bail!(
+                        "[trunk] engine is \"openvino\", and its library is not there; `pip install openvino`, or name its \
+                         folder in [trunk] openvino"
+                    );
+                };
+                self.on_openvino(&library, &file, precision)
+            }
+            Engine::OnnxRuntime => self.on_onnxruntime(&file, precision),
+        }
+    }
+
+    /// OpenVINO's library, looked for once; `None` if there is none.
+    fn openvino(&self) -> Result<Option<Arc<OpenVino>>> {
+        if let Some(found) = self.openvino.get() {
+            return Ok(found.clone());
+        }
+        let named = self.config.trunk.openvino.as_ref().map(|path| self.config.resolve(path));
+        let library = match &named {
+            Some(path) => {
+                let file = library::openvino_in(path).with_context(|| {
+                    format!("[trunk] openvino: {} holds no libopenvino_c", path.display())
+                })?;
+                Some(Arc::new(OpenVino::load(&file)?))
+            }
+            // A library that nobody asked for and that cannot be loaded is as good as none.
+            None => library::openvino().and_then(|file| OpenVino::load(&file).ok()).map(Arc::new),
+        };
+        Ok(self.openvino.get_or_init(|| library).clone())
+    }
+
+    /// The first of the wished precisions in which the features agree with rten's.
+    fn on_openvino(&self, library: &Arc<OpenVino>, file: &TrunkFile, precision: Precision) -> Result<Chosen> {
+        let mut note = None;
+        let version = library.version().split('-').next();
+        let bf16 = match precision {
+            Precision::F32 => false,
+            Precision::Auto => library.has_bf16(),
+            Precision::Bf16 if library.has_bf16() => true,
+            Precision::Bf16 => {
+                note = Some("this processor does not compute in bf16: f32 is used".to_owned());
+                false
+            }
+        };
+        if bf16 {
+            let (trunk, agreement) = self.measured_openvino(library, file, vision::Precision::Bf16)?;
+            if agreement.cosine >= LEAST_COSINE {
+                return Ok(chosen(trunk, version, agreement, note));
+            }
+            note = Some(format!("bf16 is not used: {agreement}, and {LEAST_COSINE} is asked for"));
+        }
+        let (trunk, agreement) = self.measured_openvino(library, file, vision::Precision::F32)?;
+        accept_f32(&agreement)?;
+        Ok(chosen(trunk, version, agreement, note))
+    }
+
+    fn measured_openvino(
+        &self,
+        library: &Arc<OpenVino>,
+        file: &TrunkFile,
+        precision: vision::Precision,
+    ) -> Result<(OpenVinoTrunk, Agreement)> {
+        let cache = self.cache_folder();
+        let name = format!("openvino {}", library.version());
+        self.measured(file, &name, library.processor(), precision, &|batch| {
+            let threads = rayon::current_num_threads();
+            let options = Options { threads, batch, precision, cache: cache.as_deref() };
+            Ok(OpenVinoTrunk::new(library, file, &options)?)
+        })
+    }
+
+    /// The network on an engine, and how well it agrees with rten: as measured before, else measured now. `make` loads it
+    /// for a size of batch.
+    fn measured<T: Trunk>(
+        &self,
+        file: &TrunkFile,
+        engine: &str,
+        processor: &str,
+        precision: vision::Precision,
+        make: &dyn Fn(usize) -> Result<T>,
+    ) -> Result<(T, Agreement)> {
+        let cache = self.cache_folder();
+        let key = calibration::Key {
+            trunk: hex::encode(file.digest),
+            engine: engine.to_owned(),
+            processor: processor.to_owned(),
+            precision: precision.to_string(),
+            batch: self.batch,
+        };
+        let own = self.faces.as_ref().is_some_and(|faces| !faces.images.is_empty());
+        if let Some(known) = cache.as_deref().and_then(|folder| calibration::read(folder, &key, own)) {
+            return Ok((make(if known.crops_apart { self.batch } else { 1 })?, known));
+        }
+        let mut trunk = make(self.batch)?;
+        let crops_apart = vision::keeps_crops_apart(&trunk, self.batch)?;
+        if !crops_apart {
+            trunk = make(1)?;
+        }
+        let (crops, own) = calibration::crops(self.faces.as_ref())?;
+        let reference = RtenTrunk::new(file.clone())?;
+        let cosine = calibration::least_cosine(&trunk, &reference, &crops)?;
+        let agreement = Agreement { cosine, faces: crops.len(), own, crops_apart };
+        if let Some(folder) = &cache {
+            calibration::write(folder, &key, &agreement);
+        }
+        Ok((trunk, agreement))
+    }
+
+    /// The folder for compiled networks; `None` where there is none or it cannot be made: everything works without.
+    fn cache_folder(&self) -> Option<PathBuf> {
+        let folder = self.cache.as_ref()?;
+        store::make_folder(folder).ok()?;
+        Some(folder.clone())
+    }
+
+    #[cfg(feature = "onnxruntime")]
+    fn on_onnxruntime(&self, file: &TrunkFile, precision: Precision) -> Result<Chosen> {
+        let name = match &self.config.trunk.onnxruntime {
+            Some(path) => self.config.resolve(path),
+            None => PathBuf::from(library::named("onnxruntime")),
+        };
+        let library = vision::OnnxRuntime::load(&name)?;
+        let threads = rayon::current_num_threads();
+        let f32 = vision::Precision::F32;
+        let (trunk, agreement) = self.measured(file, "onnxruntime", "", f32, &|batch| {
+            Ok(vision::OnnxRuntimeTrunk::new(&library, file, threads, batch)?)
+        })?;
+        accept_f32(&agreement)?;
+        let note = (precision == Precision::Bf16).then(|| "ONNX Runtime is used in f32 only".to_owned());
+        Ok(chosen(trunk, None, agreement, note))
+    }
+
+    #[cfg(not(feature = "onnxruntime"))]
+    fn on_onnxruntime(&self, _: &TrunkFile, _: Precision) -> Result<Chosen> {
+        bail!(
+            "[trunk] engine is \"onnxruntime\", and this program is built without it; build it with `--features \
+             onnxruntime`, or give \"auto\""
+        )
+    }
+}
+
+fn rten(file: TrunkFile, note: Option<String>) -> Result<Chosen> {
+    Ok(Chosen { trunk: Box::new(RtenTrunk::new(file)?), runs: Runs::rten(), note })
+}
+
+fn accept_f32(agreement: &Agreement) -> Result<()> {
+    if agreement.cosine < LEAST_COSINE_F32 {
+        bail!("{agreement}, and {LEAST_COSINE_F32} is asked for in f32; use the engine rten");
+    }
+    Ok(())
+}
+
+fn chosen(
+    trunk: impl Trunk + 'static,
+    version: Option<&str>,
+    agreement: Agreement,
+    note: Option<String>,
+) -> Chosen {
+    let runs = Runs {
+        engine: trunk.engine().to_owned(),
+        version: version.map(str::to_owned),
+        precision: trunk.precision().to_string(),
+        agreement: Some(agreement),
+    };
+    Chosen { trunk: Box::new(trunk), runs, note }
+}

@@ -1,0 +1,17 @@
+//! Tests that need something from outside are counted as ignored, with the reason, where it is missing: they are
+//! compiled as such unless the environment variable that leads to it is set.
+
+fn main() {
+    for (variable, cfg) in [
+        ("FEDGESTALT_MATERIAL", "has_material"),
+        ("FEDGESTALT_NETWORKS", "has_networks"),
+        ("FEDGESTALT_ONNXRUNTIME", "has_onnxruntime"),
+        ("FEDGESTALT_OPENVINO", "has_openvino"),
+    ] {
+        println!("cargo::rerun-if-env-changed={variable}");
+        println!("cargo::rustc-check-cfg=cfg({cfg})");
+        if std::env::var_os(variable).is_some() {
+            println!("cargo::rustc-cfg={cfg}");
+        }
+    }
+}
