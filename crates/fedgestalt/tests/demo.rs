@@ -46,7 +46,7 @@ fn results_have_the_promised_shape() {
         "peak_rss_mb",
         "release",
     ]);
-    assert_eq!(keys(results), &promised | &BTreeSet::from(["newcomer"]));
+    assert_eq!(keys(results), &promised | &BTreeSet::from(["newcomer", "engines"]));
     assert_eq!(keys(&results["settings"]), BTreeSet::from(SETTINGS));
     for setting in SETTINGS {
         let table = &results["settings"][setting];
