@@ -286,7 +286,7 @@ fn the_coordinator_holds_no_name_and_no_encoding() {
     assert!(words.iter().any(|word| word.starts_with("image-") && contains(&own, word)));
 
     other.json("encode --cohort cohort --model run/model --out encodings.safetensors");
-    let encodings = EncodingFile::load(&other.path("encodings.safetensors")).unwrap().encodings;
+    let encodings = EncodingFile::load(&other.path("encodings.safetensors")).unwrap().encodings().unwrap();
     // Four neighbouring values in their bytes: sixteen bytes that no other data has by chance.
     let plain: HashSet<Vec<u8>> = encodings
         .values()
