@@ -4,6 +4,7 @@
 //! [`Detector::find`] goes through scales until it finds a face: portraits fill the frame, and detectors miss
 //! faces that are larger than those they were trained on.
 
+mod file;
 mod letterbox;
 mod network;
 mod retinaface;
@@ -16,6 +17,7 @@ use std::fmt;
 use crate::align::{self, Points};
 use crate::decode::Photo;
 use crate::error::{Error, ErrorKind, Result};
+use file::DetectorFile;
 use letterbox::Letterbox;
 use network::Network;
 
@@ -129,6 +131,14 @@ impl Detector {
     pub fn with_threads(bytes: &[u8], threads: usize) -> Result<Self> {
         let (kind, network) = Network::load(bytes, threads.max(1))?;
         Ok(Self { kind, network })
+    }
+
+    /// Which detector a file says it is, by its graph, without loading it.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), but for what only a run shows.
+    pub fn kind_of(bytes: &[u8]) -> Result<DetectorKind> {
+        DetectorFile::parse(bytes).map(|file| file.kind)
     }
 
     /// Which detector the file is.

@@ -1,24 +1,17 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use prost::Message;
-use prost::bytes::Bytes;
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensorView, Tensor};
 use sha2::{Digest, Sha256};
 
+use super::file::{DetectorFile, EXPECTED};
 use super::{DetectorKind, retinaface, scrfd, yunet};
 use crate::error::{Error, ErrorKind, Result};
-use crate::onnx::graph::Graph;
-use crate::onnx::proto::{CutModelProto, Dimension, FLOAT, GraphProto, ModelProto, ValueInfoProto};
-use crate::onnx::{check_is_protobuf, describe, not_onnx};
 
 /// Width and height of the input on which a network shows whether it takes any size.
 const PROBE: [usize; 2] = [96, 64];
-
-const EXPECTED: &str = "expected YuNet (OpenCV's model zoo, 2023 or later), SCRFD with key points (insightface) or RetinaFace \
-                        (PyTorch, MobileNet-0.25 or ResNet-50), saved as ONNX";
 
 /// A detector's network with its outputs in the order in which its kind decodes them.
 pub(super) struct Network {
@@ -35,25 +28,15 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn load(bytes: &[u8], threads: usize) -> Result<(DetectorKind, Self)> {
-        check_is_protobuf(bytes)?;
-        let model = ModelProto::decode(Bytes::copy_from_slice(bytes)).map_err(not_onnx)?;
-        let Some(graph) = model.graph.clone().filter(|_| !model.opset_import.is_empty()) else {
-            return Err(Error::new(
-                ErrorKind::Model,
-                "the file holds no ONNX graph; give a detector saved as .onnx",
-            ));
-        };
-        let graph = Graph::new(GraphProto::decode(graph).map_err(not_onnx)?)?;
-        let declared = input_size(&graph)?;
-        let kind = kind(&graph)?;
-        let dynamic = without_sizes(model, graph)?;
+        let file = DetectorFile::parse(bytes)?;
         let pool = Arc::new(ThreadPool::with_num_threads(threads));
+        let kind = file.kind;
         let digest = Sha256::digest(bytes).into();
         let network = |file, fixed| {
             Self::start(file, digest, fixed, pool.clone())?.ordered(kind, fixed.unwrap_or(PROBE))
         };
         // Exporters often fix the size of an input on which nothing depends; only a run tells.
-        let network = match (network(dynamic, None), declared) {
+        let network = match (network(file.dynamic, None), file.declared) {
             (Err(_), Some(fixed)) => network(bytes.to_vec(), Some(fixed))?,
             (network, _) => network?,
         };
@@ -182,81 +165,6 @@ fn expected(kind: DetectorKind, [width, height]: [usize; 2]) -> Vec<[usize; 2]> 
 
 fn is(shape: &[usize], [rows, numbers]: [usize; 2]) -> bool {
     shape == [rows, numbers] || shape == [1, rows, numbers]
-}
-
-/// Width and height of the graph's input, if fixed.
-fn input_size(graph: &Graph) -> Result<Option<[usize; 2]>> {
-    let refuse = |found: String| Err(Error::new(ErrorKind::Detector, format!("{found}; {EXPECTED}")));
-    let inputs = graph.inputs();
-    let &[input] = inputs.as_slice() else {
-        return refuse(format!("a detector has one input, this network has {}", inputs.len()));
-    };
-    if input.elem_type() != Some(FLOAT) {
-        return refuse(format!("the input {} is not float32", describe(input)));
-    }
-    let Some([batch, channels, height, width]) = input.dims() else {
-        return refuse(format!(
-            "a detector takes [1, 3, height, width], this network takes {}",
-            describe(input)
-        ));
-    };
-    if batch.fixed().is_some_and(|n| n != 1) || channels.fixed().is_some_and(|n| n != 3) {
-        return refuse(format!(
-            "a detector takes [1, 3, height, width], this network takes {}",
-            describe(input)
-        ));
-    }
-    match (width.fixed(), height.fixed()) {
-        (Some(112), Some(112)) => refuse(format!(
-            "the network takes {}: a recognition network for aligned faces, not a detector",
-            describe(input)
-        )),
-        (Some(width), Some(height)) if width.max(height) <= 4096 => Ok(Some([width, height])),
-        (Some(_), Some(_)) => refuse(format!("the input {} is larger than 4096 pixels", describe(input))),
-        _ => Ok(None),
-    }
-}
-
-/// Which kind the names and number of the outputs speak for; [`Network::ordered`] checks the shapes.
-fn kind(graph: &Graph) -> Result<DetectorKind> {
-    let outputs = graph.outputs();
-    let named = |names: &[&str]| names.iter().all(|name| outputs.iter().any(|output| output.name == *name));
-    let found = match outputs.len() {
-        12 if named(&yunet::OUTPUTS) => return Ok(DetectorKind::YuNet),
-        3 if named(&["loc", "conf", "iou"]) => "a YuNet of 2022 or earlier, whose outputs differ".to_owned(),
-        9 => return Ok(DetectorKind::Scrfd),
-        3 => return Ok(DetectorKind::RetinaFace),
-        6 => "6 outputs, perhaps an SCRFD without key points (take a `_bnkps` or `_kps` file)".to_owned(),
-        n => {
-            format!("{n} outputs ({})", outputs.iter().take(12).map(describe).collect::<Vec<_>>().join("; "))
-        }
-    };
-    Err(Error::new(
-        ErrorKind::Detector,
-        format!("the network is no known face detector: found {found}; {EXPECTED}"),
-    ))
-}
-
-/// The network with a dynamic height and width.
-fn without_sizes(model: ModelProto, graph: Graph) -> Result<Vec<u8>> {
-    let name = graph.inputs().first().map(|input| input.name.clone());
-    let mut graph = graph.into_proto();
-    let free = |name: &str| Dimension { dim_value: None, dim_param: Some(name.to_owned()) };
-    for input in graph.input.iter_mut().filter(|input| Some(&input.name) == name.as_ref()) {
-        let shape = input.r#type.as_mut().and_then(|t| t.tensor_type.as_mut()).and_then(|t| t.shape.as_mut());
-        if let Some([_, _, height, width]) = shape.map(|shape| shape.dim.as_mut_slice()) {
-            (*height, *width) = (free("height"), free("width"));
-        }
-    }
-    graph.value_info.clear();
-    graph.output = graph.output.into_iter().map(|output| ValueInfoProto { r#type: None, ..output }).collect();
-    let model = CutModelProto {
-        ir_version: model.ir_version,
-        graph: Some(graph),
-        opset_import: model.opset_import,
-        functions: model.functions,
-    };
-    Ok(model.encode_to_vec())
 }
 
 /// Runs a call into rten, whose panic on a network it does not expect must not end the program. What the call

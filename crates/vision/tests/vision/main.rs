@@ -2,6 +2,7 @@
 //! `reference/vision_vectors.py`.
 #![allow(clippy::unwrap_used)]
 
+mod agreement;
 mod align;
 mod decode;
 mod detect;
