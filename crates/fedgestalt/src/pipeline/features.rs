@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
 
 use anyhow::{Context, Result, bail};
 use domain::ImageId;
@@ -17,8 +18,10 @@ use vision::{Crop, Precision, Trunk};
 
 use crate::store::mapped::Mapped;
 
-/// Images whose features are computed and written together.
+/// Images whose features are computed and written together, at least.
 const CHUNK: usize = 32;
+/// Crops that a thread should have of a chunk, so that none waits long for the others.
+const CROPS_PER_THREAD: usize = 16;
 
 /// Where aligned faces come from.
 pub trait Crops: Sync {
@@ -105,7 +108,8 @@ pub type Table = FeatureTable<Mapped>;
 /// Opens the table of `images` in `folder`, computing what is missing.
 ///
 /// Rows are appended to `<name>.partial` as they are ready and the file gets its name when it is whole, so a killed
-/// process goes on where it was. `done` is told how many images each step finished.
+/// process goes on where it was. While the trunk computes one chunk of images, the next is read, decoded and varied. `done`
+/// is told how many images each step finished.
 pub fn table(
     folder: &Path,
     trunk: &dyn Trunk,
@@ -136,12 +140,27 @@ pub fn table(
     let (mut file, finished) = resume(&partial, &header)?;
     done(finished);
     let row_bytes = header.dim() * header.draws() * 2;
-    for chunk in images[finished..].chunks(CHUNK) {
-        let bytes = compute(trunk, chunk, crops, variants)?;
-        debug_assert_eq!(bytes.len(), chunk.len() * row_bytes);
-        file.write_all(&bytes).with_context(|| format!("cannot write {}", partial.display()))?;
-        done(chunk.len());
-    }
+    let chunk = CHUNK.max((rayon::current_num_threads() * CROPS_PER_THREAD).div_ceil(variants.count()));
+    std::thread::scope(|scope| {
+        // One chunk waits while one is computed and one is made: memory stays bounded.
+        let (ready, chunks) = sync_channel(1);
+        scope.spawn(move || {
+            for chunk in images[finished..].chunks(chunk) {
+                let inputs = inputs(chunk, crops, variants);
+                let failed = inputs.is_err();
+                if ready.send((chunk, inputs)).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        for (chunk, inputs) in chunks {
+            let bytes = compute(trunk, chunk, &inputs?, variants)?;
+            debug_assert_eq!(bytes.len(), chunk.len() * row_bytes);
+            file.write_all(&bytes).with_context(|| format!("cannot write {}", partial.display()))?;
+            done(chunk.len());
+        }
+        Ok::<(), anyhow::Error>(())
+    })?;
     file.sync_all().with_context(|| format!("cannot write {}", partial.display()))?;
     drop(file);
     std::fs::rename(&partial, &path).with_context(|| format!("cannot name {}", path.display()))?;
@@ -179,20 +198,19 @@ fn resume(partial: &Path, header: &Header) -> Result<(File, usize)> {
     Ok((file, rows))
 }
 
-/// The f16 rows of some images, in order.
-fn compute(trunk: &dyn Trunk, images: &[ImageId], crops: &dyn Crops, variants: Variants) -> Result<Vec<u8>> {
-    let inputs: Vec<Crop> = images
-        .par_iter()
-        .map(|image| {
-            let crop = crops.crop(image).with_context(|| format!("image {image}"))?;
-            Ok(variants.of(image, &crop))
-        })
-        .collect::<Result<Vec<_>>>()?
-        .into_iter()
-        .flatten()
-        .collect();
+/// The variants of some images, in order.
+fn inputs(images: &[ImageId], crops: &dyn Crops, variants: Variants) -> Result<Vec<Crop>> {
+    let made = images.par_iter().map(|image| {
+        let crop = crops.crop(image).with_context(|| format!("image {image}"))?;
+        Ok(variants.of(image, &crop))
+    });
+    Ok(made.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// The f16 rows of some images from their variants, in order.
+fn compute(trunk: &dyn Trunk, images: &[ImageId], inputs: &[Crop], variants: Variants) -> Result<Vec<u8>> {
     let mut features = vec![0.0; inputs.len() * trunk.output_len()];
-    trunk.features(&inputs, &mut features).context("the trunk failed")?;
+    trunk.features(inputs, &mut features).context("the trunk failed")?;
     let mut bytes = Vec::with_capacity(features.len() * 2);
     for (row, image) in features.chunks_exact(trunk.output_len() * variants.count()).zip(images) {
         encode_row(row, &mut bytes).with_context(|| format!("image {image}"))?;

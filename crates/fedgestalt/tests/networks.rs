@@ -1,0 +1,245 @@
+//! Networks in the program: which engine runs them, how often, and what their tables are.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::Result;
+use domain::ImageId;
+use fedgestalt::config::Config;
+use fedgestalt::pipeline::engines::{Engines, Faces};
+use fedgestalt::pipeline::ensemble::Blueprint;
+use fedgestalt::pipeline::features::{Crops, Table, Variants, table, view_features};
+use learn::FeatureSource;
+use vision::views::{VIEWS, views};
+use vision::{CROP_LEN, Crop, Precision, Trunk};
+
+fn network(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../vision/tests/data").join(name)
+}
+
+/// A configuration with this `[trunk]` and these members' files.
+fn config(trunk: &str, members: &[(&str, &str)]) -> Config {
+    let members: String = members
+        .iter()
+        .enumerate()
+        .map(|(at, (kind, file))| {
+            let file = network(file);
+            format!("[[members]]\nname = \"m{at}\"\nkind = \"{kind}\"\ntrunk = \"{}\"\n", file.display())
+        })
+        .collect();
+    Config::parse(&format!("[trunk]\ncache = \"{}\"\n{trunk}\n{members}", cache().display())).unwrap()
+}
+
+/// A folder for compiled networks that lasts as long as the tests.
+fn cache() -> &'static Path {
+    static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+    FOLDER.get_or_init(|| tempfile::tempdir().unwrap()).path()
+}
+
+/// Pictures that differ from image to image.
+struct Patterns;
+
+impl Crops for Patterns {
+    fn crop(&self, image: &ImageId) -> Result<Crop> {
+        let seed: usize = image.as_str().parse()?;
+        let rgb: Vec<u8> =
+            (0..CROP_LEN).map(|i| ((i / 3 % 112 * (seed + 3) + i / 700) % 256) as u8).collect();
+        Ok(Crop::from_rgb(rgb)?)
+    }
+}
+
+fn images(count: usize) -> Vec<ImageId> {
+    (0..count).map(|i| ImageId::new(&i.to_string()).unwrap()).collect()
+}
+
+/// Counts the crops that go through a trunk.
+struct Counting {
+    inner: Box<dyn Trunk>,
+    crops: Arc<AtomicUsize>,
+}
+
+impl Trunk for Counting {
+    fn output_len(&self) -> usize {
+        self.inner.output_len()
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        self.inner.digest()
+    }
+
+    fn features(&self, crops: &[Crop], out: &mut [f32]) -> vision::Result<()> {
+        self.crops.fetch_add(crops.len(), Ordering::Relaxed);
+        self.inner.features(crops, out)
+    }
+
+    fn engine(&self) -> &str {
+        self.inner.engine()
+    }
+
+    fn precision(&self) -> Precision {
+        self.inner.precision()
+    }
+}
+
+fn view_table(folder: &Path, trunk: &dyn Trunk, images: &[ImageId]) -> Table {
+    table(folder, trunk, images, &Patterns, Variants::Views, &|_| {}).unwrap()
+}
+
+#[test]
+fn members_on_one_network_compute_it_once() {
+    let config = config(
+        "engine = \"rten\"",
+        &[("tuned", "mini_iresnet.onnx"), ("tuned", "iresnet.onnx"), ("published", "iresnet.onnx")],
+    );
+    let mut blueprint = Blueprint::load(&config, None, &Engines::new(&config, None)).unwrap();
+    assert_eq!(blueprint.networks.len(), 2);
+    let counts: Vec<Arc<AtomicUsize>> = (0..2).map(|_| Arc::default()).collect();
+    for (network, count) in blueprint.networks.iter_mut().zip(&counts) {
+        let inner = std::mem::replace(&mut network.trunk, Box::new(Nothing));
+        network.trunk = Box::new(Counting { inner, crops: count.clone() });
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let images = images(5);
+    let features: Vec<Vec<f32>> = blueprint
+        .networks
+        .iter()
+        .map(|network| {
+            let table = view_table(folder.path(), network.trunk.as_ref(), &images);
+            (0..images.len()).flat_map(|row| view_features(&table, row)).collect()
+        })
+        .collect();
+    let encodings = blueprint.published().unwrap().encode(&features, images.len()).unwrap();
+    assert_eq!((encodings.len(), encodings[0].as_slice().len()), (5, 3 * VIEWS * 8));
+    for count in &counts {
+        assert_eq!(count.load(Ordering::Relaxed), 5 * VIEWS);
+    }
+    // A second model on the same networks reads the tables and computes nothing.
+    for network in &blueprint.networks {
+        view_table(folder.path(), network.trunk.as_ref(), &images);
+    }
+    assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 5 * VIEWS));
+}
+
+/// Stands in while a trunk is taken out.
+struct Nothing;
+
+impl Trunk for Nothing {
+    fn output_len(&self) -> usize {
+        1
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        [0; 32]
+    }
+
+    fn features(&self, _: &[Crop], out: &mut [f32]) -> vision::Result<()> {
+        out.fill(0.0);
+        Ok(())
+    }
+
+    fn engine(&self) -> &str {
+        "nothing"
+    }
+
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
+}
+
+#[test]
+fn a_table_holds_each_images_views_in_order_and_grows_where_it_stopped() {
+    let config = config("engine = \"rten\"", &[("tuned", "iresnet.onnx")]);
+    let blueprint = Blueprint::load(&config, None, &Engines::new(&config, None)).unwrap();
+    let trunk = blueprint.networks[0].trunk.as_ref();
+    // More than two chunks, the last one unfinished.
+    let images = images(75);
+    let folder = tempfile::tempdir().unwrap();
+    let table = view_table(folder.path(), trunk, &images);
+    let dim = trunk.output_len();
+    for at in [0, 31, 32, 63, 64, 74] {
+        let views = views(&Patterns.crop(&images[at]).unwrap());
+        let mut expected = vec![0.0; VIEWS * dim];
+        trunk.features(&views, &mut expected).unwrap();
+        let found = view_features(&table, at);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() <= expected.abs() / 1024.0 + 1e-6, "{at}: {found}, {expected}");
+        }
+    }
+    // An image that cannot be read stops the table and is named; what was whole before it stays.
+    let mut broken = images.clone();
+    broken[70] = ImageId::new("x").unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let failed = super_table(other.path(), trunk, &broken);
+    assert!(format!("{:#}", failed.unwrap_err()).contains("image x"));
+    let partial = std::fs::read_dir(other.path()).unwrap().next().unwrap().unwrap().path();
+    assert!(partial.to_string_lossy().ends_with(".partial"));
+    assert!(std::fs::metadata(partial).unwrap().len() as usize >= 64 * VIEWS * dim * 2);
+}
+
+fn super_table(folder: &Path, trunk: &dyn Trunk, images: &[ImageId]) -> Result<()> {
+    table(folder, trunk, images, &Patterns, Variants::Views, &|_| {}).map(|_| ())
+}
+
+#[test]
+fn engines_that_are_not_there_are_refused_by_name() {
+    let load = |trunk: &str| {
+        let config = config(trunk, &[("tuned", "iresnet.onnx")]);
+        Blueprint::load(&config, None, &Engines::new(&config, None)).map(|_| ())
+    };
+    let error = format!("{:#}", load("engine = \"openvino\"\nopenvino = \"/nowhere\"").unwrap_err());
+    assert!(error.contains("iresnet.onnx") && error.contains("/nowhere"), "{error}");
+    if cfg!(not(feature = "onnxruntime")) {
+        let error = format!("{:#}", load("engine = \"onnxruntime\"").unwrap_err());
+        assert!(error.contains("--features onnxruntime"), "{error}");
+    }
+}
+
+#[test]
+fn the_shipped_network_runs_on_rten_unless_another_engine_is_named() {
+    let config = Config::parse(&format!("[trunk]\ncache = \"{}\"", cache().display())).unwrap();
+    let blueprint = Blueprint::load(&config, None, &Engines::new(&config, None)).unwrap();
+    assert_eq!(blueprint.networks.len(), 1);
+    assert_eq!(blueprint.networks[0].runs.kind(), "rten f32");
+    assert!(blueprint.remarks().is_empty());
+}
+
+#[test]
+#[cfg_attr(not(has_openvino), ignore = "OpenVINO is not there: set FEDGESTALT_OPENVINO to its folder")]
+fn auto_takes_openvino_in_the_precision_that_agrees_and_says_so() {
+    let load = |trunk: &str, faces| {
+        let config = config(trunk, &[("tuned", "iresnet.onnx")]);
+        Blueprint::load(&config, None, &Engines::new(&config, faces)).unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let images = images(40);
+    let mut tables = Vec::new();
+    for precision in ["f32", "auto"] {
+        let faces = Faces { crops: &Patterns, images: images.clone() };
+        let blueprint = load(&format!("precision = \"{precision}\""), Some(faces));
+        let network = &blueprint.networks[0];
+        assert_eq!(network.runs.engine, "openvino");
+        let agreement = network.runs.agreement.clone().unwrap();
+        // Sixteen of forty at most, every third one.
+        assert!(agreement.own && agreement.crops_apart && agreement.faces == 14, "{agreement:?}");
+        assert_eq!(precision == "f32", network.runs.precision == "f32");
+        assert!(agreement.cosine >= if precision == "f32" { 0.999_99 } else { 0.999 }, "{agreement:?}");
+        let said = blueprint.remarks().join("\n");
+        assert!(said.contains("iresnet.onnx runs on openvino 20"), "{said}");
+        let table = view_table(folder.path(), network.trunk.as_ref(), &images);
+        tables.push((*table.header().trunk(), table.rows()));
+    }
+    // bf16, f32 and rten are three tables of one trunk.
+    let rten = load("engine = \"rten\"", None);
+    let table = view_table(folder.path(), rten.networks[0].trunk.as_ref(), &images);
+    assert_eq!(*table.header().trunk(), rten.networks[0].trunk.digest());
+    tables.push((*table.header().trunk(), table.rows()));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+    assert!(tables[0].0 != tables[1].0 && tables[1].0 != tables[2].0 && tables[0].0 != tables[2].0);
+    // What was measured is remembered.
+    let kept = std::fs::read_dir(cache())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("agreement-"));
+    assert!(kept.count() >= 2);
+}
