@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Result;
 use domain::ImageId;
 use fedgestalt::config::Config;
-use fedgestalt::pipeline::engines::{Engines, Faces};
+use fedgestalt::pipeline::engines::{CalibrationFaces, Engines};
 use fedgestalt::pipeline::ensemble::Blueprint;
 use fedgestalt::pipeline::features::{Crops, Table, Variants, table, view_features};
 use learn::FeatureSource;
@@ -216,7 +216,7 @@ fn auto_takes_openvino_in_the_precision_that_agrees_and_says_so() {
     let images = images(40);
     let mut tables = Vec::new();
     for precision in ["f32", "auto"] {
-        let faces = Faces { crops: &Patterns, images: images.clone() };
+        let faces = CalibrationFaces { crops: &Patterns, images: images.clone() };
         let blueprint = load(&format!("precision = \"{precision}\""), Some(faces));
         let network = &blueprint.networks[0];
         assert_eq!(network.runs.engine, "openvino");
