@@ -13,7 +13,7 @@ use vision::Crop;
 use crate::Outcome as Done;
 use crate::cohort_dir::{CohortDir, aligned_crop};
 use crate::context::Context;
-use crate::faces::{Faces, Job, Outcome, Place, batch, failure};
+use crate::faces::{FaceFinder, Job, Outcome, Place, batch, failure};
 use crate::pipeline::bundle::Loaded;
 use crate::pipeline::encodings::{EncodingFile, Format, layout};
 use crate::pipeline::features::{Crops, Variants, table};
@@ -53,8 +53,7 @@ pub struct EncodeArgs {
 /// When cohort, models, detector or trunk cannot be used, or no image has a face.
 pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Done> {
     let format = args.format.map_or_else(|| Format::of(&args.out), Ok)?;
-    let faces = Faces::open(&context.config, args.detector.as_deref(), args.strict)?;
-    let loaded = Loaded::open(&context.config, args.model.as_deref(), args.trunk.as_deref())?;
+    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict)?;
     let cohort = CohortDir::open(&args.cohort)?.with_faces(faces);
     if let Some(parent) = args.out.parent() {
         store::make_folder(parent)?;
@@ -72,6 +71,7 @@ pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Done> {
         );
     }
     let crops = Files(aligned.files.into_iter().collect());
+    let loaded = Loaded::open(&context.config, args.model.as_deref(), args.trunk.as_deref())?;
     let networks = loaded.blueprint.networks.len();
     let stage = context.progress.stage("Trunk features", (images.len() * networks) as u64);
     let mut views = Vec::new();
