@@ -28,7 +28,7 @@ pub use images::{ALIGNED, ImageFiles, PHOTOGRAPHS, ROTATED, is_picture};
 pub use points::{FACE_COORDS_FILE, Face, POINTS_FILE, PointsTable};
 pub use tables::{METADATA, SYNDROMES_FILE, Tables};
 
-use crate::faces::{Faces, Place};
+use crate::faces::{FaceFinder, Place};
 
 /// A cohort folder that was opened.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub struct CohortDir {
     /// The version in its tables' names.
     pub version: String,
     path: PathBuf,
-    faces: Faces,
+    faces: FaceFinder,
     several: Mutex<BTreeMap<ImageId, usize>>,
 }
 
@@ -64,18 +64,18 @@ impl CohortDir {
             points,
             version: tables.version,
             path: path.to_owned(),
-            faces: Faces::default(),
+            faces: FaceFinder::default(),
             several: Mutex::default(),
         })
     }
 
     /// The same with a detector for photographs without points.
-    pub fn with_faces(self, faces: Faces) -> Self {
+    pub fn with_faces(self, faces: FaceFinder) -> Self {
         Self { faces, ..self }
     }
 
     /// What finds faces on its photographs.
-    pub fn faces(&self) -> &Faces {
+    pub fn faces(&self) -> &FaceFinder {
         &self.faces
     }
 
@@ -132,7 +132,7 @@ pub(crate) fn aligned_crop(file: &Path) -> anyhow::Result<Crop> {
 pub(crate) fn photograph_crop(
     file: &Path,
     points: Option<&vision::Points>,
-    faces: &Faces,
+    faces: &FaceFinder,
 ) -> anyhow::Result<(Crop, Place)> {
     let photo = read_photo(file)?;
     let face = || {

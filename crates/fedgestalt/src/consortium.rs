@@ -26,7 +26,7 @@ use crate::cohort_dir::CohortDir;
 use crate::config::Config;
 use crate::context::Context;
 use crate::engine::local::{Drop, Vanish};
-use crate::faces::Faces;
+use crate::faces::FaceFinder;
 use crate::pipeline::bundle::Model;
 use crate::pipeline::engines::{CalibrationFaces, Engines};
 use crate::pipeline::ensemble::Blueprint;
@@ -120,7 +120,7 @@ impl<'a> Run<'a> {
     /// Opens the run's folder: a new run, or one that goes on. A folder with another run in it is refused.
     pub fn open(context: &'a Context, order: &Order) -> Result<Self> {
         let folder = Folder::open(&order.out)?;
-        let faces = Faces::open(&order.config, None, false)?;
+        let faces = FaceFinder::open(&order.config, None, false)?;
         let cohort = CohortDir::open(&order.cohort)?.with_faces(faces);
         let config = &order.config;
         let photographs = Photographs(&cohort);

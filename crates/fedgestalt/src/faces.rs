@@ -13,7 +13,7 @@ use crate::progress::Stage;
 /// Finds faces: with the detector that the user brought, or, without one, only where points are given or the picture
 /// is an aligned face already.
 #[derive(Debug, Default)]
-pub struct Faces {
+pub struct FaceFinder {
     detector: Option<(PathBuf, Detector)>,
     search: Search,
 }
@@ -60,7 +60,7 @@ impl Place {
     }
 }
 
-impl Faces {
+impl FaceFinder {
     /// The detector in `file`, else the one that the configuration names, else none. `strict` refuses photographs with
     /// several faces whatever the configuration says.
     ///

@@ -128,7 +128,8 @@ fn every_format_serves_every_command() {
         assert_eq!(answer[0]["syndromes"][0]["nearest_image"], image, "{name}");
         assert!(answer[0]["syndromes"][0]["distance"].as_f64().unwrap() < 1e-3, "{name}");
         let seconds = answer[0]["seconds"].as_object().unwrap();
-        let steps = ["gallery", "model", "decode", "detect", "align", "trunk", "neck", "rank", "total"];
+        let steps =
+            ["cohort", "gallery", "model", "decode", "detect", "align", "trunk", "neck", "rank", "total"];
         assert!(steps.iter().all(|step| seconds[*step].as_f64().unwrap() >= 0.0), "{seconds:?}");
         let told = String::from_utf8_lossy(&output.stderr).contains("does not say which model");
         assert_eq!(told, name.ends_with("csv"), "{name}");

@@ -13,7 +13,7 @@ use vision::Crop;
 use crate::Outcome as Done;
 use crate::cohort_dir::{FACE_COORDS_FILE, Face, PointsTable, aligned_crop, is_picture, photograph_crop};
 use crate::context::Context;
-use crate::faces::{Faces, Job, Outcome, Place, batch, failure};
+use crate::faces::{FaceFinder, Job, Outcome, Place, batch, failure};
 use crate::store::{Folder, atomic, make_folder, write_cache};
 
 /// Quality of the crops' JPEG files, that of OpenCV and so of FaceCropper.
@@ -96,7 +96,7 @@ struct Failed {
 ///
 /// When the photographs cannot be listed, the detector or the points cannot be read, or OUT cannot be written.
 pub fn run(args: AlignArgs, context: &Context) -> anyhow::Result<Done> {
-    let faces = Faces::open(&context.config, args.detector.as_deref(), args.strict)?;
+    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict)?;
     let given = match &args.points {
         Some(file) => {
             let bytes = atomic::read(file)?
@@ -179,7 +179,7 @@ pub fn run(args: AlignArgs, context: &Context) -> anyhow::Result<Done> {
 struct Align<'a> {
     file: &'a Path,
     given: Option<&'a Face>,
-    faces: &'a Faces,
+    faces: &'a FaceFinder,
     out: PathBuf,
     force: bool,
     /// The crop between its making and its saving.

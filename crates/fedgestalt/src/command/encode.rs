@@ -13,7 +13,7 @@ use vision::Crop;
 use crate::Outcome as Done;
 use crate::cohort_dir::{CohortDir, aligned_crop};
 use crate::context::Context;
-use crate::faces::{Faces, Job, Outcome, Place, batch, failure};
+use crate::faces::{FaceFinder, Job, Outcome, Place, batch, failure};
 use crate::pipeline::bundle::Loaded;
 use crate::pipeline::encodings::{EncodingFile, Format, layout};
 use crate::pipeline::engines::{CalibrationFaces, Runs};
@@ -54,7 +54,7 @@ pub struct EncodeArgs {
 /// When cohort, models, detector or trunk cannot be used, or no image has a face.
 pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Done> {
     let format = args.format.map_or_else(|| Format::of(&args.out), Ok)?;
-    let faces = Faces::open(&context.config, args.detector.as_deref(), args.strict)?;
+    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict)?;
     let cohort = CohortDir::open(&args.cohort)?.with_faces(faces);
     if let Some(parent) = args.out.parent() {
         store::make_folder(parent)?;

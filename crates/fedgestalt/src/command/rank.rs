@@ -15,7 +15,7 @@ use crate::Outcome;
 use crate::cohort_dir::CohortDir;
 use crate::consortium::show::name;
 use crate::context::Context;
-use crate::faces::{Faces, failure, reason};
+use crate::faces::{FaceFinder, failure, reason};
 use crate::output::Table;
 use crate::pipeline::bundle::Loaded;
 use crate::pipeline::encodings::EncodingFile;
@@ -74,9 +74,10 @@ pub struct RankArgs {
 /// When the gallery or the models cannot be used, or the only probe.
 pub fn run(args: RankArgs, context: &Context) -> anyhow::Result<Outcome> {
     let points = points(&args.points, args.photos.len())?;
+    let (dir, cohort_seconds) = timed(|| CohortDir::open(&args.cohort))?;
     // The gallery is read while the photographs are encoded.
     let (gallery, encoded) = std::thread::scope(|scope| {
-        let gallery = scope.spawn(|| timed(|| Gallery::open(&args.cohort, &args.encodings)));
+        let gallery = scope.spawn(|| timed(|| Gallery::open(&dir.cohort, &args.encodings)));
         let encoded = (!args.photos.is_empty()).then(|| Encoded::new(&args, points.as_ref(), context));
         let gallery = gallery.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (gallery, encoded)
@@ -89,7 +90,7 @@ pub fn run(args: RankArgs, context: &Context) -> anyhow::Result<Outcome> {
             .file
             .encoding(image)
             .with_context(|| format!("cannot use {}", args.encodings.display()))?;
-        let seconds = Seconds { gallery: seconds, ..Seconds::default() };
+        let seconds = Seconds { cohort: cohort_seconds, gallery: seconds, ..Seconds::default() };
         rankings.push(gallery.ranking(image.to_string(), &encoding, None, top, seconds)?);
     }
     let mut failures = 0;
@@ -99,7 +100,7 @@ pub fn run(args: RankArgs, context: &Context) -> anyhow::Result<Outcome> {
             let name = photo.display().to_string();
             rankings.push(match probe {
                 Ok(Probe { encoding, faces, seconds: took }) => {
-                    let seconds = Seconds { gallery: seconds, ..took };
+                    let seconds = Seconds { cohort: cohort_seconds, gallery: seconds, ..took };
                     gallery.ranking(name, &encoding, faces, top, seconds)?
                 }
                 Err(error) if args.photos.len() + args.image.len() == 1 => return Err(error.context(name)),
@@ -130,11 +131,13 @@ fn timed<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(T, f64)
     Ok((work()?, began.elapsed().as_secs_f64()))
 }
 
-/// Where the time went, in seconds. The gallery is read beside all else but ranking; it and the model are read once for
-/// all probes.
+/// Where the time went, in seconds. Cohort, gallery and model are read once for all probes, the gallery beside all that
+/// follows but ranking.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 struct Seconds {
-    /// Reading the cohort's tables and the encodings.
+    /// Reading the cohort's tables.
+    cohort: f64,
+    /// Reading the encodings.
     gallery: f64,
     /// Loading networks, heads and detector.
     model: f64,
@@ -207,7 +210,7 @@ struct Probe {
 impl Encoded {
     fn new(args: &RankArgs, points: Option<&Points>, context: &Context) -> anyhow::Result<Self> {
         let began = Instant::now();
-        let faces = Faces::open(&context.config, args.detector.as_deref(), args.strict)?;
+        let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict)?;
         let (model, trunk) = (args.model.as_deref(), args.trunk.as_deref());
         let loaded = Loaded::open(&context.config, model, trunk, None, true)?;
         loaded.blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
@@ -241,7 +244,7 @@ impl Encoded {
 
 /// A photograph's encoding: decode, detect, align, views, trunk, members.
 fn probe(
-    faces: &Faces,
+    faces: &FaceFinder,
     loaded: &Loaded,
     ensemble: &Ensemble<'_>,
     file: &Path,
@@ -276,16 +279,15 @@ fn probe(
 }
 
 /// What is compared against.
-struct Gallery {
-    cohort: Cohort,
+struct Gallery<'a> {
+    cohort: &'a Cohort,
     file: EncodingFile,
     /// The images of all galleries of the cohort, sorted, and their syndromes' indexes.
     images: Vec<(ImageId, usize)>,
 }
 
-impl Gallery {
-    fn open(dir: &Path, encodings: &Path) -> anyhow::Result<Self> {
-        let cohort = CohortDir::open(dir)?.cohort;
+impl<'a> Gallery<'a> {
+    fn open(cohort: &'a Cohort, encodings: &Path) -> anyhow::Result<Self> {
         let file = EncodingFile::load(encodings)?;
         let mut images: Vec<&ImageId> = cohort
             .parts()
@@ -332,7 +334,7 @@ impl Gallery {
                 .map(|place| {
                     let syndrome = self.cohort.syndromes()[place.label].id.clone();
                     Place {
-                        name: name(&self.cohort, &syndrome),
+                        name: name(self.cohort, &syndrome),
                         syndrome,
                         distance: place.distance,
                         nearest_image: images[place.gallery_index].0.clone(),
@@ -363,11 +365,12 @@ fn shown(ranking: &Ranking) -> String {
         ]);
     }
     text.push_str(&table.to_string());
-    if let Some(Seconds { gallery, model, decode, detect, align, trunk, neck, rank, total }) =
+    if let Some(Seconds { cohort, gallery, model, decode, detect, align, trunk, neck, rank, total }) =
         &ranking.seconds
     {
         let mut table = Table::new(["step", "seconds"]);
         for (step, seconds) in [
+            ("cohort", cohort),
             ("gallery, beside the rest", gallery),
             ("model", model),
             ("decode", decode),

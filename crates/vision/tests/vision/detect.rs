@@ -7,9 +7,9 @@ use crate::{data, json, photo};
 
 #[derive(Deserialize)]
 pub(crate) struct Face {
-    bbox: [f32; 4],
-    points: [[f32; 2]; 5],
-    score: f32,
+    pub(crate) bbox: [f32; 4],
+    pub(crate) points: [[f32; 2]; 5],
+    pub(crate) score: f32,
 }
 
 #[derive(Deserialize)]

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::Outcome;
 use crate::cohort_dir::{ImageFiles, POINTS_FILE, PointsTable, Tables, aligned_crop, photograph_crop};
 use crate::context::Context;
-use crate::faces::Faces;
+use crate::faces::FaceFinder;
 
 /// Arguments of `cohort check`.
 #[derive(Debug, Args)]
@@ -157,7 +157,7 @@ fn decode_all(
     points: &PointsTable,
     context: &Context,
 ) -> anyhow::Result<Vec<Found>> {
-    let faces = Faces::open(&context.config, None, false)?;
+    let faces = FaceFinder::open(&context.config, None, false)?;
     let stage = context.progress.stage("Decode", listed.len() as u64);
     let findings: Vec<Found> = listed
         .par_iter()

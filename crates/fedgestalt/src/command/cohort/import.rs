@@ -18,7 +18,7 @@ use crate::cohort_dir::{
     self, ALIGNED, METADATA, POINTS_FILE, PointsTable, Tables, aligned_crop, photograph_crop,
 };
 use crate::context::Context;
-use crate::faces::{Faces, Job, Outcome, Place, batch, failure};
+use crate::faces::{FaceFinder, Job, Outcome, Place, batch, failure};
 use crate::output::Table;
 use crate::store::{Folder, atomic};
 
@@ -137,7 +137,7 @@ pub fn run(args: ImportArgs, context: &Context) -> anyhow::Result<Done> {
     ensure!(source.is_dir(), "{} is not a folder", args.source.display());
     let layout = args.layout.unwrap_or(if Tables::are_in(&source) { Layout::Gmdb } else { Layout::Folders });
     let points = read_points(&args)?;
-    let faces = Faces::open(&context.config, args.detector.as_deref(), args.strict)?;
+    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict)?;
     let order = Order {
         source,
         layout,
@@ -241,7 +241,7 @@ struct Imported {
 struct With<'a> {
     points: &'a PointsTable,
     as_aligned: bool,
-    faces: &'a Faces,
+    faces: &'a FaceFinder,
 }
 
 /// One face of an import.
