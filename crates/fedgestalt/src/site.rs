@@ -63,8 +63,8 @@ pub struct SiteParts {
     pub name: SiteName,
     /// Its patients.
     pub cohort: Cohort,
-    /// Its feature tables.
-    pub tables: Tables,
+    /// Where its patients' features are.
+    pub tables: Arc<Tables>,
     /// Its files.
     pub files: SiteFiles,
     /// The ensemble's networks and members.
@@ -81,8 +81,8 @@ pub struct Site {
     pub name: SiteName,
     /// Its patients.
     pub cohort: Cohort,
-    /// Its feature tables.
-    pub tables: Tables,
+    /// Where its patients' features are.
+    pub tables: Arc<Tables>,
     /// The rounds so far.
     pub records: Vec<RoundRecord>,
     /// Rankings of its probes in the evaluation.
