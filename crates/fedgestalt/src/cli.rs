@@ -61,6 +61,8 @@ pub enum Command {
     Demo(command::demo::DemoArgs),
     /// Train together on your own cohort, all sites on this machine, and compare with training apart
     Federate(command::federate::FederateArgs),
+    /// Compare methods: a grid of federations over one cohort, with its table and figures
+    Experiment(command::experiment::ExperimentArgs),
     /// Import, check and hand out cohorts
     Cohort(command::cohort::CohortArgs),
     /// Train on one cohort: all of it (--central), or each site on its own (--local)

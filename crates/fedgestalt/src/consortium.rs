@@ -280,7 +280,7 @@ fn check_drops(settings: &Settings) -> Result<()> {
 }
 
 /// A digest of who is in which part with which syndrome.
-fn cohort_digest(cohort: &Cohort) -> String {
+pub(crate) fn cohort_digest(cohort: &Cohort) -> String {
     let mut hash = Sha256::new();
     let mut field = |text: &str| {
         hash.update((text.len() as u64).to_le_bytes());
