@@ -364,7 +364,7 @@ fn measured(tables: &[FourSettings]) -> Measured {
 fn share(table: &FourSettings, whole: &FourSettings) -> FourSettings {
     let (table, whole) = (table.cells(), whole.cells());
     FourSettings::from_cells(std::array::from_fn(|at| {
-        if whole[at] > 0.0 { 100.0 * table[at] / whole[at] } else { f64::NAN }
+        if whole[at] > 0.0 { 100.0 * (table[at] / whole[at]) } else { f64::NAN }
     }))
 }
 
