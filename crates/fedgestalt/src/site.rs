@@ -331,7 +331,9 @@ impl Site {
     }
 
     fn ask(&mut self) -> Result<Vec<Action>> {
-        let questions = probe_galleries(&self.cohort);
+        let begin = self.begin.as_ref().context("the session has not begun here")?;
+        let splits = begin.plan.kernel.as_ref().map_or(0, |kernel| kernel.splits);
+        let questions = probe_galleries(&self.cohort, splits);
         self.probes_open = questions.values().map(Vec::len).sum();
         let images: Vec<ImageId> = questions.keys().cloned().collect();
         let probes = self
