@@ -235,7 +235,7 @@ impl Layout {
         }
         let weights = &mut words[self.values..self.values + self.weights()];
         match self.aggregation {
-            Aggregation::Mean => weights[0] = 1,
+            Aggregation::Mean => weights[0] = u32::from(images > 0),
             _ => weights[0] = images as u32,
         }
         if self.aggregation == Aggregation::SyndromeRows {

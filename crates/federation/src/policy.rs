@@ -9,7 +9,7 @@ use crate::refusal::{Result, refuse};
 pub struct Policy {
     /// Sites that must take part besides what the protocol demands (3).
     pub minimum_sites: u16,
-    /// Training images below which this site does not take part.
+    /// Training images below which this site does not take part; 0 lets it bring its gallery and its questions alone.
     pub minimum_images: u32,
     /// Whether the coordinator must be kept from the sums.
     pub require_blind: bool,
@@ -31,7 +31,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             minimum_sites: 3,
-            minimum_images: 1,
+            minimum_images: 0,
             require_blind: true,
             rows_shared_by: 1,
             aggregations: Vec::new(),

@@ -63,6 +63,8 @@ pub enum Command {
     Federate(command::federate::FederateArgs),
     /// Cut the faces out of photographs: find, align to 112 x 112, note the points
     Align(command::align::AlignArgs),
+    /// Compare methods: a grid of federations over one cohort, with its table and figures
+    Experiment(command::experiment::ExperimentArgs),
     /// Import, check and hand out cohorts
     Cohort(command::cohort::CohortArgs),
     /// Train on one cohort: all of it (--central), or each site on its own (--local)

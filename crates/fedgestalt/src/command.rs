@@ -6,6 +6,7 @@ pub mod demo;
 pub mod discover;
 pub mod encode;
 pub mod evaluate;
+pub mod experiment;
 pub mod federate;
 pub mod init;
 pub mod rank;

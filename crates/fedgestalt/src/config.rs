@@ -154,7 +154,7 @@ pub struct FederationConfig {
     pub rows: Rows,
     /// Whether the coordinator is kept from the sums.
     pub blind: bool,
-    /// Training images a site needs in order to take part.
+    /// Training images a site needs in order to take part; 0 admits sites that bring their gallery alone.
     pub minimum_cohort: u32,
 }
 
@@ -244,7 +244,7 @@ impl Default for FederationConfig {
             aggregation: Aggregation::SampleWeighted,
             rows: Rows::All,
             blind: true,
-            minimum_cohort: 1,
+            minimum_cohort: 0,
         }
     }
 }

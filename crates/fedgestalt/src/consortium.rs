@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vision::Crop;
 
+use self::pooled::Patients;
 use crate::cohort_dir::CohortDir;
 use crate::config::Config;
 use crate::context::Context;
@@ -76,10 +77,17 @@ pub struct Member {
     pub name: String,
     /// Its patients.
     pub cohort: Cohort,
-    /// Its tables.
-    pub tables: Tables,
+    /// Where its patients' features are.
+    pub tables: Arc<Tables>,
     /// Its store.
     pub files: SiteFiles,
+}
+
+impl Member {
+    /// Its patients with their features.
+    pub fn patients(&self) -> Patients<'_> {
+        Patients { cohort: &self.cohort, tables: &self.tables }
+    }
 }
 
 /// A run in its folder.
@@ -91,7 +99,7 @@ pub struct Run<'a> {
     /// The run's folder.
     pub folder: Folder,
     /// The cohort of all sites.
-    pub cohort: CohortDir,
+    pub cohort: Arc<CohortDir>,
     /// Networks and members.
     pub blueprint: Arc<Blueprint>,
     /// Seconds per phase.
@@ -119,14 +127,21 @@ const PHASES: &str = "phases.json";
 impl<'a> Run<'a> {
     /// Opens the run's folder: a new run, or one that goes on. A folder with another run in it is refused.
     pub fn open(context: &'a Context, order: &Order) -> Result<Self> {
-        let folder = Folder::open(&order.out)?;
         let faces = FaceFinder::open(&order.config, None, false)?;
-        let cohort = CohortDir::open(&order.cohort)?.with_faces(faces);
+        let cohort = Arc::new(CohortDir::open(&order.cohort)?.with_faces(faces));
+        let blueprint = networks(context, &order.config, order.trunk.as_deref(), &cohort)?;
+        Self::open_with(context, order, cohort, blueprint)
+    }
+
+    /// As [`Run::open`], with the order's cohort and networks opened before: many runs share them.
+    pub fn open_with(
+        context: &'a Context,
+        order: &Order,
+        cohort: Arc<CohortDir>,
+        blueprint: Arc<Blueprint>,
+    ) -> Result<Self> {
+        let folder = Folder::open(&order.out)?;
         let config = &order.config;
-        let photographs = Photographs(&cohort);
-        let engines = Engines::new(config, Some(CalibrationFaces::of(&cohort, &photographs)));
-        let blueprint = Arc::new(Blueprint::load(config, order.trunk.as_deref(), &engines)?);
-        blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
         let settings = Settings {
             cohort: cohort_digest(&cohort.cohort),
             trunks: blueprint.networks.iter().map(|n| hex::encode(n.trunk.digest())).collect(),
@@ -138,12 +153,16 @@ impl<'a> Run<'a> {
         };
         check_drops(&settings)?;
         match folder.read_json::<Settings>(SETTINGS)? {
-            Some(found) if found != settings => bail!(
-                "{} holds a run with other settings ({}); give another --out, or delete that folder",
-                order.out.display(),
-                difference(&found, &settings)
-            ),
-            Some(_) => context.output.note(format_args!("going on with the run in {}", order.out.display())),
+            Some(found) => {
+                let difference = difference(&found, &settings);
+                if !difference.is_empty() {
+                    bail!(
+                        "{} holds a run with other settings ({difference}); give another --out, or delete that folder",
+                        order.out.display()
+                    );
+                }
+                context.output.note(format_args!("going on with the run in {}", order.out.display()));
+            }
             None => folder.write_json(SETTINGS, &settings)?,
         }
         let phases = folder.read_json(PHASES)?.unwrap_or_default();
@@ -174,12 +193,7 @@ impl<'a> Run<'a> {
 
     /// Hands the cohort to the sites and prepares each one's feature tables in its own folder.
     pub fn members(&mut self) -> Result<Vec<Member>> {
-        let parts = draw(
-            &self.cohort.cohort,
-            self.settings.draw,
-            usize::from(self.settings.sites),
-            self.settings.config.training.seed,
-        )?;
+        let parts = self.parts()?;
         let total: usize =
             parts.iter().map(|part| part.cases().len() + Tables::steps(&self.blueprint, part)).sum();
         let stage = self.context.progress.stage("Import and trunk features", total as u64);
@@ -191,6 +205,24 @@ impl<'a> Run<'a> {
         }
         stage.finish(format_args!("{} images at {} sites", self.cohort.cohort.cases().len(), members.len()));
         Ok(members)
+    }
+
+    fn parts(&self) -> Result<Vec<Cohort>> {
+        let Settings { draw: kind, sites, config, .. } = &self.settings;
+        Ok(draw(&self.cohort.cohort, *kind, usize::from(*sites), config.training.seed)?)
+    }
+
+    /// Hands the cohort to sites that find their patients' rows in tables of the whole cohort: in a simulation of many
+    /// runs nothing is computed or copied again.
+    pub fn members_on(&self, tables: &Arc<Tables>) -> Result<Vec<Member>> {
+        let sites = self.folder.subfolder("sites")?;
+        let member = |(at, cohort): (usize, Cohort)| {
+            let name = site_name(at);
+            let files = SiteFiles::open(&sites.join(&name)).with_context(|| name.clone())?;
+            files.store().put_cohort(&cohort).with_context(|| name.clone())?;
+            Ok(Member { name, cohort, tables: tables.clone(), files })
+        };
+        self.parts()?.into_iter().enumerate().map(member).collect()
     }
 
     /// One site with its patients in its own folder: labels, aligned faces, feature tables.
@@ -210,8 +242,22 @@ impl<'a> Run<'a> {
         let draws = Variants::Draws { count: training.draws, seed: training.seed };
         let tables = Tables::prepare(&files.features(), &self.blueprint, &part, &files, draws, tick)
             .with_context(|| format!("{name}: cannot compute features"))?;
-        Ok(Member { name: name.to_owned(), cohort: part, tables, files })
+        Ok(Member { name: name.to_owned(), cohort: part, tables: Arc::new(tables), files })
     }
+}
+
+/// The networks of a configuration, on engines that are compared on the cohort's own faces.
+pub fn networks(
+    context: &Context,
+    config: &Config,
+    trunk: Option<&Path>,
+    cohort: &CohortDir,
+) -> Result<Arc<Blueprint>> {
+    let photographs = Photographs(cohort);
+    let engines = Engines::new(config, Some(CalibrationFaces::of(cohort, &photographs)));
+    let blueprint = Blueprint::load(config, trunk, &engines)?;
+    blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
+    Ok(Arc::new(blueprint))
 }
 
 /// The name of a simulated site.
@@ -256,7 +302,7 @@ fn check_drops(settings: &Settings) -> Result<()> {
 }
 
 /// A digest of who is in which part with which syndrome.
-fn cohort_digest(cohort: &Cohort) -> String {
+pub(crate) fn cohort_digest(cohort: &Cohort) -> String {
     let mut hash = Sha256::new();
     let mut field = |text: &str| {
         hash.update((text.len() as u64).to_le_bytes());

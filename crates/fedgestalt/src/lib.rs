@@ -12,6 +12,7 @@ pub mod config;
 pub mod consortium;
 pub mod context;
 pub mod engine;
+pub mod experiment;
 pub mod faces;
 pub mod output;
 pub mod pipeline;
@@ -65,6 +66,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Demo(args) => command::demo::run(args, &context),
         Command::Federate(args) => command::federate::run(args, &context),
         Command::Align(args) => command::align::run(args, &context),
+        Command::Experiment(args) => command::experiment::run(args, &context),
         Command::Cohort(args) => command::cohort::run(args, &context),
         Command::Train(args) => command::train::run(args, &context),
         Command::Encode(args) => command::encode::run(args, &context),

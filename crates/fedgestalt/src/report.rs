@@ -7,7 +7,8 @@
 mod axis;
 mod charts;
 mod data;
-mod format;
+mod experiment;
+pub(crate) mod format;
 mod page;
 mod picture;
 mod shape;
@@ -19,6 +20,7 @@ pub use data::{
     FourSettings, MemberCurves, Merge, Neighbour, Newcomer, Pair, PhaseTime, Presence, Privacy, Probe,
     ReleaseFacts, ReportData, RoundAttendance, RowKind, Series, SettingSize, SiteTraffic, Traffic, Training,
 };
+pub use experiment::experiment;
 pub use picture::Picture;
 
 /// Why a report could not be made.

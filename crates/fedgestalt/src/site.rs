@@ -63,8 +63,8 @@ pub struct SiteParts {
     pub name: SiteName,
     /// Its patients.
     pub cohort: Cohort,
-    /// Its feature tables.
-    pub tables: Tables,
+    /// Where its patients' features are.
+    pub tables: Arc<Tables>,
     /// Its files.
     pub files: SiteFiles,
     /// The ensemble's networks and members.
@@ -81,8 +81,8 @@ pub struct Site {
     pub name: SiteName,
     /// Its patients.
     pub cohort: Cohort,
-    /// Its feature tables.
-    pub tables: Tables,
+    /// Where its patients' features are.
+    pub tables: Arc<Tables>,
     /// The rounds so far.
     pub records: Vec<RoundRecord>,
     /// Rankings of its probes in the evaluation.
@@ -340,7 +340,9 @@ impl Site {
     }
 
     fn ask(&mut self) -> Result<Vec<Action>> {
-        let questions = probe_galleries(&self.cohort);
+        let begin = self.begin.as_ref().context("the session has not begun here")?;
+        let splits = begin.plan.kernel.as_ref().map_or(0, |kernel| kernel.splits);
+        let questions = probe_galleries(&self.cohort, splits);
         self.probes_open = questions.values().map(Vec::len).sum();
         let images: Vec<ImageId> = questions.keys().cloned().collect();
         let probes = self

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::Outcome;
 use crate::cli::ScheduleArgs;
 use crate::config::{Config, MemberKind};
-use crate::consortium::pooled::baseline;
+use crate::consortium::pooled::{Patients, baseline};
 use crate::consortium::results::title;
 use crate::consortium::{Member, Order, Run};
 use crate::context::Context;
@@ -60,17 +60,18 @@ pub fn run(args: TrainArgs, context: &Context) -> anyhow::Result<Outcome> {
     let order = Order { out: args.out, cohort: args.cohort, trunk: args.trunk, drops: Vec::new(), config };
     let mut run = Run::open(context, &order)?;
     let members = run.phase("features", Run::members)?;
-    let trainings: Vec<(String, Vec<&Member>)> = if args.central {
-        vec![("central".to_owned(), members.iter().collect())]
+    let everybody: Vec<Patients<'_>> = members.iter().map(Member::patients).collect();
+    let trainings: Vec<(String, Vec<Patients<'_>>)> = if args.central {
+        vec![("central".to_owned(), everybody.clone())]
     } else {
-        members.iter().map(|member| (format!("local-{}", member.name), vec![member])).collect()
+        members.iter().map(|member| (format!("local-{}", member.name), vec![member.patients()])).collect()
     };
     let epochs = epochs(&order.config, trainings.len());
     let stage = context.progress.stage("Training", epochs);
     let mut results = Results { models: BTreeMap::new() };
     for (name, learners) in &trainings {
         stage.note(name.clone());
-        let baseline = baseline(&run, name, learners, &members, &|| stage.advance(1))?;
+        let baseline = baseline(&run, name, learners, &everybody, &|| stage.advance(1))?;
         let settings = Setting::ALL.iter().map(|&s| (s.key(), baseline.accuracies.get(s))).collect();
         let folder = run.folder.path().join("baselines").join(name);
         results.models.insert(name.clone(), Trained { folder: folder.display().to_string(), settings });

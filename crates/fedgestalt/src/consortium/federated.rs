@@ -162,6 +162,13 @@ pub fn site(
     Ok(site)
 }
 
+/// What parties had to say before a session failed: a site that refuses the plan says why.
+fn notices(events: &[Event]) -> String {
+    let said = events.iter().filter(|event| matches!(event, Event::Notice(..)));
+    let said: Vec<String> = said.map(ToString::to_string).collect();
+    if said.is_empty() { "the session failed".to_owned() } else { said.join("; ") }
+}
+
 /// Runs the session, or what is left of it.
 pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
     let keys = Keys::new(run.settings.config.training.seed);
@@ -218,10 +225,11 @@ pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
         engine.submit(Party::Coordinator, actions);
     }
     if !over {
-        engine.run(|node, sites| {
+        let ended = engine.run(|node, sites| {
             let done = node.finished && sites.iter().all(|site| site.finished);
             done || sites.iter().any(|site| site.halted.is_some())
-        })?;
+        });
+        ended.with_context(|| notices(&engine.events))?;
     }
     let (traffic, events) = (std::mem::take(&mut engine.traffic), std::mem::take(&mut engine.events));
     drop(engine);

@@ -7,7 +7,7 @@ use domain::evaluate::Accuracies;
 
 use super::federated::{Federated, federate};
 use super::newcomer;
-use super::pooled::{Baseline, accuracies, baseline};
+use super::pooled::{Baseline, Patients, accuracies, baseline};
 use super::results::{Results, settings};
 use super::show::{NewcomerStory, Story};
 use super::{Member, Order, Run, peak_rss_mb};
@@ -33,17 +33,22 @@ pub fn run(context: &Context, order: &Order, extras: &Extras) -> Result<Results>
     let members = run.phase("features", Run::members)?;
     let published = {
         let ensemble = run.blueprint.published()?;
-        accuracies(&run, &ensemble, &members)?
+        let everybody: Vec<Patients<'_>> = members.iter().map(Member::patients).collect();
+        accuracies(&run, &ensemble, &everybody)?
     };
     let central = run.phase("central training", |run| central(run, &members))?;
-    let local = run.phase("local training", |run| local(run, &members))?;
+    let local = run.phase("local training", |run| {
+        let everybody: Vec<Patients<'_>> = members.iter().map(Member::patients).collect();
+        local(run, &members, &everybody)
+    })?;
+    let local: Vec<Accuracies> = local.iter().map(|baseline| baseline.accuracies).collect();
     let mut federated = run.phase("federation", |run| federate(run, members))?;
     save_model(&run, &federated)?;
     let newcomer = match &extras.newcomer {
         Some(folder) => Some(run.phase("newcomer", |run| newcomer::join(run, &mut federated, folder))?),
         None => None,
     };
-    let results = results(&run, &central, &local, &published, &federated, newcomer.as_ref());
+    let results = results(&run, &central.accuracies, &local, &published, &federated, newcomer.as_ref());
     write(&run, extras, results, &central, &federated, newcomer)
 }
 
@@ -66,20 +71,21 @@ fn epochs(run: &Run<'_>, trainings: usize) -> u64 {
 
 fn central(run: &Run<'_>, members: &[Member]) -> Result<Baseline> {
     let stage = run.context.progress.stage("Centralised training", epochs(run, 1));
-    let all: Vec<&Member> = members.iter().collect();
-    let baseline = baseline(run, "central", &all, members, &|| stage.advance(1))?;
+    let all: Vec<Patients<'_>> = members.iter().map(Member::patients).collect();
+    let baseline = baseline(run, "central", &all, &all, &|| stage.advance(1))?;
     stage.finish(format_args!("top-1 {:.2} %", baseline.accuracies.frequent_frequent[0]));
     Ok(baseline)
 }
 
-/// Each site by itself.
-fn local(run: &Run<'_>, members: &[Member]) -> Result<Vec<Baseline>> {
+/// Each site by itself, asked everybody's questions.
+pub(crate) fn local(run: &Run<'_>, members: &[Member], everybody: &[Patients<'_>]) -> Result<Vec<Baseline>> {
     let stage = run.context.progress.stage("Local training", epochs(run, members.len()));
     let baselines = members
         .iter()
         .map(|member| {
             stage.note(member.name.clone());
-            baseline(run, &format!("local-{}", member.name), &[member], members, &|| stage.advance(1))
+            let name = format!("local-{}", member.name);
+            baseline(run, &name, &[member.patients()], everybody, &|| stage.advance(1))
         })
         .collect::<Result<Vec<_>>>()?;
     let tables: Vec<Accuracies> = baselines.iter().map(|b| b.accuracies).collect();
@@ -87,22 +93,22 @@ fn local(run: &Run<'_>, members: &[Member]) -> Result<Vec<Baseline>> {
     Ok(baselines)
 }
 
-fn results(
+/// What the job came to. The mean over `local` stands for its sites.
+pub(crate) fn results(
     run: &Run<'_>,
-    central: &Baseline,
-    local: &[Baseline],
+    central: &Accuracies,
+    local: &[Accuracies],
     published: &Accuracies,
     federated: &Federated,
     newcomer: Option<&NewcomerStory>,
 ) -> Results {
-    let local: Vec<Accuracies> = local.iter().map(|b| b.accuracies).collect();
     let mut bytes = std::collections::BTreeMap::<String, u64>::new();
     for (_, phase, sent) in &federated.accounts.up {
         *bytes.entry(phase.clone()).or_default() += sent;
     }
     bytes.values_mut().for_each(|sum| *sum /= u64::from(run.settings.sites));
     Results {
-        settings: settings(&central.accuracies, &federated.accuracies, &Accuracies::mean(&local), published),
+        settings: settings(central, &federated.accuracies, &Accuracies::mean(local), published),
         sites: run.settings.sites,
         draw: run.settings.draw.to_string(),
         seed: run.settings.config.training.seed,

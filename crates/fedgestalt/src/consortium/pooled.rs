@@ -1,23 +1,26 @@
 //! What a federation is measured against: one training on everybody's images, and each site by itself.
 
 use anyhow::{Context as _, Result};
-use domain::cohort::Part;
+use domain::cohort::{Cohort, Part};
 use domain::evaluate::{Accuracies, evaluate};
 use domain::{Encoding, ImageId, SyndromeId};
-use learn::Head;
+use learn::{ClosedForm, Head};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use super::{Member, Run};
+use super::Run;
 use crate::pipeline::bundle;
 use crate::pipeline::ensemble::Ensemble;
 use crate::pipeline::features::Union;
 use crate::pipeline::forms;
-use crate::pipeline::training::{CurvePoint, Schedule, pool_weights, train};
+use crate::pipeline::training::{CurvePoint, LEAST_IMAGES, Schedule, pool_weights, train};
 use crate::pipeline::weights::Weights;
 use crate::site::model::{member_seed, starting_heads};
-use crate::site::tables::Lessons;
+use crate::site::tables::{Lessons, Tables};
+
+/// Syndromes that a closed form needs: there is nothing to tell apart in fewer.
+const LEAST_SYNDROMES: usize = 2;
 
 /// A training on one pool: per tuned member its curve, and what the ensemble reaches on the whole cohort.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,12 +31,21 @@ pub struct Baseline {
     pub accuracies: Accuracies,
 }
 
+/// Some patients with their features: those of one site, or of all.
+#[derive(Clone, Copy)]
+pub struct Patients<'a> {
+    /// Who they are.
+    pub cohort: &'a Cohort,
+    /// Tables with at least their rows.
+    pub tables: &'a Tables,
+}
+
 /// The baseline of one training over the tables of some sites. Kept in the run's folder under `name`.
 pub fn baseline(
     run: &Run<'_>,
     name: &str,
-    learners: &[&Member],
-    everybody: &[Member],
+    learners: &[Patients<'_>],
+    everybody: &[Patients<'_>],
     tick: &(dyn Fn() + Sync),
 ) -> Result<Baseline> {
     let folder = run.folder.subfolder("baselines")?;
@@ -54,16 +66,17 @@ pub fn baseline(
     Ok(baseline)
 }
 
-/// Trains every tuned member on the images of some sites, and computes the closed-form ones from them.
+/// Trains every tuned member on the images of some sites, and computes the closed-form ones from them. A member that
+/// they have too few images for stays as it was published.
 fn training(
     run: &Run<'_>,
-    learners: &[&Member],
+    learners: &[Patients<'_>],
     trained: &[SyndromeId],
     tick: &(dyn Fn() + Sync),
 ) -> Result<(Weights, Vec<Vec<CurvePoint>>)> {
     let config = &run.settings.config.training;
-    let heads = starting_heads(&run.blueprint, trained.len(), config.seed)?;
-    let merged = domain::cohort::Cohort::merge(&learners.iter().map(|m| &m.cohort).collect::<Vec<_>>())?;
+    let heads = starting_heads(&run.blueprint, trained.len().max(1), config.seed)?;
+    let merged = Cohort::merge(&learners.iter().map(|m| m.cohort).collect::<Vec<_>>())?;
     let results: Vec<(Head, Vec<CurvePoint>)> = heads
         .into_par_iter()
         .zip(run.blueprint.tuned().cloned().collect::<Vec<_>>())
@@ -79,6 +92,10 @@ fn training(
                 views.row_of(image)
             })?;
             let pool = lessons.pool(&draws, &views);
+            if pool.training.len() < LEAST_IMAGES {
+                (0..config.epochs).for_each(|_| tick());
+                return Ok((head, Vec::new()));
+            }
             let weights = pool_weights(&pool, trained.len());
             let schedule = Schedule {
                 epochs: config.epochs,
@@ -91,6 +108,11 @@ fn training(
         })
         .collect::<Result<_>>()?;
     let (heads, curves) = results.into_iter().unzip();
+    if trained.len() < LEAST_SYNDROMES {
+        let forms =
+            run.blueprint.forms().map(|(member, _)| unchanged(run.blueprint.network(member).neck.output()));
+        return Ok((Weights { heads, forms: forms.collect::<Result<_>>()? }, curves));
+    }
     let weights = forms::complete(&run.blueprint, heads, trained.len(), |network| {
         let views = Union::new(learners.iter().map(|l| &l.tables.views[network]).collect())?;
         let lessons = Lessons::new(&merged, trained, None, &|image| views.row_of(image))?;
@@ -99,21 +121,28 @@ fn training(
     Ok((weights, curves))
 }
 
+/// The closed form that leaves representations as they are.
+fn unchanged(dim: usize) -> Result<ClosedForm> {
+    let mut projection = vec![0.0; dim * dim];
+    projection.iter_mut().step_by(dim + 1).for_each(|value| *value = 1.0);
+    Ok(ClosedForm::from_tensors(vec![0.0; dim], projection)?)
+}
+
 /// The syndromes some sites train on, united and in order.
-fn trained(learners: &[&Member]) -> Vec<SyndromeId> {
+fn trained(learners: &[Patients<'_>]) -> Vec<SyndromeId> {
     let all: std::collections::BTreeSet<SyndromeId> =
         learners.iter().flat_map(|member| member.cohort.trained_syndromes()).collect();
     all.into_iter().collect()
 }
 
 /// The four settings for an ensemble, over the gallery and probes of every site.
-pub fn accuracies(run: &Run<'_>, ensemble: &Ensemble<'_>, everybody: &[Member]) -> Result<Accuracies> {
+pub fn accuracies(run: &Run<'_>, ensemble: &Ensemble<'_>, everybody: &[Patients<'_>]) -> Result<Accuracies> {
     let encodings = encodings(ensemble, everybody)?;
     Ok(evaluate(&run.cohort.cohort, &encodings)?.table())
 }
 
 /// The encodings of every site's gallery and probes.
-pub fn encodings(ensemble: &Ensemble<'_>, everybody: &[Member]) -> Result<BTreeMap<ImageId, Encoding>> {
+pub fn encodings(ensemble: &Ensemble<'_>, everybody: &[Patients<'_>]) -> Result<BTreeMap<ImageId, Encoding>> {
     let mut all = BTreeMap::new();
     for member in everybody {
         let images: std::collections::BTreeSet<ImageId> = member

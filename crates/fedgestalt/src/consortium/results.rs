@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use domain::evaluate::{Accuracies, KS, Setting};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::pipeline::engines::Runs;
 
@@ -12,13 +12,22 @@ use crate::pipeline::engines::Runs;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SettingResults {
     /// One training on everybody's images.
+    #[serde(deserialize_with = "null_is_nan")]
     pub central: [f64; 4],
     /// The federation's.
+    #[serde(deserialize_with = "null_is_nan")]
     pub federated: [f64; 4],
     /// Trained at one site only; mean over sites.
+    #[serde(deserialize_with = "null_is_nan")]
     pub local: [f64; 4],
     /// The networks as published.
+    #[serde(deserialize_with = "null_is_nan")]
     pub published: [f64; 4],
+}
+
+/// A setting without probes has no accuracy: NaN, which JSON writes as `null`.
+fn null_is_nan<'de, D: Deserializer<'de>>(from: D) -> Result<[f64; 4], D::Error> {
+    Ok(<[Option<f64>; 4]>::deserialize(from)?.map(|value| value.unwrap_or(f64::NAN)))
 }
 
 /// The whole of `results.json`.

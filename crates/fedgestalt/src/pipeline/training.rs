@@ -17,6 +17,9 @@ pub struct Pool<'a> {
     pub validation: &'a [Example],
 }
 
+/// Images that a training needs: a batch of one cannot be normalised.
+pub const LEAST_IMAGES: usize = 2;
+
 /// One point of a training curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CurvePoint {

@@ -8,6 +8,7 @@ mod curves;
 mod heatmap;
 mod probe;
 mod retention;
+mod sites;
 
 pub(super) use attendance::{attendance, events, presence_mark};
 pub(super) use bars::{phase_times, total, traffic};
@@ -16,6 +17,7 @@ pub(super) use curves::{CurveKind, curves, line_swatch};
 pub(super) use heatmap::{colour_scale, heatmap};
 pub(super) use probe::{DistanceScale, distance_dot};
 pub(super) use retention::retention;
+pub(super) use sites::{SiteLine, by_sites, method_swatch};
 
 use super::svg::{Canvas, Markup};
 

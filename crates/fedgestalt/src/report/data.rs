@@ -84,6 +84,18 @@ impl FourSettings {
     pub fn in_order(&self) -> [&[f64; 4]; 4] {
         [&self.frequent_frequent, &self.rare_rare, &self.frequent_all, &self.rare_all]
     }
+
+    /// The 16 accuracies in that order.
+    pub fn cells(&self) -> [f64; 16] {
+        let all = self.in_order();
+        std::array::from_fn(|at| all[at / 4][at % 4])
+    }
+
+    /// The inverse of [`FourSettings::cells`].
+    pub fn from_cells(cells: [f64; 16]) -> Self {
+        let four = |from: usize| std::array::from_fn(|k| cells[4 * from + k]);
+        Self { frequent_frequent: four(0), rare_rare: four(1), frequent_all: four(2), rare_all: four(3) }
+    }
 }
 
 impl Default for FourSettings {

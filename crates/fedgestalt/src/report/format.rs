@@ -1,10 +1,10 @@
 //! Numbers as a reader expects them: one way of writing each quantity, a dash where there is none.
 
 /// What stands where nothing was measured.
-pub(super) const NONE: &str = "–";
+pub(crate) const NONE: &str = "–";
 
 /// `digits` decimals with a true minus sign; a dash for NaN and infinities; never `−0`.
-pub(super) fn decimal(value: f64, digits: usize) -> String {
+pub(crate) fn decimal(value: f64, digits: usize) -> String {
     if !value.is_finite() {
         return NONE.to_owned();
     }
@@ -32,7 +32,7 @@ pub(super) fn count(value: u64) -> String {
 }
 
 /// Bytes in decimal units.
-pub(super) fn bytes(value: u64) -> String {
+pub(crate) fn bytes(value: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let mut amount = value as f64;
     let mut unit = 0;
@@ -51,7 +51,7 @@ pub(super) fn bytes(value: u64) -> String {
 }
 
 /// Seconds, in minutes and hours where they are many.
-pub(super) fn seconds(value: f64) -> String {
+pub(crate) fn seconds(value: f64) -> String {
     if !value.is_finite() || value < 0.0 {
         return NONE.to_owned();
     }

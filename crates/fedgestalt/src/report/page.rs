@@ -13,8 +13,8 @@ use super::{
     tables::{self, Accuracy, Grid, SETTINGS, find, share},
 };
 
-const STYLE: &str = include_str!("../../templates/report/style.css");
-const SCRIPT: &str = include_str!("../../templates/report/script.js");
+pub(super) const STYLE: &str = include_str!("../../templates/report/style.css");
+pub(super) const SCRIPT: &str = include_str!("../../templates/report/script.js");
 
 /// The whole page.
 #[derive(Template)]
@@ -174,7 +174,7 @@ pub(super) fn render(data: &ReportData) -> Result<String, ReportError> {
 
 /// Nothing may be fetched, and only this page's own style and script count: text that slipped through as markup
 /// would still not run.
-fn policy() -> String {
+pub(super) fn policy() -> String {
     let hash = |text: &str| picture::encode(&Sha256::digest(text.as_bytes()));
     format!(
         "default-src 'none'; img-src data:; style-src 'sha256-{}'; script-src 'sha256-{}'; \

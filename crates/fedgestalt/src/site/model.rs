@@ -6,14 +6,14 @@ use learn::{ClosedForm, FormMoments, Head, Moments, Recipe, Trainer, class_weigh
 use rayon::prelude::*;
 
 use crate::pipeline::ensemble::{Blueprint, StartingNeck};
-use crate::pipeline::training::{Pool, validate};
+use crate::pipeline::training::{LEAST_IMAGES, Pool, validate};
 use crate::pipeline::weights::Weights;
 
 /// What a round's training gave.
 pub struct Trained {
     /// Per member and tensor of the plan: the change of every value.
     pub deltas: Vec<Vec<Vec<f32>>>,
-    /// Mean training loss of the last epoch, per member.
+    /// Mean training loss of the last epoch, per member; empty where nothing was trained, as the accuracy.
     pub loss: Vec<f64>,
     /// Share of training images classified right in the last epoch, per member.
     pub accuracy: Vec<f64>,
@@ -189,13 +189,17 @@ impl SiteModel {
         heads.chain(self.forms.iter().map(|form| form.tensors().to_vec())).collect()
     }
 
-    /// Trains all members, each on its pool, for some epochs and returns what changed.
+    /// Trains all members, each on its pool, for some epochs and returns what changed: nothing where a site has too few
+    /// images to train on. Such a site stays in the sum, so that the others keep their number and nobody learns of it.
     pub fn train(
         &mut self,
         epochs: std::ops::Range<u32>,
         pools: &[Pool<'_>],
         tick: &(dyn Fn() + Sync),
     ) -> Result<Trained> {
+        if pools.iter().any(|pool| pool.training.len() < LEAST_IMAGES) {
+            return Ok(self.untrained());
+        }
         let stats = self
             .trainers
             .par_iter_mut()
@@ -230,6 +234,12 @@ impl SiteModel {
             loss: stats.iter().map(|s| s.loss).collect(),
             accuracy: stats.iter().map(|s| s.accuracy).collect(),
         })
+    }
+
+    fn untrained(&self) -> Trained {
+        let still =
+            |head: &Head| head.tensors().iter().map(|tensor| vec![0.0; tensor.values.len()]).collect();
+        Trained { deltas: self.base.iter().map(still).collect(), loss: Vec::new(), accuracy: Vec::new() }
     }
 
     /// Takes an aggregate into the weights. Classifier rows that stay at the site go on from its own training.

@@ -80,16 +80,16 @@ pub fn gallery_bits(cohort: &Cohort) -> BTreeMap<ImageId, u32> {
     bits
 }
 
-/// Which galleries each probe of a cohort is to be ranked in.
-pub fn probe_galleries(cohort: &Cohort) -> BTreeMap<ImageId, Vec<u32>> {
-    let splits = cohort.splits();
+/// Which galleries each probe of a site is to be ranked in. `splits` are those of all sites: who has no rare patients,
+/// or none in some split, still asks about its frequent ones there.
+pub fn probe_galleries(cohort: &Cohort, splits: u8) -> BTreeMap<ImageId, Vec<u32>> {
     let mut questions: BTreeMap<ImageId, Vec<u32>> = BTreeMap::new();
     for image in cohort.part(Part::FrequentTest) {
         let asked = questions.entry(image.clone()).or_default();
         asked.push(FREQUENT);
-        asked.extend(splits.iter().map(|&split| FREQUENT | rare(split)));
+        asked.extend((0..splits).map(|split| FREQUENT | rare(split)));
     }
-    for &split in &splits {
+    for split in 0..splits {
         for image in cohort.part(Part::RareTest(split)) {
             questions.entry(image.clone()).or_default().extend([rare(split), FREQUENT | rare(split)]);
         }
@@ -156,8 +156,12 @@ mod tests {
         let cohort = cohort();
         let bits: Vec<u32> = gallery_bits(&cohort).into_values().collect();
         assert_eq!(bits, [0b001, 0b010, 0b100]);
-        let asked: Vec<Vec<u32>> = probe_galleries(&cohort).into_values().collect();
-        assert_eq!(asked, [vec![0b001, 0b011, 0b101], vec![0b100, 0b101], vec![0b010, 0b011]]);
+        let asked = |cohort: &Cohort| probe_galleries(cohort, 2).into_values().collect::<Vec<_>>();
+        assert_eq!(asked(&cohort), [vec![0b001, 0b011, 0b101], vec![0b100, 0b101], vec![0b010, 0b011]]);
+        // A site with frequent patients alone asks the same of them.
+        let frequent = cohort.restrict(&|case| case.syndrome.as_str() == "a");
+        assert!(frequent.splits().is_empty());
+        assert_eq!(asked(&frequent), [[0b001, 0b011, 0b101]]);
     }
 
     #[test]
