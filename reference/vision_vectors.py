@@ -412,6 +412,9 @@ def networks() -> None:
     (OUT / "bad_half.onnx").write_bytes(tiny(elem=TensorProto.FLOAT16))
     (OUT / "bad_batch.onnx").write_bytes(tiny(batch=8))
     (OUT / "bad_outputs.onnx").write_bytes(tiny(extra_output=True))
+    whole = onnx.load_from_string(tiny())
+    whole.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    (OUT / "bad_output.onnx").write_bytes(whole.SerializeToString())
     (OUT / "bad_log.onnx").write_bytes(tiny(tail="Log"))
     (OUT / "bad_operator.onnx").write_bytes(tiny(tail="NoSuchOperator"))
     length = onnx.load_from_string(tiny())

@@ -334,7 +334,7 @@ impl Config {
     ///
     /// The first impossible value.
     pub fn check(&self) -> anyhow::Result<()> {
-        self.trunk.check()?;
+        self.trunk.check(self.members.iter().filter_map(|member| member.precision))?;
         self.detector.check()?;
         ensure!(!self.members.is_empty() && self.members.len() <= 16, "[[members]]: give 1 to 16 members");
         for (at, member) in self.members.iter().enumerate() {
@@ -535,8 +535,12 @@ mod tests {
             ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nlr = 1.0", "lr"),
             ("[policy]\nminimum_site = 3", "minimum_site"),
             ("[trunk]\nengine = \"tract\"", "tract"),
-            ("[trunk]\nengine = \"rten\"\nprecision = \"bf16\"", "[trunk] precision"),
+            ("[trunk]\nengine = \"rten\"\nprecision = \"bf16\"", "rten computes in f32 only"),
             ("[trunk]\nbatch = 0", "[trunk] batch"),
+            (
+                "[trunk]\nengine = \"rten\"\n[[members]]\nname = \"a\"\nkind = \"tuned\"\nprecision = \"bf16\"",
+                "rten computes in f32 only",
+            ),
             ("[training]\nepochs = 0", "[training] epochs"),
             ("[detector]\nsides = []", "[detector] sides"),
             ("[detector]\nsides = [16]", "[detector] sides"),

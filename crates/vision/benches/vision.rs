@@ -1,6 +1,4 @@
-//! Crops and features per second: `cargo bench -p vision`.
-//!
-//! The trunk is the small network of the tests, or the ONNX file that the environment variable `TRUNK` names.
+//! Crops per second: `cargo bench -p vision --bench vision`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -8,7 +6,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vision::align::{TEMPLATE, align};
 use vision::augment::augment;
-use vision::{CROP_LEN, Crop, Cut, Photo, Points, RtenTrunk, Trunk, TrunkFile};
+use vision::{Photo, Points};
 
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 1u32;
@@ -36,23 +34,5 @@ fn crops(c: &mut Criterion) {
     group.finish();
 }
 
-fn trunk(c: &mut Criterion) {
-    let path = std::env::var("TRUNK")
-        .unwrap_or_else(|_| format!("{}/tests/data/mini_iresnet.onnx", env!("CARGO_MANIFEST_DIR")));
-    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-    let file = TrunkFile::parse(&bytes, Cut::Auto).unwrap_or_else(|e| panic!("{path}: {e}"));
-    let trunk = RtenTrunk::new(file).unwrap_or_else(|e| panic!("{path}: {e}"));
-    let crops: Vec<Crop> =
-        noise(64 * CROP_LEN).chunks_exact(CROP_LEN).map(|rgb| Crop::from_rgb(rgb).unwrap()).collect();
-    let mut out = vec![0.0; crops.len() * trunk.output_len()];
-    let mut group = c.benchmark_group("trunk");
-    group.sample_size(10);
-    group.throughput(Throughput::Elements(crops.len() as u64));
-    group.bench_function(format!("rten, {} threads", trunk.threads()), |b| {
-        b.iter(|| trunk.features(black_box(&crops), &mut out).unwrap());
-    });
-    group.finish();
-}
-
-criterion_group!(benches, crops, trunk);
+criterion_group!(benches, crops);
 criterion_main!(benches);

@@ -41,7 +41,8 @@ pub struct TrunkFile {
     pub output_len: Option<usize>,
     /// The layers after an [`Cut::Auto`] cut, if the network ends in them.
     pub neck: Option<NeckWeights>,
-    model: Vec<u8>,
+    /// Cheap to clone: engines and their references share it.
+    model: Bytes,
 }
 
 impl TrunkFile {
@@ -53,9 +54,17 @@ impl TrunkFile {
     /// another input; [`ErrorKind::Cut`] if there is nothing to cut at. The message says what was found and
     /// what is needed.
     pub fn parse(bytes: &[u8], cut: Cut) -> Result<Self> {
-        check_is_protobuf(bytes)?;
-        let file_digest: [u8; 32] = Sha256::digest(bytes).into();
-        let model = ModelProto::decode(Bytes::copy_from_slice(bytes)).map_err(not_onnx)?;
+        Self::parse_owned(bytes.to_vec(), cut)
+    }
+
+    /// As [`TrunkFile::parse`], without a copy of what may be hundreds of megabytes.
+    ///
+    /// # Errors
+    /// As [`TrunkFile::parse`].
+    pub fn parse_owned(bytes: Vec<u8>, cut: Cut) -> Result<Self> {
+        check_is_protobuf(&bytes)?;
+        let file_digest: [u8; 32] = Sha256::digest(&bytes).into();
+        let model = ModelProto::decode(Bytes::from(bytes)).map_err(not_onnx)?;
         let Some(graph_bytes) = model.graph.filter(|_| !model.opset_import.is_empty()) else {
             return Err(Error::new(
                 ErrorKind::Model,
@@ -87,7 +96,7 @@ impl TrunkFile {
             cut: value,
             output_len,
             neck,
-            model: cut_model.encode_to_vec(),
+            model: cut_model.encode_to_vec().into(),
         })
     }
 
@@ -97,7 +106,7 @@ impl TrunkFile {
     }
 
     pub(crate) fn into_model(self) -> Vec<u8> {
-        self.model
+        self.model.into()
     }
 }
 

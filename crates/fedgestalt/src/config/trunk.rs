@@ -51,11 +51,12 @@ impl Default for TrunkConfig {
 }
 
 impl TrunkConfig {
-    pub(super) fn check(&self) -> anyhow::Result<()> {
+    pub(super) fn check(&self, members: impl Iterator<Item = Precision>) -> anyhow::Result<()> {
         ensure!((1..=1024).contains(&self.batch), "[trunk] batch is {}; give 1 to 1024", self.batch);
+        let bf16 = std::iter::once(self.precision).chain(members).any(|wish| wish == Precision::Bf16);
         ensure!(
-            !(self.engine == Engine::Rten && self.precision == Precision::Bf16),
-            "[trunk] precision is \"bf16\", and rten computes in f32 only; give engine = \"openvino\" or \"auto\""
+            !(self.engine == Engine::Rten && bf16),
+            "[trunk] engine is \"rten\" and precision \"bf16\" is asked for, and rten computes in f32 only; give engine = \"openvino\" or \"auto\""
         );
         Ok(())
     }

@@ -3,10 +3,9 @@
 mod calibration;
 mod library;
 
-use std::cell::OnceCell;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -95,7 +94,7 @@ pub struct Engines<'a> {
     faces: Option<CalibrationFaces<'a>>,
     batch: usize,
     cache: Option<PathBuf>,
-    openvino: OnceCell<Option<Arc<OpenVino>>>,
+    openvino: Mutex<Option<Option<Arc<OpenVino>>>>,
 }
 
 impl<'a> Engines<'a> {
@@ -105,7 +104,7 @@ impl<'a> Engines<'a> {
             Some(folder) => Some(config.resolve(folder)),
             None => library::user_cache(),
         };
-        Self { config, faces, batch: config.trunk.batch, cache, openvino: OnceCell::new() }
+        Self { config, faces, batch: config.trunk.batch, cache, openvino: Mutex::new(None) }
     }
 
     /// For single photographs: batches so small that a photograph's views keep two threads busy.
@@ -146,7 +145,8 @@ impl<'a> Engines<'a> {
 
     /// OpenVINO's library, looked for once; `None` if there is none.
     fn openvino(&self) -> Result<Option<Arc<OpenVino>>> {
-        if let Some(found) = self.openvino.get() {
+        let mut looked = self.openvino.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = looked.as_ref() {
             return Ok(found.clone());
         }
         let named = self.config.trunk.openvino.as_ref().map(|path| self.config.resolve(path));
@@ -160,7 +160,7 @@ impl<'a> Engines<'a> {
             // A library that nobody asked for and that cannot be loaded is as good as none.
             None => library::openvino().and_then(|file| OpenVino::load(&file).ok()).map(Arc::new),
         };
-        Ok(self.openvino.get_or_init(|| library).clone())
+        Ok(looked.insert(library).clone())
     }
 
     /// The first of the wished precisions in which the features agree with rten's.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use domain::Encoding;
 use learn::{ClosedForm, FormSettings, Head, NeckInit, Recipe};
+use rayon::prelude::*;
 use vision::onnx::TrunkFile;
 use vision::views::VIEWS;
 use vision::{NeckWeights, Trunk};
@@ -147,8 +148,9 @@ impl Blueprint {
             });
             members.push(Member { name: member.name.clone(), recipe, network, form });
         }
+        // Reading, checking and packing hundreds of megabytes: one thread each.
         let networks = wanted
-            .into_iter()
+            .into_par_iter()
             .map(|(file, cut, precision)| load(file, cut, precision, engines))
             .collect::<Result<_>>()?;
         Ok(Self { networks, members })
@@ -258,20 +260,17 @@ impl Blueprint {
 fn load(file: Option<PathBuf>, cut: Cut, precision: Precision, engines: &Engines<'_>) -> Result<Network> {
     let name =
         file.as_ref().map_or_else(|| "the shipped trunk".to_owned(), |file| file.display().to_string());
-    let read;
     let bytes = match &file {
-        Some(path) => {
-            read = std::fs::read(path).with_context(|| format!("cannot read the trunk {name}"))?;
-            &read[..]
-        }
-        None => SHIPPED_TRUNK,
+        Some(path) => std::fs::read(path).with_context(|| format!("cannot read the trunk {name}"))?,
+        None => SHIPPED_TRUNK.to_vec(),
     };
     let cut = match cut {
         Cut::Auto => vision::onnx::Cut::Auto,
         Cut::End => vision::onnx::Cut::End,
         Cut::Node(node) => vision::onnx::Cut::Node(node),
     };
-    let parsed = TrunkFile::parse(bytes, cut).with_context(|| format!("cannot use {name} as a trunk"))?;
+    let parsed =
+        TrunkFile::parse_owned(bytes, cut).with_context(|| format!("cannot use {name} as a trunk"))?;
     let own = parsed.neck.clone();
     let chosen =
         engines.load(parsed, precision, file.is_none()).with_context(|| format!("cannot run {name}"))?;

@@ -123,6 +123,15 @@ impl Graph {
 
     pub(super) fn only_output(&self) -> Result<String> {
         match self.proto.output.as_slice() {
+            [output] if output.elem_type().is_some_and(|found| found != FLOAT) => Err(Error::new(
+                ErrorKind::Cut,
+                format!(
+                    "a trunk gives float32 features, the output {} of this network is of another type (ONNX's number {}); \
+                     name the value to cut at",
+                    describe(output),
+                    output.elem_type().unwrap_or_default()
+                ),
+            )),
             [output] => Ok(output.name.clone()),
             outputs => {
                 let names: Vec<String> = outputs.iter().map(describe).collect();

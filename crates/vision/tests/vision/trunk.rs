@@ -159,7 +159,7 @@ fn what_the_cut_leaves_without_use_is_dropped() {
 #[test]
 fn files_that_are_no_trunk_are_refused_with_the_reason() {
     let lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n".to_vec();
-    let cases: [(Vec<u8>, ErrorKind, &str); 15] = [
+    let cases: [(Vec<u8>, ErrorKind, &str); 16] = [
         (vec![], ErrorKind::Model, "found an empty file"),
         (b"not a network\n".to_vec(), ErrorKind::Model, "found a text file"),
         (lfs, ErrorKind::Model, "git lfs pull"),
@@ -175,6 +175,7 @@ fn files_that_are_no_trunk_are_refused_with_the_reason() {
         (data("bad_batch.onnx"), ErrorKind::Model, "[8, 3, 112, 112]: the batch size is fixed"),
         (data("bad_inputs.onnx"), ErrorKind::Model, "this network has 2: image [N, 3, 112, 112]; age [N, 1]"),
         (data("bad_outputs.onnx"), ErrorKind::Cut, "2 outputs"),
+        (data("bad_output.onnx"), ErrorKind::Cut, "gives float32 features, the output normed"),
         (data("bad_external.onnx"), ErrorKind::Model, "`weight` lie in another file"),
         (data("bad_nan.onnx"), ErrorKind::Model, "not finite"),
         (
