@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use self::model::{SiteModel, form_moments, form_sums, shared_syndromes};
 use self::ranking::{FREQUENT, RankedProbe, count_hits, gallery_bits, probe_galleries};
 use self::state::SiteFiles;
-use self::tables::{Lessons, Tables, pools};
+use self::tables::{Lessons, RowOf, Tables, pools};
 use crate::engine::local::{Host, SiteHost};
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::forms;
@@ -196,7 +196,7 @@ impl Site {
         let tables = &self.tables;
         let draws = tables.draws.iter().flatten().next();
         let draw_row = draws.map(|draws| |image: &str| draws.row_of(image));
-        let draw_row = draw_row.as_ref().map(|row| row as &dyn Fn(&str) -> Option<usize>);
+        let draw_row = draw_row.as_ref().map(|row| row as RowOf<'_>);
         let view_row = |image: &str| tables.views[0].row_of(image);
         self.lessons = Some(Lessons::new(&self.cohort, &begin.trained, draw_row, &view_row)?);
         self.model = Some(SiteModel::start(&begin, &self.blueprint)?);

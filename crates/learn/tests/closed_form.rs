@@ -84,13 +84,16 @@ fn cosines_are_those_of_the_reference() {
     }
 }
 
+/// At which site an image lies.
+type Draw<'a> = Box<dyn Fn(usize) -> usize + 'a>;
+
 #[test]
 fn one_member_for_any_number_of_sites_and_any_draw() {
     let cohort = cohort();
     let settings = FormSettings { ridge: 0.1, power: 0.25, floor: 0.1 };
     let central = ClosedForm::solve(&added(&cohort, 1, |_| 0), settings).unwrap();
     for sites in [3, 4, 8, 16, 50] {
-        let draws: [(&str, Box<dyn Fn(usize) -> usize>); 3] = [
+        let draws: [(&str, Draw<'_>); 3] = [
             ("near-uniform", Box::new(move |i| i % sites)),
             ("non-overlapping", {
                 let labels = cohort.labels.clone();

@@ -176,7 +176,7 @@ fn lines(out: &mut String, heads: &[String], rows: &[Vec<String>]) {
     for row in rows {
         // A row that ends early was not measured; without its cells the table would be malformed.
         let missing = if row.len() == 3 { NONE } else { "" };
-        let rest = std::iter::repeat(missing).take(heads.len() - row.len());
+        let rest = std::iter::repeat_n(missing, heads.len() - row.len());
         line(row.iter().map(String::as_str).chain(rest).collect());
     }
 }

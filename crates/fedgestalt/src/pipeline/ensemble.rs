@@ -278,6 +278,9 @@ fn load(file: Option<PathBuf>, cut: Cut, precision: Precision, engines: &Engines
     Ok(Network { file, trunk: chosen.trunk, runs: chosen.runs, note: chosen.note, neck })
 }
 
+/// A head, the network below it, and its representations.
+type Base<'a> = (&'a Arc<Head>, usize, Arc<Vec<f32>>);
+
 /// A blueprint with weights.
 #[derive(Clone)]
 pub struct Ensemble<'a> {
@@ -292,7 +295,7 @@ impl Ensemble<'_> {
     /// `features` holds, for each network, images x views x features, row-major.
     pub fn encode(&self, features: &[Vec<f32>], images: usize) -> Result<Vec<Encoding>> {
         let rows = images * VIEWS;
-        let mut bases: Vec<(&Arc<Head>, usize, Arc<Vec<f32>>)> = Vec::new();
+        let mut bases: Vec<Base<'_>> = Vec::new();
         let mut values: Vec<Arc<Vec<f32>>> = Vec::with_capacity(self.parts.len());
         for (member, (head, form)) in self.blueprint.members.iter().zip(&self.parts) {
             let network = member.network;

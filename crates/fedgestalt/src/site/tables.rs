@@ -78,6 +78,9 @@ impl Tables {
     }
 }
 
+/// Finds an image's row in a table.
+pub type RowOf<'a> = &'a dyn Fn(&str) -> Option<usize>;
+
 /// Training and validation examples of a cohort on its tables, for a list of trained syndromes.
 pub struct Lessons {
     /// Training images, as rows of the tables of draws; none where nothing is tuned.
@@ -93,8 +96,8 @@ impl Lessons {
     pub fn new(
         cohort: &Cohort,
         trained: &[SyndromeId],
-        draw_row: Option<&dyn Fn(&str) -> Option<usize>>,
-        view_row: &dyn Fn(&str) -> Option<usize>,
+        draw_row: Option<RowOf<'_>>,
+        view_row: RowOf<'_>,
     ) -> Result<Self> {
         // In the order of image ids: a training then does not depend on how its patients were handed out.
         let labelled = |part| {
