@@ -3,9 +3,9 @@
     python reference/agreement.py MATERIAL OUT
 
 MATERIAL is the folder that the environment variable FEDGESTALT_MATERIAL names in the Rust tests: `models/yunet.onnx`,
-`models/edgeface_xxs.onnx`, photographs in `faces/orl` and `cohort_dev/gmdb_images`. OUT gets `agreement.json` and the crops;
-the test `agreement` of crates/vision reads it as `agreement/` inside FEDGESTALT_MATERIAL, or where FEDGESTALT_AGREEMENT says.
-Photographs are named by their paths inside MATERIAL; none is copied, none is committed. The script also prints how far
+`models/edgeface_xxs.onnx`, photographs in `faces/orl` and `cohort_dev/gmdb_images`. OUT gets `agreement.json`, the crops and
+the decoded photographs (lossless, since two JPEG decoders differ by a level here and there); the test `agreement` of crates/vision reads it as `agreement/` inside FEDGESTALT_MATERIAL, or where FEDGESTALT_AGREEMENT says.
+Photographs are named by their paths inside MATERIAL; nothing of OUT is committed. The script also prints how far
 OpenCV's own `FaceDetectorYN` is from the decoder used here.
 
 Needs numpy, opencv-python, scikit-image, onnxruntime and Pillow.
@@ -73,11 +73,13 @@ def main() -> None:
         matrix = SimilarityTransform.from_estimate(points, TEMPLATE).params[:2]
         crop = cv2.warpAffine(photo, matrix, (112, 112), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         Image.fromarray(crop).save(arguments.out / f"{index}.png")
+        Image.fromarray(photo).save(arguments.out / f"{index}_decoded.png")
         values = ((crop.astype(np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)[None]
         (embedding,) = embedder.run(None, {embedder.get_inputs()[0].name: values})
         cases.append(
             {
                 "photo": str(path.relative_to(arguments.material)),
+                "decoded": f"{index}_decoded.png",
                 "side": side,
                 "padding": padding,
                 "faces": faces,

@@ -1,4 +1,7 @@
-//! Crops per second: `cargo bench -p vision --bench vision`.
+//! Crops per second and a photograph's way from file to crop: `cargo bench -p vision --bench vision`.
+//!
+//! The detector is the ONNX file that the environment variable `DETECTOR` names, else a stand-in; the photograph is `PHOTO`,
+//! else 12 megapixels painted here.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -6,7 +9,8 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vision::align::{TEMPLATE, align};
 use vision::augment::augment;
-use vision::{Photo, Points};
+use vision::decode::{Limits, decode};
+use vision::{Detector, Photo, Points, Search};
 
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 1u32;
@@ -34,5 +38,46 @@ fn crops(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, crops);
+/// A 4000 x 3000 JPEG with a red square, in which the stand-in detector sees a face, and a little grain.
+fn painted() -> Vec<u8> {
+    let grain = noise(4000);
+    let pixel = |x: usize, y: usize| {
+        let grain = grain[(x * 31 + y * 17) % 4000] / 32;
+        let red = (2000..2200).contains(&x) && (1200..1400).contains(&y);
+        let shade = 60 + ((x + y) / 100) as u8;
+        if red { [220 + grain, 20 + grain, 25] } else { [shade + grain, shade + grain, shade] }
+    };
+    let rgb: Vec<u8> = (0..3000 * 4000).flat_map(|i| pixel(i % 4000, i / 4000)).collect();
+    let mut jpeg = Vec::new();
+    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 85)
+        .encode(&rgb, 4000, 3000, image::ExtendedColorType::Rgb8)
+        .unwrap();
+    jpeg
+}
+
+fn photograph(c: &mut Criterion) {
+    let read = |path: String| std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let stand_in = || format!("{}/tests/data/detectors/yunet.onnx", env!("CARGO_MANIFEST_DIR"));
+    let detector = Detector::parse(&read(std::env::var("DETECTOR").unwrap_or_else(|_| stand_in()))).unwrap();
+    let file = std::env::var("PHOTO").map_or_else(|_| painted(), read);
+    let limits = Limits::default();
+    let photo = decode(&file, &limits).unwrap();
+    let found = detector.find(&photo, &Search::default()).unwrap();
+    println!("{detector:?}, {photo:?}: a face at {}, {} others", found.side, found.others);
+    let mut group = c.benchmark_group("photograph");
+    group.sample_size(10);
+    group.bench_function("decode", |b| b.iter(|| decode(black_box(&file), &limits)));
+    group.bench_function("detect at 640", |b| b.iter(|| detector.detect(black_box(&photo), 640)));
+    group.bench_function("align", |b| b.iter(|| align(black_box(&photo), &found.face.points)));
+    group.bench_function("file to crop", |b| {
+        b.iter(|| {
+            let photo = decode(black_box(&file), &limits).unwrap();
+            let found = detector.find(&photo, &Search::default()).unwrap();
+            align(&photo, &found.face.points).unwrap()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, crops, photograph);
 criterion_main!(benches);

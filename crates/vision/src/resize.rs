@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use rayon::prelude::*;
+
 /// Fraction bits of a weight: a sum of weighted bytes stays below 2^31.
 const FRACTION: u32 = 22;
 
@@ -27,23 +29,27 @@ fn reduce(rgb: &[u8], [width, height]: [usize; 2], [columns, rows]: [usize; 2]) 
     if (columns, rows) == (1, 1) {
         return Cow::Borrowed(rgb);
     }
-    let mut out = Vec::with_capacity(width.div_ceil(columns) * height.div_ceil(rows) * 3);
-    let mut sums = vec![0u32; width * 3];
-    for band in rgb.chunks(rows * width * 3) {
-        sums.fill(0);
-        for row in band.chunks_exact(width * 3) {
-            for (sum, &value) in sums.iter_mut().zip(row) {
-                *sum += u32::from(value);
+    let across = width.div_ceil(columns) * 3;
+    let mut out = vec![0; across * height.div_ceil(rows)];
+    let bands = rgb.par_chunks(rows * width * 3);
+    bands.zip(out.par_chunks_exact_mut(across)).for_each_init(
+        || vec![0u32; width * 3],
+        |sums, (band, out)| {
+            sums.fill(0);
+            for row in band.chunks_exact(width * 3) {
+                for (sum, &value) in sums.iter_mut().zip(row) {
+                    *sum += u32::from(value);
+                }
             }
-        }
-        let rows = band.len() / (width * 3);
-        for block in sums.chunks(columns * 3) {
-            let count = (block.len() / 3 * rows) as u32;
-            let (pixels, _) = block.as_chunks::<3>();
-            let total = pixels.iter().fold([0; 3], |t, p| [t[0] + p[0], t[1] + p[1], t[2] + p[2]]);
-            out.extend(total.map(|sum: u32| ((sum + count / 2) / count) as u8));
-        }
-    }
+            let rows = band.len() / (width * 3);
+            for (block, out) in sums.chunks(columns * 3).zip(out.as_chunks_mut::<3>().0) {
+                let count = (block.len() / 3 * rows) as u32;
+                let (pixels, _) = block.as_chunks::<3>();
+                let total = pixels.iter().fold([0; 3], |t, p| [t[0] + p[0], t[1] + p[1], t[2] + p[2]]);
+                *out = total.map(|sum: u32| ((sum + count / 2) / count) as u8);
+            }
+        },
+    );
     Cow::Owned(out)
 }
 

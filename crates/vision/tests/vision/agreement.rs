@@ -3,13 +3,14 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use vision::align::{align, similarity};
 use vision::decode::{Limits, decode};
-use vision::{Crop, Cut, Detector, Points, RtenTrunk, Search, Trunk, TrunkFile};
+use vision::{Crop, Cut, Detector, Photo, Points, RtenTrunk, Search, Trunk, TrunkFile};
 
 use crate::detect::{Face, distances};
 
 #[derive(Deserialize)]
 struct Case {
     photo: String,
+    decoded: String,
     side: usize,
     padding: f32,
     faces: Vec<Face>,
@@ -50,17 +51,18 @@ fn real_photographs_agree_with_opencv_skimage_and_onnx_runtime() {
     let embedder = TrunkFile::parse(&read(material.join("models/edgeface_xxs.onnx")), Cut::End).unwrap();
     let embedder = RtenTrunk::new(embedder).unwrap();
     let picture = |path: PathBuf| decode(&read(path), &Limits::default()).unwrap();
-    let (mut sides, mut points, mut matrix, mut psnr, mut end) = (0f32, 0f32, 0f32, f64::MAX, 1f32);
+    let (mut sides, mut points, mut score, mut matrix, mut psnr) = (0f32, 0f32, 0f32, 0f32, f64::MAX);
+    let (mut from_pixels, mut from_files) = (Vec::new(), Vec::new());
     for case in &cases {
-        let photo = picture(material.join(&case.photo));
+        let photo = picture(folder.join(&case.decoded));
         let found =
             detector.find(&photo, &Search::default()).unwrap_or_else(|e| panic!("{}: {e}", case.photo));
         assert_eq!((found.side, found.padding), (case.side, case.padding), "{}", case.photo);
-        let all = detector.detect_at(&photo, case.side, case.padding, 0.6).unwrap();
+        let all = detector.detect_at(&photo, case.side, case.padding, detector.kind().threshold()).unwrap();
         assert_eq!(all.len(), case.faces.len(), "{}", case.photo);
         for (found, expected) in all.iter().zip(&case.faces) {
-            let (s, p) = distances(found, expected);
-            (sides, points) = (sides.max(s), points.max(p));
+            let apart = distances(found, expected);
+            (sides, points, score) = (sides.max(apart.0), points.max(apart.1), score.max(apart.2));
         }
         // Matrix and crop from the reference's points, so that each step is held by itself.
         let expected = Points(case.faces[0].points);
@@ -70,20 +72,29 @@ fn real_photographs_agree_with_opencv_skimage_and_onnx_runtime() {
         }
         let reference = Crop::from_photo(&picture(folder.join(&case.crop))).unwrap();
         psnr = psnr.min(peak_signal_to_noise(&align(&photo, &expected).unwrap(), &reference));
-        // And the whole way, with our own points.
-        let crop = align(&photo, &found.face.points).unwrap();
-        let mut embedding = vec![0.0; embedder.output_len()];
-        embedder.features(&[crop], &mut embedding).unwrap();
-        end = end.min(cosine(&embedding, &case.embedding));
+        // And the whole way with our own points: from the same pixels, and from the file.
+        let embed = |photo: &Photo| {
+            let found = detector.find(photo, &Search::default()).unwrap();
+            let mut embedding = vec![0.0; embedder.output_len()];
+            embedder.features(&[align(photo, &found.face.points).unwrap()], &mut embedding).unwrap();
+            cosine(&embedding, &case.embedding)
+        };
+        from_pixels.push(embed(&photo));
+        from_files.push(embed(&picture(material.join(&case.photo))));
     }
+    let least = from_pixels.iter().copied().fold(1.0, f32::min);
+    // Two JPEG decoders differ by a level in one pixel of ten: where two anchors see a face equally well, that decides
+    // between them.
+    let close = from_files.iter().filter(|&&c| c >= 0.999).count();
     println!(
-        "{} photographs: boxes within {sides:.4} px, points {points:.4} px, matrices {matrix:.6}, crops from {psnr:.1} dB, \
-         embeddings from cosine {end:.6}",
+        "{} photographs: boxes within {sides:.4} px, points {points:.4} px, scores {score:.4}, matrices {matrix:.6}, crops from {psnr:.1} dB, \
+         embeddings from cosine {least:.6}; from the files {close} of 0.999 or more",
         cases.len()
     );
     assert!(cases.len() >= 50);
     assert!(sides < 1.0 && points < 0.5, "boxes {sides} px, points {points} px");
     assert!(matrix < 1e-3, "matrix {matrix}");
     assert!(psnr >= 40.0, "crops {psnr} dB");
-    assert!(end >= 0.999, "embeddings {end}");
+    assert!(least >= 0.999, "embeddings {least}");
+    assert!(close * 10 >= cases.len() * 8, "{close} of {} embeddings from files", cases.len());
 }
