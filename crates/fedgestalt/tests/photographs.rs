@@ -194,8 +194,10 @@ fn either_tools_table_is_read() {
     gmdb("frequent_gallery", "image_id,label,subject\n7,1,1\n8,1,2\n");
     put(&place, "gmdb/gmdb_images/7.png", &photograph(20, 5));
     put(&place, "gmdb/gmdb_images/8.png", &photograph(20, 6));
-    let (_, imported) = status(&place, "cohort import gmdb --points face_coords.csv --out none");
-    assert!(imported["error"].is_string(), "no points for these: {imported}");
+    let output = place.run("--json cohort import gmdb --points face_coords.csv --out none");
+    assert!(document(&output)["error"].is_string(), "no points for these: {}", document(&output));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("none of these photographs") && told.contains("gmdb_rot"), "{told}");
     put(&place, "gmdb/gmdb_rot/7_rot.jpg", &photograph(20, 7));
     let (_, imported) = status(&place, "cohort import gmdb --points face_coords.csv --out turned");
     assert_eq!(imported["images"], 1, "{imported}");

@@ -156,6 +156,12 @@ pub fn run(args: ImportArgs, context: &Context) -> anyhow::Result<Done> {
     let points = points.map(|(table, _)| table).unwrap_or_default();
     let with = With { points: &points, as_aligned: args.as_aligned, faces: &faces };
     let imported = import_faces(&folder, &found, &with, context)?;
+    if !points.is_empty() && imported.given == 0 && imported.done_before == 0 {
+        context.output.warn(
+            "the points are of none of these photographs; rows are found by image id, by the path below SRC, or as \
+             <image_id>_rot.jpg in SRC/gmdb_rot",
+        );
+    }
     let mut left_out = found.left_out.clone();
     left_out.extend(imported.left_out);
     left_out.sort_by(|a, b| a.file.cmp(&b.file));
@@ -166,7 +172,7 @@ pub fn run(args: ImportArgs, context: &Context) -> anyhow::Result<Done> {
         args.source.display(),
         left_out
             .first()
-            .map(|first| format!("; the first: {}: {}", first.file.display(), first.reason))
+            .map(|first| format!("; the first: {}", failure(&first.file, &first.reason)))
             .unwrap_or_default()
     );
     cohort_dir::write_tables(folder.path(), &cohort, found.version.as_deref().unwrap_or(VERSION))?;
@@ -233,6 +239,8 @@ fn open_out(out: &Path, order: &Order) -> anyhow::Result<Folder> {
 struct Imported {
     good: HashSet<ImageId>,
     done_before: usize,
+    /// Faces cut out by points that were given.
+    given: usize,
     several_faces: Vec<Several>,
     left_out: Vec<LeftOut>,
 }
@@ -298,8 +306,13 @@ fn import_faces(
             Import { image: &case.image, source, out, with }
         })
         .collect();
-    let mut imported =
-        Imported { good: HashSet::new(), done_before: 0, several_faces: Vec::new(), left_out: Vec::new() };
+    let mut imported = Imported {
+        good: HashSet::new(),
+        done_before: 0,
+        given: 0,
+        several_faces: Vec::new(),
+        left_out: Vec::new(),
+    };
     for (job, outcome) in jobs.iter().zip(batch(&jobs, &stage)?) {
         let file = job.source.file().to_owned();
         match outcome {
@@ -311,6 +324,7 @@ fn import_faces(
             Outcome::Made(place) if place.others() > 0 => {
                 imported.several_faces.push(Several { file, faces: place.others() + 1 });
             }
+            Outcome::Made(Place::Given(_)) => imported.given += 1,
             Outcome::Made(_) => {}
         }
         imported.good.insert(job.image.clone());
