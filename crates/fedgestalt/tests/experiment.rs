@@ -29,7 +29,7 @@ const GRID: &str =
     "cohort = \"cohort\"\nsites = [3, 6]\ndraws = [\"near-uniform\", \"non-overlapping\"]\nseeds = [1]\n";
 
 const TUNED: &str = "[training]\nepochs = 2\ninterval = 1\ndraws = 2\n\n\
-                     [[members]]\nname = \"r50\"\nkind = \"tuned\"\n\n\
+                     [[members]]\nname = \"r50\"\nkind = \"tuned\"\nbatch = 8\nneck_lr = 0.01\n\n\
                      [[members]]\nname = \"published\"\nkind = \"published\"\n";
 
 const FORM: &str = "[[members]]\nname = \"form\"\nkind = \"closed-form\"\n";
