@@ -546,6 +546,29 @@ mod tests {
     }
 
     #[test]
+    fn a_site_without_images_changes_no_average() {
+        for aggregation in ["mean", "sample-weighted", "syndrome-rows", "encoder-only"] {
+            let mut plan = toy_plan();
+            plan.aggregation = aggregation.parse().unwrap();
+            let (own, counts) = counts();
+            let layout = Layout::new(&plan, 3, 4).unwrap();
+            let mut sum = vec![0u32; layout.words()];
+            let mut add = |update: Update, own: &[u32]| {
+                let words = layout.encode(update, own, &counts).unwrap();
+                sum.iter_mut().zip(words).for_each(|(a, b)| *a = a.wrapping_add(b));
+                layout.decode(&sum, &counts).unwrap().0
+            };
+            let mut without = Vec::new();
+            for (site, own) in own.iter().enumerate() {
+                without = add(update(&plan, &layout, site), own);
+            }
+            let still = without.iter().map(|m| m.iter().map(|t| vec![0.0; t.len()]).collect()).collect();
+            let none = Update { deltas: still, metrics: RoundMetrics::default() };
+            assert_eq!(add(none, &[0, 0, 0]), without, "{aggregation}");
+        }
+    }
+
+    #[test]
     fn bad_values_are_named() {
         let plan = toy_plan();
         let (own, counts) = counts();
