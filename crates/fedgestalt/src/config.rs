@@ -3,6 +3,8 @@
 //! [`TEMPLATE`] is the file that `fedgestalt init` writes; it says the same as [`Config::default`], which a test holds
 //! it to. Unknown keys are refused by name: a misspelt key would otherwise silently leave its default in force.
 
+mod detector;
+mod member;
 mod trunk;
 
 use std::path::{Path, PathBuf};
@@ -10,12 +12,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use domain::draw::Draw;
 use federation::{Aggregation, Policy, Rows};
-use learn::{FormSettings, Recipe};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-mod detector;
-
 pub use detector::DetectorConfig;
+pub use member::{DEFAULT_FORM, MemberConfig, MemberKind, RecipeName};
 pub use trunk::{Cut, Engine, Precision, TrunkConfig};
 
 /// The name of the configuration file.
@@ -48,83 +48,6 @@ pub struct Config {
     #[serde(skip)]
     base: PathBuf,
 }
-
-/// One of `[[members]]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MemberConfig {
-    /// Its name: letters, digits, `-` and `_`, unique.
-    pub name: String,
-    /// Whether it is trained.
-    pub kind: MemberKind,
-    /// Where its recipe starts from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recipe: Option<RecipeName>,
-    /// A network of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trunk: Option<PathBuf>,
-    /// Where that is cut.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cut: Option<Cut>,
-    /// The precision of that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub precision: Option<Precision>,
-    /// Images per step, instead of the recipe's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch: Option<usize>,
-    /// Learning rate of the neck, instead of the recipe's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub neck_lr: Option<f64>,
-    /// Weight decay of the neck, instead of the recipe's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub neck_wd: Option<f64>,
-    /// Learning rate of the classifier, instead of the recipe's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub classifier_lr: Option<f64>,
-    /// Weight decay of the classifier, instead of the recipe's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub classifier_wd: Option<f64>,
-    /// Dropout before the classifier, instead of the recipe's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dropout: Option<f64>,
-    /// Closed form: the tuned member it stands on; none for the network as published.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on: Option<String>,
-    /// Closed form: ridge of the covariance within syndromes, in units of its mean eigenvalue.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ridge: Option<f64>,
-    /// Closed form: power of the spread of the syndromes' means.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub power: Option<f64>,
-    /// Closed form: added to the spread before the power.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub floor: Option<f64>,
-}
-
-/// Whether a member is trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MemberKind {
-    /// Its neck is trained.
-    Tuned,
-    /// The network as it was published.
-    Published,
-    /// Linear discriminant analysis from sums over all sites, in one round.
-    ClosedForm,
-}
-
-/// A recipe by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RecipeName {
-    /// [`Recipe::r50`].
-    R50,
-    /// [`Recipe::r100`].
-    R100,
-}
-
-/// How a closed form is computed unless its member says otherwise.
-pub const DEFAULT_FORM: FormSettings = FormSettings { ridge: 0.3, power: 0.25, floor: 0.1 };
 
 /// `[training]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -362,93 +285,6 @@ impl Config {
         for (name, cohort) in [("demo.small", &self.demo.small), ("demo.paper", &self.demo.paper)] {
             cohort.check().with_context(|| format!("[{name}]"))?;
         }
-        Ok(())
-    }
-}
-
-impl MemberConfig {
-    /// A trained member with a recipe unchanged.
-    pub fn tuned(name: &str, recipe: RecipeName) -> Self {
-        Self { kind: MemberKind::Tuned, recipe: Some(recipe), ..Self::published(name) }
-    }
-
-    /// A member as published.
-    pub fn published(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            kind: MemberKind::Published,
-            recipe: None,
-            trunk: None,
-            cut: None,
-            precision: None,
-            batch: None,
-            neck_lr: None,
-            neck_wd: None,
-            classifier_lr: None,
-            classifier_wd: None,
-            dropout: None,
-            on: None,
-            ridge: None,
-            power: None,
-            floor: None,
-        }
-    }
-
-    /// A closed form on the network as published, with the usual settings.
-    pub fn closed_form(name: &str) -> Self {
-        Self { kind: MemberKind::ClosedForm, ..Self::published(name) }
-    }
-
-    /// How a closed form is computed, with this member's changes.
-    pub fn form(&self) -> FormSettings {
-        FormSettings {
-            ridge: self.ridge.unwrap_or(DEFAULT_FORM.ridge),
-            power: self.power.unwrap_or(DEFAULT_FORM.power),
-            floor: self.floor.unwrap_or(DEFAULT_FORM.floor),
-        }
-    }
-
-    /// The recipe with this member's changes. A member that names none starts from `r50`.
-    pub fn recipe(&self) -> Recipe {
-        let base = match self.recipe.unwrap_or(RecipeName::R50) {
-            RecipeName::R50 => Recipe::r50(),
-            RecipeName::R100 => Recipe::r100(),
-        };
-        Recipe {
-            batch: self.batch.unwrap_or(base.batch),
-            neck_lr: self.neck_lr.unwrap_or(base.neck_lr),
-            neck_wd: self.neck_wd.unwrap_or(base.neck_wd),
-            classifier_lr: self.classifier_lr.unwrap_or(base.classifier_lr),
-            classifier_wd: self.classifier_wd.unwrap_or(base.classifier_wd),
-            dropout: self.dropout.unwrap_or(base.dropout),
-            ..base
-        }
-    }
-
-    fn check(&self) -> anyhow::Result<()> {
-        let name = &self.name;
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        ensure!(
-            (1..=64).contains(&name.len()) && name.chars().all(plain),
-            "[[members]]: the name {name:?} is impossible; give 1 to 64 letters, digits, '-' or '_'"
-        );
-        self.form().check().with_context(|| format!("[[members]] {name}"))?;
-        self.recipe().check().with_context(|| format!("[[members]] {name}"))
-    }
-
-    /// Whether what a closed form stands on is there.
-    fn check_stand(&self, members: &[Self]) -> anyhow::Result<()> {
-        let Some(on) = &self.on else { return Ok(()) };
-        let name = &self.name;
-        ensure!(self.kind == MemberKind::ClosedForm, "[[members]] {name}: only a closed form has `on`");
-        let base = members.iter().find(|member| member.name == *on && member.kind == MemberKind::Tuned);
-        let Some(base) = base else {
-            bail!("[[members]] {name}: on = {on:?} is not the name of a tuned member");
-        };
-        ensure!(
-            (&base.trunk, &base.cut) == (&self.trunk, &self.cut),
-            "[[members]] {name} stands on {on}, which has another trunk; give both the same trunk and cut"
-        );
         Ok(())
     }
 }

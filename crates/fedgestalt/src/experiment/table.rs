@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use domain::evaluate::{KS, Setting};
 
-use super::results::{Estimate, Experiment, Row, Summary};
+use super::results::{Estimate, Experiment, Measured, Row, Summary, mean};
 use crate::consortium::results::title;
 use crate::output::Table;
 use crate::report::FourSettings;
@@ -56,39 +56,26 @@ pub(crate) fn legend(experiment: &Experiment) -> String {
     }
 }
 
-/// The short table of a method: centralised, as published, sites alone, then one row per number of sites and draw.
+/// The short table of a method: centralised, as published, then one row per number of sites and draw.
 pub(crate) fn short_rows(summary: &Summary) -> Vec<Vec<String>> {
-    let mut rows = vec![
-        [vec!["centralised".to_owned(), String::new(), String::new()], {
-            let (table, spread) = (&summary.central.mean, &summary.central.spread);
-            let mut cells = top1(table, spread);
-            cells.push(with_spread(summary.central_overall));
-            cells.extend([(); 4].map(|()| String::new()));
-            cells.push(seconds(summary.central_seconds));
-            cells
-        }]
-        .concat(),
-        [vec!["as published".to_owned(), String::new(), String::new()], {
-            let none = FourSettings::default();
-            let mut cells = top1(&summary.published, &none);
-            cells.push(decimal(mean16(&summary.published), 2));
-            cells
-        }]
-        .concat(),
-    ];
-    rows.extend(summary.rows.iter().map(short_row));
-    rows
+    let named = |name: &str| [name.to_owned(), String::new(), String::new()];
+    let mut central = numbers(named("centralised"), &summary.central, summary.central_overall);
+    central.resize(HEADINGS.len() - 2, String::new());
+    central.push(seconds(summary.central_seconds));
+    let published = Measured { mean: summary.published, ..Measured::default() };
+    let overall = Estimate { mean: mean(&summary.published.cells()), spread: f64::NAN };
+    let published = numbers(named("as published"), &published, overall);
+    [central, published].into_iter().chain(summary.rows.iter().map(short_row)).collect()
 }
 
 fn short_row(row: &Row) -> Vec<String> {
-    let mut cells = vec![row.sites.to_string(), row.draw.clone(), row.seeds.len().to_string()];
+    let name = [row.sites.to_string(), row.draw.clone(), row.seeds.len().to_string()];
     if row.seeds.is_empty() {
-        return cells;
+        return name.to_vec();
     }
-    cells.extend(top1(&row.federated.mean, &row.federated.spread));
     let overall = &row.overall;
+    let mut cells = numbers(name, &row.federated, overall.federated);
     cells.extend([
-        with_spread(overall.federated),
         decimal(overall.retention.mean, 1),
         decimal(overall.lowest, 1),
         decimal(overall.retention_of_best.mean, 1),
@@ -99,9 +86,11 @@ fn short_row(row: &Row) -> Vec<String> {
     cells
 }
 
-fn top1(table: &FourSettings, spread: &FourSettings) -> Vec<String> {
-    let (means, spreads) = (table.in_order(), spread.in_order());
-    (0..4).map(|s| with_spread(Estimate { mean: means[s][0], spread: spreads[s][0] })).collect()
+/// A row's name, its four top-1 accuracies and the mean over the 16.
+fn numbers(name: [String; 3], of: &Measured, overall: Estimate) -> Vec<String> {
+    let (means, spreads) = (of.mean.in_order(), of.spread.in_order());
+    let top1 = (0..4).map(|s| Estimate { mean: means[s][0], spread: spreads[s][0] });
+    name.into_iter().chain(top1.chain([overall]).map(with_spread)).collect()
 }
 
 fn with_spread(of: Estimate) -> String {
@@ -111,11 +100,6 @@ fn with_spread(of: Estimate) -> String {
     } else {
         decimal(mean, 2)
     }
-}
-
-fn mean16(table: &FourSettings) -> f64 {
-    let finite: Vec<f64> = table.cells().into_iter().filter(|value| value.is_finite()).collect();
-    finite.iter().sum::<f64>() / finite.len() as f64
 }
 
 /// Everything in Markdown.
