@@ -44,6 +44,7 @@ fn results_have_the_promised_shape() {
         "seconds",
         "bytes_up_per_site",
         "peak_rss_mb",
+        "engines",
         "release",
     ]);
     assert_eq!(keys(results), &promised | &BTreeSet::from(["newcomer", "engines"]));
@@ -73,6 +74,7 @@ fn results_have_the_promised_shape() {
         assert!(results["bytes_up_per_site"][phase].as_u64().unwrap() > 0, "{phase}");
     }
     assert!(results["peak_rss_mb"].as_f64().unwrap() > 10.0);
+    assert_eq!(results["engines"], json!([{ "engine": "rten", "precision": "f32" }]));
     let release = results["release"].as_str().unwrap();
     assert!(release.len() == 64 && release.bytes().all(|byte| byte.is_ascii_hexdigit()), "{release}");
 }
