@@ -221,11 +221,6 @@ impl Experiment {
         self.cells.iter().filter_map(|cell| Some((cell.name.as_str(), cell.error.as_deref()?)))
     }
 
-    /// The summary of the method with the best centralised training.
-    pub fn best(&self) -> Option<&Summary> {
-        self.summary.iter().find(|summary| Some(&summary.method) == self.best_central.as_ref())
-    }
-
     fn central_of(&self, method: &str) -> Vec<FourSettings> {
         let own = self.central.iter().filter(|central| central.method == method);
         own.filter_map(|central| Some(four(&central.baselines?.central))).collect()

@@ -104,9 +104,12 @@ fn headline(experiment: &Experiment) -> String {
         return String::new();
     };
     let best = experiment.best_central.as_deref().unwrap_or_default();
+    let scope = match experiment.failures().next() {
+        None => "for every number of sites and every draw",
+        Some(_) => "where cells did not fail",
+    };
     format!(
-        "{} keeps at least {} of the best centralised accuracy ({best}), mean over the 16, for every number of sites and \
-         every draw (lowest: {} sites, {}).",
+        "{} keeps at least {} of the best centralised accuracy ({best}), mean over the 16, {scope} (lowest: {} sites, {}).",
         summary.method,
         percent(kept),
         row.sites,
