@@ -169,8 +169,26 @@ pub struct MemberPlan {
     pub tensors: Vec<TensorSpec>,
 }
 
+/// What a closed form is an analysis of. Seeds are the plan's, so that every site draws the same random features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Basis {
+    /// The representation itself.
+    Representation,
+    /// So many random features of the representation, rectified.
+    Lift {
+        /// What the signs are drawn from.
+        seed: u64,
+    },
+    /// So many random sums of the trunk's feature map.
+    Projection {
+        /// What the signs are drawn from.
+        seed: u64,
+    },
+}
+
 /// A member that is computed from sums and not trained: linear discriminant analysis of another representation. The sites
-/// read how the sums become weights; to the protocol it is two tensors, a mean of `dim` values and a `dim` x `dim` map.
+/// read how the sums become weights; to the protocol it is two tensors, a mean of `dim` values and an `outputs` x `dim` map.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FormPlan {
@@ -181,8 +199,12 @@ pub struct FormPlan {
     /// Digest of the frozen trunk below it.
     #[serde(with = "hexed")]
     pub trunk: [u8; 32],
-    /// Values of the representation.
+    /// What of the network or the member it is an analysis of.
+    pub basis: Basis,
+    /// Values of the basis.
     pub dim: usize,
+    /// Values of the result, at most as many.
+    pub outputs: usize,
     /// Added to the covariance within syndromes, in units of its mean eigenvalue.
     pub ridge: f64,
     /// Power of the spread of the syndromes' means.
@@ -402,6 +424,17 @@ impl FormPlan {
         if self.dim == 0 || self.dim > 1 << 12 {
             refuse!(PlanInvalid, "a closed form of {} values; 1 to 4096 are possible", self.dim);
         }
+        if self.outputs == 0 || self.outputs > self.dim {
+            refuse!(
+                PlanInvalid,
+                "{} outputs of {} values; at least 1 and no more than those",
+                self.outputs,
+                self.dim
+            );
+        }
+        if matches!(self.basis, Basis::Projection { .. }) && self.on.is_some() {
+            refuse!(PlanInvalid, "a projection is of the trunk's feature map; it stands on no member");
+        }
         let settings = [self.ridge, self.power, self.floor];
         if settings.iter().any(|x| !x.is_finite() || *x < 0.0) {
             refuse!(PlanInvalid, "ridge, power and floor must be finite and not negative");
@@ -509,7 +542,9 @@ pub(crate) mod tests {
             name: "form".into(),
             on: Some(on.into()),
             trunk: [1; 32],
+            basis: Basis::Representation,
             dim: 4,
+            outputs: 4,
             ridge: 0.1,
             power: 0.25,
             floor: 0.0,
@@ -517,12 +552,15 @@ pub(crate) mod tests {
         let mut plan = toy_plan();
         plan.forms.push(form("toy"));
         plan.check().unwrap();
-        let forms: [fn(&mut Plan); 6] = [
+        let forms: [fn(&mut Plan); 9] = [
             |p| p.forms[0].on = Some("other".into()),
             |p| p.forms[0].trunk = [2; 32],
             |p| p.forms[0].name = "toy".into(),
             |p| p.forms[0].dim = 5000,
             |p| p.forms[0].ridge = f64::NAN,
+            |p| p.forms[0].outputs = 5,
+            |p| p.forms[0].outputs = 0,
+            |p| p.forms[0].basis = Basis::Projection { seed: 1 },
             |p| p.members.clear(),
         ];
         for (i, change) in forms.iter().enumerate() {

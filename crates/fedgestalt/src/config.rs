@@ -391,6 +391,10 @@ mod tests {
             ("members = []", "[[members]]"),
             ("[[members]]\nname = \"a/b\"\nkind = \"tuned\"", "a/b"),
             ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nbatch = 1", "batch"),
+            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nlift = 64", "only a closed form has `lift`"),
+            ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 0", "lift must be 1"),
+            ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 8\nprojection = 8", "leave `lift`"),
+            ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\noutputs = 0", "outputs"),
             (
                 "[[members]]\nname = \"a\"\nkind = \"tuned\"\n[[members]]\nname = \"a\"\nkind = \"tuned\"",
                 "twice",

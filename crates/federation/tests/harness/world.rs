@@ -164,7 +164,9 @@ pub fn toy_form() -> FormPlan {
         name: "form".into(),
         on: Some("r50".into()),
         trunk: [3; 32],
+        basis: Basis::Representation,
         dim: 3,
+        outputs: 3,
         ridge: 0.1,
         power: 0.25,
         floor: 0.0,
@@ -499,7 +501,8 @@ impl World {
                 let rows = begin.trained.len();
                 sim.model = begin.plan.members.iter().map(|m| zeros(m, rows)).collect();
                 let forms = begin.plan.forms.iter();
-                sim.model.extend(forms.map(|form| vec![vec![0.0; form.dim], vec![0.0; form.dim * form.dim]]));
+                sim.model
+                    .extend(forms.map(|form| vec![vec![0.0; form.dim], vec![0.0; form.outputs * form.dim]]));
                 sim.begin = Some(begin);
                 self.confirm(site);
             }

@@ -109,8 +109,7 @@ fn training(
         .collect::<Result<_>>()?;
     let (heads, curves) = results.into_iter().unzip();
     if trained.len() < LEAST_SYNDROMES {
-        let forms =
-            run.blueprint.forms().map(|(member, _)| unchanged(run.blueprint.network(member).neck.output()));
+        let forms = run.blueprint.forms().map(|(_, form)| unchanged(form.dim, form.outputs()));
         return Ok((Weights { heads, forms: forms.collect::<Result<_>>()? }, curves));
     }
     let weights = forms::complete(&run.blueprint, heads, trained.len(), |network| {
@@ -121,9 +120,9 @@ fn training(
     Ok((weights, curves))
 }
 
-/// The closed form that leaves representations as they are.
-fn unchanged(dim: usize) -> Result<ClosedForm> {
-    let mut projection = vec![0.0; dim * dim];
+/// The closed form that leaves representations as they are, or takes the first values of them.
+fn unchanged(dim: usize, outputs: usize) -> Result<ClosedForm> {
+    let mut projection = vec![0.0; outputs * dim];
     projection.iter_mut().step_by(dim + 1).for_each(|value| *value = 1.0);
     Ok(ClosedForm::from_tensors(vec![0.0; dim], projection)?)
 }

@@ -5,7 +5,7 @@ use federation::{Aggregation, Begin, FormPlan, FormSums, Plan, RecipePlan, Rows,
 use learn::{ClosedForm, FormMoments, Head, Moments, Recipe, Trainer, class_weights};
 use rayon::prelude::*;
 
-use crate::pipeline::ensemble::{Blueprint, StartingNeck};
+use crate::pipeline::ensemble::{Basis, Blueprint, StartingNeck};
 use crate::pipeline::training::{LEAST_IMAGES, Pool, validate};
 use crate::pipeline::weights::Weights;
 
@@ -70,7 +70,13 @@ pub fn form_plans(blueprint: &Blueprint) -> Vec<FormPlan> {
             name: member.name.clone(),
             on: form.on.map(|at| tuned[at].clone()),
             trunk: network.trunk.digest(),
-            dim: network.neck.output(),
+            basis: match &form.basis {
+                Basis::Representation => federation::Basis::Representation,
+                Basis::Lift(_, seed) => federation::Basis::Lift { seed: *seed },
+                Basis::Projection(_, seed) => federation::Basis::Projection { seed: *seed },
+            },
+            dim: form.dim,
+            outputs: form.outputs(),
             ridge: form.settings.ridge,
             power: form.settings.power,
             floor: form.settings.floor,
@@ -141,7 +147,7 @@ impl SiteModel {
             .into_iter()
             .map(|shared| shared && plan.aggregation != Aggregation::EncoderOnly)
             .collect();
-        let forms = plan.forms.iter().map(|form| ClosedForm::zeros(form.dim)).collect();
+        let forms = plan.forms.iter().map(|form| ClosedForm::zeros(form.dim, form.outputs)).collect();
         let mut model = Self { plan, shared_rows, weights, base: Vec::new(), trainers: Vec::new(), forms };
         model.restart(base)?;
         Ok(model)
