@@ -2,6 +2,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
+use domain::Normalisation;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{CoordinatorKey, CoordinatorPublic, Digest, digest, hexed};
@@ -252,6 +253,8 @@ pub struct KernelPlan {
     pub splits: u8,
     /// Syndromes in an answer, 1 to 30.
     pub top: u8,
+    /// How similarities are normalised before syndromes are ranked; distances are told as they are.
+    pub normalisation: Normalisation,
     /// Distances are rounded up to a multiple of this, above 0 and at most 2.
     pub distance_step: f32,
     /// Rankings that a site may ask for in all.

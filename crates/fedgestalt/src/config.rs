@@ -10,6 +10,7 @@ mod trunk;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
+use domain::Normalisation;
 use domain::draw::Draw;
 use federation::{Aggregation, Policy, Rows};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -87,6 +88,8 @@ pub struct FederationConfig {
 pub struct KernelConfig {
     /// Syndromes in an answer, 1 to 30.
     pub top: u8,
+    /// How similarities are normalised before syndromes are ranked; also in `rank`, `evaluate` and the baselines.
+    pub normalisation: Normalisation,
     /// Distances are rounded up to a multiple of this; above 0, at most 2.
     pub distance_step: f32,
     /// Rankings that a site may ask for in all.
@@ -174,7 +177,7 @@ impl Default for FederationConfig {
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        Self { top: 30, distance_step: 0.01, answers_per_site: 100_000 }
+        Self { top: 30, normalisation: Normalisation::None, distance_step: 0.01, answers_per_site: 100_000 }
     }
 }
 
@@ -388,6 +391,7 @@ mod tests {
             ("[federation]\nrows = \"shared:0\"", "shared:0"),
             ("[kernel]\ntop = 31", "[kernel] top"),
             ("[kernel]\ndistance_step = nan", "distance_step"),
+            ("[kernel]\nnormalisation = \"z:2\"", "z:2"),
             ("members = []", "[[members]]"),
             ("[[members]]\nname = \"a/b\"\nkind = \"tuned\"", "a/b"),
             ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nbatch = 1", "batch"),

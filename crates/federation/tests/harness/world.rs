@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::evaluate::{HitCounts, Setting};
-use domain::{ImageId, SyndromeId};
+use domain::{ImageId, Normalisation, SyndromeId};
 use federation::*;
 
 pub type Model = Tensors;
@@ -156,7 +156,16 @@ pub fn toy_plan(roster: &Roster) -> Plan {
 }
 
 pub fn toy_kernel() -> KernelPlan {
-    KernelPlan { dim: 8, width: 12, views: 1, splits: 1, top: 30, distance_step: 0.001, answers_per_site: 40 }
+    KernelPlan {
+        dim: 8,
+        width: 12,
+        views: 1,
+        splits: 1,
+        top: 30,
+        normalisation: Normalisation::None,
+        distance_step: 0.001,
+        answers_per_site: 40,
+    }
 }
 
 pub fn toy_form() -> FormPlan {

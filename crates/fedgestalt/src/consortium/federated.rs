@@ -86,6 +86,7 @@ pub fn plan(run: &Run<'_>, roster: &Roster) -> Result<Plan> {
             views: VIEWS as u8,
             splits: run.cohort.cohort.splits().len() as u8,
             top: config.kernel.top,
+            normalisation: config.kernel.normalisation,
             distance_step: config.kernel.distance_step,
             answers_per_site: config.kernel.answers_per_site,
         }),

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use domain::cohort::{Cohort, Part};
-use domain::evaluate::{Accuracies, evaluate};
+use domain::evaluate::{Accuracies, evaluate_normalised};
 use domain::{Encoding, ImageId, SyndromeId};
 use learn::{ClosedForm, Head};
 use rayon::prelude::*;
@@ -137,7 +137,8 @@ fn trained(learners: &[Patients<'_>]) -> Vec<SyndromeId> {
 /// The four settings for an ensemble, over the gallery and probes of every site.
 pub fn accuracies(run: &Run<'_>, ensemble: &Ensemble<'_>, everybody: &[Patients<'_>]) -> Result<Accuracies> {
     let encodings = encodings(ensemble, everybody)?;
-    Ok(evaluate(&run.cohort.cohort, &encodings)?.table())
+    let normalisation = run.settings.config.kernel.normalisation;
+    Ok(evaluate_normalised(&run.cohort.cohort, &encodings, normalisation)?.table())
 }
 
 /// The encodings of every site's gallery and probes.
