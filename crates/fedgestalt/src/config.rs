@@ -25,6 +25,17 @@ pub const FILE_NAME: &str = "fedgestalt.toml";
 /// The configuration file with every default and what it means.
 pub const TEMPLATE: &str = include_str!("config/fedgestalt.toml");
 
+/// The members of the paper's recipe, as they stand in a file.
+const RECIPE: &str = include_str!("config/recipe.toml");
+
+/// The configuration file of the paper's recipe: [`TEMPLATE`] with its members, and rankings without normalisation.
+pub fn recipe_template() -> String {
+    let (before, rest) = TEMPLATE.split_once("[[members]]").unwrap_or((TEMPLATE, ""));
+    let after = rest.split_once("[training]").map_or("", |(_, after)| after);
+    let normalised = format!("normalisation = \"{}\"", KernelConfig::default().normalisation);
+    format!("{before}{RECIPE}[training]{after}").replace(&normalised, "normalisation = \"none\"")
+}
+
 /// All that can be configured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -80,6 +91,8 @@ pub struct FederationConfig {
     pub blind: bool,
     /// Training images a site needs in order to take part; 0 admits sites that bring their gallery alone.
     pub minimum_cohort: u32,
+    /// Whether `demo` and `federate` also train the paper's recipe on everybody's images, where nothing is tuned.
+    pub compare_recipe: bool,
 }
 
 /// `[kernel]`.
@@ -142,9 +155,8 @@ impl Default for Config {
             trunk: TrunkConfig::default(),
             detector: DetectorConfig::default(),
             members: vec![
-                MemberConfig::tuned("r50", RecipeName::R50),
-                MemberConfig::tuned("r100", RecipeName::R100),
-                MemberConfig::published("published"),
+                MemberConfig::closed_form("form"),
+                MemberConfig { lift: Some(1024), ..MemberConfig::closed_form("lift") },
             ],
             training: TrainingConfig::default(),
             federation: FederationConfig::default(),
@@ -171,13 +183,14 @@ impl Default for FederationConfig {
             rows: Rows::All,
             blind: true,
             minimum_cohort: 0,
+            compare_recipe: true,
         }
     }
 }
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        Self { top: 30, normalisation: Normalisation::None, distance_step: 0.01, answers_per_site: 100_000 }
+        Self { top: 30, normalisation: Normalisation::Z(0.5), distance_step: 0.01, answers_per_site: 100_000 }
     }
 }
 
@@ -243,6 +256,40 @@ impl Config {
     #[must_use]
     pub fn on_machine_of(&self, here: &Self) -> Self {
         Self { trunk: self.trunk.on_machine(&here.trunk, &here.base), ..self.clone() }
+    }
+
+    /// This configuration with the paper's recipe for its members and rankings without normalisation. Networks that members
+    /// name for themselves go with them: the first and the last.
+    #[must_use]
+    pub fn as_recipe(&self) -> Self {
+        let on = |member: MemberConfig, at: Option<&MemberConfig>| match at {
+            Some(MemberConfig { trunk, cut, precision, .. }) => {
+                let (trunk, cut, precision) = (trunk.clone(), cut.clone(), *precision);
+                MemberConfig { trunk, cut, precision, ..member }
+            }
+            None => member,
+        };
+        let (first, last) = (self.members.first(), self.members.last());
+        Self {
+            members: vec![
+                on(MemberConfig::tuned("r50", RecipeName::R50), first),
+                on(MemberConfig::tuned("r100", RecipeName::R100), last),
+                on(MemberConfig::published("published"), last),
+            ],
+            kernel: KernelConfig { normalisation: Normalisation::None, ..self.kernel.clone() },
+            ..self.clone()
+        }
+    }
+
+    /// Stages of a session that a site can vanish in: aggregations of tuned members, and the sum behind closed forms.
+    pub fn rounds(&self) -> u32 {
+        let any = |kind| self.members.iter().any(|member| member.kind == kind);
+        let rounds = if any(MemberKind::Tuned) {
+            self.training.epochs.div_ceil(self.training.interval.max(1))
+        } else {
+            0
+        };
+        rounds + u32::from(any(MemberKind::ClosedForm))
     }
 
     /// The cohort of a size of the demo.
@@ -329,6 +376,7 @@ mod tests {
     fn the_file_that_init_writes_says_the_defaults() {
         assert_eq!(Config::parse(TEMPLATE).unwrap(), Config::default());
         assert_eq!(Config::parse("").unwrap(), Config::default());
+        assert_eq!(Config::parse(&recipe_template()).unwrap(), Config::default().as_recipe());
     }
 
     #[test]
@@ -349,7 +397,8 @@ mod tests {
     /// The recipes' values stand in the file as comments: taken at their word they must change nothing.
     #[test]
     fn the_commented_values_of_the_recipes_are_the_recipes() {
-        let uncommented: Vec<&str> = TEMPLATE
+        let template = recipe_template();
+        let uncommented: Vec<&str> = template
             .lines()
             .map(|line| match line.strip_prefix("# ") {
                 Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => rest,
@@ -357,13 +406,42 @@ mod tests {
             })
             .collect();
         let config = Config::parse(&uncommented.join("\n")).unwrap();
-        let defaults = Config::default();
+        let defaults = Config::default().as_recipe();
         assert_eq!(config.members.len(), 3);
         for (said, member) in config.members.iter().zip(&defaults.members) {
             assert!(said.kind == MemberKind::Published || said.neck_lr.is_some());
             assert!(said.trunk.is_some());
             assert_eq!(said.recipe(), member.recipe());
         }
+    }
+
+    #[test]
+    fn the_commented_values_of_closed_forms_are_their_defaults() {
+        let keys = ["ridge", "power", "floor"];
+        let uncommented: Vec<&str> = TEMPLATE
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if keys.iter().any(|key| rest.starts_with(&format!("{key} = "))) => rest,
+                _ => line,
+            })
+            .collect();
+        let config = Config::parse(&uncommented.join("\n")).unwrap();
+        for member in &config.members {
+            assert!(member.ridge.is_some() && member.power.is_some() && member.floor.is_some());
+            assert_eq!(member.form(), DEFAULT_FORM);
+        }
+    }
+
+    #[test]
+    fn the_recipe_stands_on_the_members_own_networks() {
+        let text = "[[members]]\nname = \"a\"\nkind = \"closed-form\"\ntrunk = \"one.onnx\"\n\
+                    [[members]]\nname = \"b\"\nkind = \"closed-form\"\ntrunk = \"two.onnx\"\nlift = 8\n";
+        let recipe = Config::parse(text).unwrap().as_recipe();
+        let trunks: Vec<_> =
+            recipe.members.iter().map(|m| m.trunk.as_deref().unwrap().to_str().unwrap()).collect();
+        assert_eq!(trunks, ["one.onnx", "two.onnx", "two.onnx"]);
+        assert_eq!((recipe.rounds(), Config::parse(text).unwrap().rounds()), (10, 1));
+        recipe.check().unwrap();
     }
 
     #[test]
@@ -420,6 +498,7 @@ mod tests {
         config.trunk.openvino = Some("/opt/openvino".into());
         config.federation.rows = Rows::Shared(3);
         config.federation.draw = Draw::Dirichlet(0.5);
+        config.members = config.as_recipe().members;
         config.members[0].neck_lr = Some(1e-4);
         assert_eq!(Config::parse(&config.to_toml().unwrap()).unwrap(), config);
     }

@@ -170,7 +170,7 @@ impl Form {
 /// What the ensemble is made of: networks, each loaded once however many members stand on it, and members.
 pub struct Blueprint {
     /// The networks.
-    pub networks: Vec<Network>,
+    pub networks: Vec<Arc<Network>>,
     /// The members, in the order of their representations in an encoding.
     pub members: Vec<Member>,
 }
@@ -198,9 +198,9 @@ impl Blueprint {
             members.push(Member { name: member.name.clone(), recipe, network, form: None });
         }
         // Reading, checking and packing hundreds of megabytes: one thread each.
-        let networks: Vec<Network> = wanted
+        let networks: Vec<Arc<Network>> = wanted
             .into_par_iter()
-            .map(|(file, cut, precision)| load(file, cut, precision, engines))
+            .map(|(file, cut, precision)| Ok(Arc::new(load(file, cut, precision, engines)?)))
             .collect::<Result<_>>()?;
         for (at, (member, config_of)) in members.iter_mut().zip(&config.members).enumerate() {
             if config_of.kind != MemberKind::ClosedForm {
@@ -217,6 +217,27 @@ impl Blueprint {
             member.form = Some(Form { on, basis, dim, settings });
         }
         Ok(Self { networks, members })
+    }
+
+    /// The paper's recipe on the networks of these members: a tuned one on that of the first member, a tuned and a published
+    /// one on that of the last.
+    pub fn recipe(&self) -> Self {
+        let network = |member: Option<&Member>| member.map_or(0, |member| member.network);
+        let (first, last) = (network(self.members.first()), network(self.members.last()));
+        let member =
+            |name: &str, recipe, network| Member { name: name.to_owned(), recipe, network, form: None };
+        let members = vec![
+            member("r50", Some(Recipe::r50()), first),
+            member("r100", Some(Recipe::r100()), last),
+            member("published", None, last),
+        ];
+        Self { networks: self.networks.clone(), members }
+    }
+
+    /// The networks that members stand on, in order.
+    pub fn used(&self) -> impl Iterator<Item = &Network> {
+        let is_used = |at: &usize| self.members.iter().any(|member| member.network == *at);
+        (0..self.networks.len()).filter(is_used).map(|at| &*self.networks[at])
     }
 
     /// How the networks are run, in order.
