@@ -344,3 +344,66 @@ impl Coordinator {
         self.gallery.entries.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const WIDTH: usize = 4;
+
+    fn entry(number: u8, token: u8, galleries: u32) -> Entry {
+        Entry { site: SiteIndex(0), pseudonym: [number; 16], token: [token; 16], galleries }
+    }
+
+    fn kernel(normalisation: Normalisation) -> KernelPlan {
+        KernelPlan {
+            dim: WIDTH,
+            width: WIDTH,
+            views: 1,
+            splits: 1,
+            top: 30,
+            normalisation,
+            distance_step: 0.001,
+            answers_per_site: 40,
+        }
+    }
+
+    #[test]
+    fn normalisers_are_of_the_gallery_as_it_stands() {
+        let mut gallery = Gallery::default();
+        // Two images of token 1 and one of token 2 in the frequent gallery, one of token 3 in the rare one.
+        let images = [
+            (entry(1, 1, 1), [1.0, 0.0, 0.0, 0.0]),
+            (entry(2, 1, 1), [0.8, 0.6, 0.0, 0.0]),
+            (entry(3, 2, 1), [0.0, 1.0, 0.0, 0.0]),
+            (entry(4, 3, 2), [0.6, 0.0, 0.8, 0.0]),
+        ];
+        for (entry, vector) in &images {
+            gallery.put(entry.clone(), vector);
+        }
+        let probe = |galleries| wire::KernelProbe { id: Vec::new(), galleries, vector: Vec::new().into() };
+        gallery.normalise(&kernel(Normalisation::None), &[probe(vec![1])]).unwrap();
+        assert!(gallery.normalisers.is_empty());
+
+        let z = kernel(Normalisation::Z(1.0));
+        gallery.normalise(&z, &[probe(vec![1])]).unwrap();
+        // One pass serves the frequent gallery, the rare one of the split, and both together.
+        assert_eq!(gallery.normalisers.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
+        let (columns, labels) = gallery.columns(1);
+        let label = |pseudonym: u8| {
+            let at = columns.iter().position(|&place| gallery.entries[place].pseudonym == [pseudonym; 16]);
+            labels[at.unwrap()]
+        };
+        // Among the frequent, token 2 has to token 1 the similarity 0.6 and no spread; token 1 to token 2 0 and 0.6.
+        let normaliser = &gallery.normalisers[&1];
+        assert!((normaliser.apply(0.9, label(3)) - (0.9 - 0.3) / 0.3).abs() < 1e-5);
+        assert!(normaliser.apply(0.9, label(1)) > 1e4);
+
+        gallery.put(entry(5, 4, 1), &[0.0, 0.0, 0.0, 1.0]);
+        assert!(gallery.normalisers.is_empty(), "a new image makes them anew");
+        gallery.normalise(&z, &[probe(vec![3])]).unwrap();
+        gallery.remove(&[5; 16], WIDTH);
+        assert!(gallery.normalisers.is_empty(), "and one that is withdrawn");
+    }
+}
