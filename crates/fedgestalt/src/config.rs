@@ -85,6 +85,8 @@ pub struct FederationConfig {
     pub draw: Draw,
     /// How updates become one.
     pub aggregation: Aggregation,
+    /// What the average update of tuned members is multiplied by, above 0 and at most 10.
+    pub server_rate: f64,
     /// Classifier rows that leave a site.
     pub rows: Rows,
     /// Whether the coordinator is kept from the sums.
@@ -180,6 +182,7 @@ impl Default for FederationConfig {
             sites: 4,
             draw: Draw::NearUniform,
             aggregation: Aggregation::SampleWeighted,
+            server_rate: 1.0,
             rows: Rows::All,
             blind: true,
             minimum_cohort: 0,
@@ -325,6 +328,11 @@ impl Config {
         ensure!((1..=255).contains(&training.draws), "[training] draws is {}; give 1 to 255", training.draws);
         let sites = self.federation.sites;
         ensure!((3..=100).contains(&sites), "[federation] sites is {sites}; a secure sum needs 3 to 100");
+        let rate = self.federation.server_rate;
+        ensure!(
+            rate > 0.0 && rate <= 10.0,
+            "[federation] server_rate is {rate}; give a number above 0, at most 10"
+        );
         let kernel = &self.kernel;
         ensure!((1..=30).contains(&kernel.top), "[kernel] top is {}; give 1 to 30", kernel.top);
         let step = kernel.distance_step;
@@ -465,6 +473,7 @@ mod tests {
             ("[detector]\nthreshold = 1.0", "[detector] threshold"),
             ("[detector]\nmodel = \"yunet.onnx\"", "model"),
             ("[federation]\nsites = 2", "[federation] sites"),
+            ("[federation]\nserver_rate = 0.0", "[federation] server_rate"),
             ("[federation]\ndraw = \"fair\"", "fair"),
             ("[federation]\nrows = \"shared:0\"", "shared:0"),
             ("[kernel]\ntop = 31", "[kernel] top"),

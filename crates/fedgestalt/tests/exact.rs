@@ -28,13 +28,8 @@ compare_recipe = false
 
 fn place() -> Place {
     let place = Place::new();
-    let size = DemoCohort {
-        frequent_syndromes: 5,
-        rare_syndromes: 3,
-        images: 90,
-        difficulty: 0.8,
-        photo_size: 256,
-    };
+    let size =
+        DemoCohort { frequent_syndromes: 5, rare_syndromes: 3, images: 90, difficulty: 0.8, photo_size: 256 };
     simulate::cohort(&place.path("cohort"), &size, 1, &|| {}).unwrap();
     fs::write(place.path("fedgestalt.toml"), CONFIG).unwrap();
     place
@@ -48,12 +43,7 @@ fn tables(results: &Value, who: &str) -> Vec<[f64; 4]> {
 fn every_number_of_sites_and_every_draw_gives_the_pooled_members_and_rankings() {
     let place = place();
     let mut first: Option<(Vec<u8>, Vec<[f64; 4]>)> = None;
-    let grid = [
-        (3, "near-uniform"),
-        (4, "dirichlet:0.5"),
-        (8, "non-overlapping"),
-        (16, "near-uniform"),
-    ];
+    let grid = [(3, "near-uniform"), (4, "dirichlet:0.5"), (8, "non-overlapping"), (16, "near-uniform")];
     for (sites, draw) in grid {
         let out = format!("run-{sites}");
         let results =

@@ -148,6 +148,7 @@ pub fn toy_plan(roster: &Roster) -> Plan {
         epochs: 6,
         interval: 2,
         aggregation: Aggregation::SampleWeighted,
+        server_rate: 1.0,
         rows: Rows::All,
         blind: true,
         min_cohort: 1,

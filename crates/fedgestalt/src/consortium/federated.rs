@@ -77,6 +77,7 @@ pub fn plan(run: &Run<'_>, roster: &Roster) -> Result<Plan> {
         forms: form_plans(&run.blueprint),
         interval: config.training.interval,
         aggregation: config.federation.aggregation,
+        server_rate: config.federation.server_rate,
         rows: config.federation.rows,
         blind: config.federation.blind,
         min_cohort: config.federation.minimum_cohort,
