@@ -77,6 +77,7 @@ pub fn plan(run: &Run<'_>, roster: &Roster) -> Result<Plan> {
         forms: form_plans(&run.blueprint),
         interval: config.training.interval,
         aggregation: config.federation.aggregation,
+        server_rate: config.federation.server_rate,
         rows: config.federation.rows,
         blind: config.federation.blind,
         min_cohort: config.federation.minimum_cohort,
@@ -86,6 +87,7 @@ pub fn plan(run: &Run<'_>, roster: &Roster) -> Result<Plan> {
             views: VIEWS as u8,
             splits: run.cohort.cohort.splits().len() as u8,
             top: config.kernel.top,
+            normalisation: config.kernel.normalisation,
             distance_step: config.kernel.distance_step,
             answers_per_site: config.kernel.answers_per_site,
         }),
@@ -213,6 +215,7 @@ pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
         .filter(|drop| !back.contains(&(drop.round, drop.site.0)))
         .collect();
     let mut engine = Local::new(&mut node, &mut sites, drops, rounds);
+    engine.moments = run.blueprint.forms().next().is_some();
     engine.observer = Some(Box::new(|event| run.context.progress.say(event)));
     let over = engine.coordinator.finished && engine.sites.iter().all(|site| site.finished);
     if over {

@@ -105,6 +105,8 @@ pub struct Local<'a, C, S> {
     pub drops: Vec<Drop>,
     /// Rounds of the plan: tells counts, rounds and metrics apart in the accounts.
     pub rounds: u32,
+    /// Whether a sum behind closed forms comes after them.
+    pub moments: bool,
     /// Bytes sent so far.
     pub traffic: Traffic,
     /// What happened, in order.
@@ -147,6 +149,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
             sites,
             drops,
             rounds,
+            moments: false,
             traffic: Traffic::default(),
             events: Vec::new(),
             observer: None,
@@ -305,6 +308,10 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
             Action::Apply(apply) => {
                 self.applied.insert(apply.round);
             }
+            // The sum behind closed forms comes after the rounds.
+            Action::Solve(_) => {
+                self.applied.insert(self.rounds + 1);
+            }
             Action::Notice(text) => self.record(Event::Notice(party, text.clone())),
             _ => {}
         }
@@ -360,7 +367,8 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
     fn phase(&self, message: &Outgoing) -> &'static str {
         match message.kind.phase() {
             "sum" if message.round == 0 => "counts",
-            "sum" if message.round > self.rounds => "metrics",
+            "sum" if message.round > self.rounds + u32::from(self.moments) => "metrics",
+            "sum" if message.round > self.rounds => "moments",
             "sum" => "rounds",
             other => other,
         }
