@@ -1,3 +1,4 @@
-//! Engines move the federation's messages; what the messages say is none of their business.
+//! Engines move the federation's messages between parties.
 
+pub mod flower;
 pub mod local;
