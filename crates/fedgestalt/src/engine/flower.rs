@@ -10,7 +10,10 @@ pub mod letter;
 pub mod link;
 pub mod node;
 pub mod object;
+pub mod proxy;
 pub mod runtime;
+pub mod superlink;
+pub mod tls;
 pub mod wire;
 
 /// The version of Flower that is installed.
