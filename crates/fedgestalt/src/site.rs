@@ -24,7 +24,7 @@ use self::model::{SiteModel, form_moments, form_sums, shared_syndromes};
 use self::ranking::{FREQUENT, RankedProbe, count_hits, gallery_bits, probe_galleries};
 use self::state::SiteFiles;
 use self::tables::{Lessons, RowOf, Tables, pools};
-use crate::engine::local::{Host, SiteHost};
+use crate::engine::host::{Host, SiteHost};
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::forms;
 use crate::pipeline::weights::Weights;
@@ -538,6 +538,10 @@ impl SiteHost for Site {
             Err(refusal) if refusal.kind() == RefusalKind::OutOfPhase => Ok(Vec::new()),
             actions => Ok(actions?),
         }
+    }
+
+    fn foreign(&mut self, what: &str) -> Result<()> {
+        self.files.note_foreign(what, Timestamp::now())
     }
 
     /// The kernel's rotation is the same at every site and takes seconds and memory: one site makes it for all.

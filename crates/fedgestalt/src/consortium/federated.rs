@@ -15,7 +15,8 @@ use vision::views::VIEWS;
 
 use super::coordinator::{Accounts, CoordinatorNode};
 use super::{Member, Run, engine_drops, secret};
-use crate::engine::local::{Event, Local};
+use crate::engine::host::Event;
+use crate::engine::local::Local;
 use crate::site::model::{form_plans, recipe_plan, tensor_specs};
 use crate::site::{Site, SiteParts};
 use crate::store::Folder;

@@ -95,6 +95,12 @@ impl SiteFiles {
         Ok(())
     }
 
+    /// Notes in the audit log a message that is none of the federation's. Nothing left the site but the refusal.
+    pub fn note_foreign(&self, what: &str, at: Timestamp) -> Result<()> {
+        self.store.audit(&[Entry::internal(at, "foreign message refused", what)])?;
+        Ok(())
+    }
+
     /// Keeps the site's long-term key; a key that is there already must be this one.
     pub fn keep_key(&self, key: &[u8; 32]) -> Result<()> {
         match self.store.key(KEY)? {
