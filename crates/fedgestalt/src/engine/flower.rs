@@ -4,6 +4,7 @@
 //! only what sites need ([`proxy`]). Sites are nodes ([`node`]), the coordinator is the app of a run ([`runtime`]);
 //! [`link`] makes what is said arrive once and in order, [`letter`] is what it looks like on the way.
 
+pub mod coordinator;
 pub mod http;
 pub mod key;
 pub mod letter;
@@ -12,6 +13,7 @@ pub mod node;
 pub mod object;
 pub mod proxy;
 pub mod runtime;
+pub mod site;
 pub mod superlink;
 pub mod tls;
 pub mod wire;

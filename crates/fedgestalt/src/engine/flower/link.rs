@@ -121,6 +121,8 @@ pub struct CoordinatorLink {
     lost: BTreeSet<u64>,
     tickets: u64,
     hello: bool,
+    /// The site came back: give it a ticket whatever is open.
+    back: bool,
 }
 
 impl CoordinatorLink {
@@ -135,6 +137,7 @@ impl CoordinatorLink {
             lost: BTreeSet::new(),
             tickets: 0,
             hello: false,
+            back: false,
         }
     }
 
@@ -161,6 +164,7 @@ impl CoordinatorLink {
     pub fn is_due(&self, now: f64) -> bool {
         let told = |lost: &u64| self.open.values().any(|open| open.lost.contains(lost));
         self.open.is_empty()
+            || self.back
             || self.out.unsent()
             || !self.lost.iter().all(told)
             || (self.hello && !self.open.values().any(|open| open.hello))
@@ -194,6 +198,7 @@ impl CoordinatorLink {
     /// The draft is on its way as this Flower message.
     pub fn issued(&mut self, draft: &Letter, message: String, now: f64) {
         self.tickets = draft.ticket;
+        self.back = false;
         self.out.sent += draft.messages.len() as u64;
         let first = if draft.messages.is_empty() { 0 } else { draft.first };
         let open = Open { message, first, lost: draft.lost.clone(), hello: draft.hello, at: now };
@@ -213,7 +218,14 @@ impl CoordinatorLink {
         }
     }
 
-    /// No answer to any ticket will come: the run has ended, or the site's process.
+    /// The site has come back, perhaps as another process. Tickets but those whose answer is arriving are given up.
+    pub fn came_back(&mut self, arriving: impl Fn(u64) -> bool) {
+        let gone: Vec<u64> = self.open.keys().copied().filter(|&ticket| !arriving(ticket)).collect();
+        gone.into_iter().for_each(|ticket| self.give_up(ticket));
+        self.back = true;
+    }
+
+    /// No answer to any ticket will come: the run has ended.
     pub fn give_up_all(&mut self) {
         while let Some((&ticket, _)) = self.open.first_key_value() {
             self.give_up(ticket);
