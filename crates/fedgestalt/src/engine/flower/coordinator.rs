@@ -67,6 +67,8 @@ pub struct Report<'a> {
     pub standing: &'a Standing,
     /// The sites by place in the roster; none where a place is retired.
     pub lines: &'a BTreeMap<SiteIndex, Line>,
+    /// Whether every site has dealt with all that was said to it.
+    pub quiet: bool,
 }
 
 /// Told what happens.
@@ -201,7 +203,8 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             }
             if reported.elapsed() > Duration::from_millis(250) {
                 reported = Instant::now();
-                watcher.report(&Report { standing: &self.host.standing(), lines: &self.lines });
+                let (standing, quiet) = (self.host.standing(), self.is_quiet());
+                watcher.report(&Report { standing: &standing, lines: &self.lines, quiet });
                 if watcher.stop() {
                     self.close();
                     return Ok(());
@@ -232,8 +235,7 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         }
     }
 
-    /// Whether every site that is online has dealt with all messages.
-    pub fn is_quiet(&self) -> bool {
+    fn is_quiet(&self) -> bool {
         self.arriving.is_empty() && self.lines.values().all(|line| line.link.backlog() == 0)
     }
 
@@ -249,6 +251,8 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             && superlink.watch()?
         {
             self.looked = None;
+            let text = "the SuperLink had ended and was started again".to_owned();
+            tell(&mut self.events, watcher, Event::Notice(Party::Coordinator, text));
         }
         self.keep_run(watcher)?;
         self.look(watcher)?;

@@ -283,6 +283,8 @@ pub struct SiteLink<T> {
     peer: u64,
     out: Outbox,
     handled: u64,
+    /// As far as the coordinator was told.
+    acked: u64,
     /// Tickets in hand.
     hand: BTreeMap<u64, T>,
     /// Answers under way: ticket, number of the first message.
@@ -300,6 +302,7 @@ impl<T: Clone> SiteLink<T> {
             peer: 0,
             out: Outbox::default(),
             handled: 0,
+            acked: 0,
             hand: BTreeMap::new(),
             flights: BTreeMap::new(),
             seen: 0,
@@ -327,7 +330,7 @@ impl<T: Clone> SiteLink<T> {
             }
             self.out.renumber();
             self.peer = letter.from;
-            self.handled = 0;
+            (self.handled, self.acked) = (0, 0);
             self.hand.clear();
             self.flights.clear();
             self.missing.clear();
@@ -367,15 +370,20 @@ impl<T: Clone> SiteLink<T> {
         received
     }
 
-    /// The next answer, if there is something to say and a ticket to say it with.
-    pub fn answer(&mut self) -> Option<(T, Letter)> {
-        let says = self.out.unsent() || self.hand.len() > 1 || !self.missing.is_empty();
+    /// The next answer, if there is something to say and a ticket to say it with. An `idle` site acknowledges what it has
+    /// dealt with, even if it has nothing else to say.
+    pub fn answer(&mut self, idle: bool) -> Option<(T, Letter)> {
+        let says = self.out.unsent()
+            || self.hand.len() > 1
+            || !self.missing.is_empty()
+            || (idle && self.handled > self.acked);
         if !says {
             return None;
         }
         let (number, ticket) = self.hand.pop_first()?;
         let (first, messages) = self.out.batch();
         self.out.sent += messages.len() as u64;
+        self.acked = self.handled;
         if !messages.is_empty() {
             self.flights.insert(number, first);
         }
@@ -400,6 +408,7 @@ impl<T: Clone> SiteLink<T> {
 
     /// The SuperLink does not take an answer to this ticket any more.
     pub fn dead(&mut self, letter: &Letter) {
+        self.acked = 0;
         if let Some(first) = self.flights.remove(&letter.ticket) {
             self.out.again(first);
         }

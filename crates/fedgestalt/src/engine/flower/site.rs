@@ -24,6 +24,8 @@ use crate::engine::host::{Event, SiteHost};
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Pauses between questions for new instructions, while there is something going on and when there is not.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(30), Duration::from_millis(1000));
+/// A pause from which on the site is idle.
+const IDLE: Duration = Duration::from_millis(200);
 /// Pauses before the line is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How long an object may be announced and not there.
@@ -177,9 +179,10 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
         let mut pause = PAUSE.0;
         loop {
             self.perform(desk)?;
-            let answered = self.answer(node)?;
+            let answered = self.answer(node, pause > IDLE)?;
             let quiet = self.link.backlog() == 0 && self.begun.is_none();
             if desk.stop(self.host, quiet) {
+                self.answer(node, true)?;
                 return Ok(());
             }
             let asked = desk.attend(self.host)?;
@@ -267,12 +270,12 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
     }
 
     /// Says what there is to say. True when something was.
-    fn answer(&mut self, node: &FleetNode<'_>) -> Result<bool, Broken> {
+    fn answer(&mut self, node: &FleetNode<'_>, idle: bool) -> Result<bool, Broken> {
         let mut any = false;
         loop {
             let again = self.begun.is_some();
             if self.begun.is_none() {
-                let Some((ticket, letter)) = self.link.answer() else { return Ok(any) };
+                let Some((ticket, letter)) = self.link.answer(idle) else { return Ok(any) };
                 let (header, arrays) = letter.write();
                 let metadata = Some(reply_metadata(node, &ticket));
                 let message = FlowerMessage { metadata, content: None, error: None };

@@ -69,7 +69,7 @@ impl World {
                 self.at_site.extend(received.messages.iter().map(number));
             }
         }
-        while let Some((id, letter)) = self.site.answer() {
+        while let Some((id, letter)) = self.site.answer(true) {
             match self.random.random_range(0..100) {
                 // The answer is on its way and lost: the line was cut before it was whole.
                 n if n < faults / 2 => {
@@ -174,7 +174,7 @@ fn a_restarted_coordinator_is_told_where_the_site_stands() {
     world.coordinator.issued(&draft, "new".to_owned(), 0.0);
     let received = world.site.take(draft, "new".to_owned(), |message| *message == stale);
     assert!(received.rejoin);
-    let (id, letter) = world.site.answer().unwrap();
+    let (id, letter) = world.site.answer(true).unwrap();
     assert_eq!((id.as_str(), letter.to), ("new", 9));
     // What was acknowledged is not repeated; the unacknowledged is, but for what a new attempt makes void.
     let numbers: Vec<u32> = world.coordinator.answered(1, letter).iter().map(number).collect();
