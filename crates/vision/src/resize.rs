@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use pulp::Arch;
+use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
 /// Fraction bits of a weight: a sum of weighted bytes stays below 2^31.
@@ -35,27 +35,40 @@ fn reduce(rgb: &[u8], [width, height]: [usize; 2], [columns, rows]: [usize; 2]) 
     let bands = rgb.par_chunks(rows * width * 3);
     bands.zip(out.par_chunks_exact_mut(across)).for_each_init(
         || vec![0u32; width * 3],
-        |sums, (band, out)| Arch::new().dispatch(|| reduce_band(band, columns, sums, out)),
+        |sums, (band, out)| Arch::new().dispatch(Reduce { band, columns, sums, out }),
     );
     Cow::Owned(out)
 }
 
-/// One row of blocks; `sums` has the length of a row of the picture.
-#[inline(always)]
-fn reduce_band(band: &[u8], columns: usize, sums: &mut [u32], out: &mut [u8]) {
-    sums.fill(0);
-    for row in band.chunks_exact(sums.len()) {
-        for (sum, &value) in sums.iter_mut().zip(row) {
-            *sum += u32::from(value);
+/// One row of blocks, for the processor's widest vectors; `sums` has the length of a row of the picture.
+struct Reduce<'a> {
+    band: &'a [u8],
+    columns: usize,
+    sums: &'a mut [u32],
+    out: &'a mut [u8],
+}
+
+// A struct and not a closure: the compiler may leave a closure out of line, and so without wide vectors.
+impl NullaryFnOnce for Reduce<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { band, columns, sums, out } = self;
+        sums.fill(0);
+        for row in band.chunks_exact(sums.len()) {
+            for (sum, &value) in sums.iter_mut().zip(row) {
+                *sum += u32::from(value);
+            }
         }
-    }
-    let rows = band.len() / sums.len();
-    let (out, _) = out.as_chunks_mut::<3>();
-    match columns {
-        2 => reduce_columns::<2>(sums, rows, out),
-        3 => reduce_columns::<3>(sums, rows, out),
-        4 => reduce_columns::<4>(sums, rows, out),
-        _ => sums.chunks(columns * 3).zip(out).for_each(|(block, out)| *out = mean(block, rows)),
+        let rows = band.len() / sums.len();
+        let (out, _) = out.as_chunks_mut::<3>();
+        match columns {
+            2 => reduce_columns::<2>(sums, rows, out),
+            3 => reduce_columns::<3>(sums, rows, out),
+            4 => reduce_columns::<4>(sums, rows, out),
+            _ => sums.chunks(columns * 3).zip(out).for_each(|(block, out)| *out = mean(block, rows)),
+        }
     }
 }
 
@@ -107,7 +120,7 @@ fn triangle(rgb: &[u8], from: [usize; 2], extent: [f64; 2], to: [usize; 2]) -> V
     let mut out = vec![0; to[0] * to[1] * 3];
     out.par_chunks_exact_mut(to[0] * 3).zip(&down).with_min_len(16).for_each_init(
         || vec![0i32; to[0] * 3],
-        |sums, (out, taps)| Arch::new().dispatch(|| taps.sum_rows(&narrow, sums, out)),
+        |sums, (out, taps)| Arch::new().dispatch(SumRows { taps, rows: &narrow, sums, out }),
     );
     out
 }
@@ -141,12 +154,24 @@ impl Taps {
         }
         sums.map(byte)
     }
+}
 
-    /// A row of `out` from rows of its length.
+/// A row from rows of its length, for the processor's widest vectors.
+struct SumRows<'a> {
+    taps: &'a Taps,
+    rows: &'a [u8],
+    sums: &'a mut [i32],
+    out: &'a mut [u8],
+}
+
+impl NullaryFnOnce for SumRows<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn sum_rows(&self, rows: &[u8], sums: &mut [i32], out: &mut [u8]) {
+    fn call(self) {
+        let Self { taps, rows, sums, out } = self;
         sums.fill(HALF);
-        for (&weight, row) in self.weights.iter().zip(rows.chunks_exact(out.len()).skip(self.first)) {
+        for (&weight, row) in taps.weights.iter().zip(rows.chunks_exact(out.len()).skip(taps.first)) {
             for (sum, &value) in sums.iter_mut().zip(row) {
                 *sum += weight * i32::from(value);
             }
