@@ -24,7 +24,7 @@ use self::model::{SiteModel, form_moments, form_sums, shared_syndromes};
 use self::ranking::{FREQUENT, RankedProbe, count_hits, gallery_bits, probe_galleries};
 use self::state::SiteFiles;
 use self::tables::{Lessons, RowOf, Tables, pools};
-use crate::engine::local::{Host, SiteHost};
+use crate::engine::host::{Host, SiteHost};
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::forms;
 use crate::pipeline::weights::Weights;
@@ -97,6 +97,10 @@ pub struct Site {
     pub finished: bool,
     /// Why the session stopped here.
     pub halted: Option<String>,
+    /// What was asked about photographs that are not in the cohort, and the answers that are in.
+    pub asked: BTreeMap<ImageId, Option<Answer>>,
+    /// Keep what a round's training gave until it is applied: a process that is killed after it need not train again.
+    pub keeps_updates: bool,
     /// Called after each trained epoch.
     pub tick: Option<Arc<dyn Fn() + Send + Sync>>,
     files: SiteFiles,
@@ -135,6 +139,8 @@ impl Site {
             release: None,
             finished: false,
             halted: None,
+            asked: BTreeMap::new(),
+            keeps_updates: false,
             tick: None,
             files: parts.files,
             blueprint: parts.blueprint,
@@ -220,14 +226,25 @@ impl Site {
         };
         let pools = pools(&self.blueprint, &self.tables, lessons);
         let before = model.validate(&pools)?;
+        let round = self.participant.settled();
+        let plan = self.begin.as_ref().map(|begin| hex::encode(begin.plan.digest())).unwrap_or_default();
+        let kept = if self.keeps_updates { self.files.update(&plan, round, &self.blueprint)? } else { None };
         let tick = self.tick.clone();
         let tick = move || {
             if let Some(tick) = &tick {
                 tick();
             }
         };
-        match model.train(epochs, &pools, &tick) {
+        let trained = match kept {
+            Some((weights, loss, accuracy)) => model.trained_before(&weights.heads, loss, accuracy),
+            None => model.train(epochs, &pools, &tick),
+        };
+        match trained {
             Ok(trained) => {
+                if self.keeps_updates && !trained.loss.is_empty() {
+                    let heads = model.trained_heads();
+                    self.files.save_update(&plan, round, &self.blueprint, heads, &trained)?;
+                }
                 let images = lessons.training.len() as f64;
                 let validation = lessons.validation.len() as f64;
                 let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
@@ -383,6 +400,36 @@ impl Site {
         Ok(self.participant.submit_probes(probes)?)
     }
 
+    /// Asks about a face that is not in the cohort, against every gallery; `name` is this site's own for it. The answer
+    /// comes in [`Site::asked`].
+    pub fn ask_about(&mut self, name: ImageId, crop: &vision::Crop) -> Result<Vec<Action>> {
+        let weights = self.model.as_ref().context("this site has no model yet")?.weights();
+        let views = vision::views::views(crop);
+        let features = self.blueprint.networks.iter().map(|network| {
+            let mut out = vec![0.0; views.len() * network.trunk.output_len()];
+            network.trunk.features(&views, &mut out)?;
+            Ok(out)
+        });
+        let features = features.collect::<Result<Vec<_>>>()?;
+        let encoding = self.blueprint.ensemble(weights)?.encode(&features, 1)?.pop();
+        let encoding = encoding.context("the networks gave no encoding")?.as_slice().to_vec();
+        let probe = Probe { image: name.clone(), galleries: vec![u32::MAX], encoding };
+        let actions = self.participant.submit_probes(vec![probe])?;
+        self.asked.insert(name, None);
+        Ok(actions)
+    }
+
+    /// Takes a patient's photographs out of the gallery of all sites and out of this site's store.
+    pub fn withdraw(&mut self, subject: &domain::SubjectId) -> Result<Vec<Action>> {
+        let mine = |case: &&domain::Case| case.subject == *subject;
+        let images: Vec<ImageId> =
+            self.cohort.cases().iter().filter(mine).map(|case| case.image.clone()).collect();
+        anyhow::ensure!(!images.is_empty(), "subject {subject} is not at this site");
+        let actions = self.participant.withdraw(&images)?;
+        self.files.store().withdraw(subject, Timestamp::now())?;
+        Ok(actions)
+    }
+
     /// The hits of [`Site::ask_frequent`].
     pub fn late_hits(&self) -> Result<HitCounts> {
         let begin = self.begin.as_ref().context("the session has not begun here")?;
@@ -390,8 +437,12 @@ impl Site {
     }
 
     fn answers(&mut self, answers: Vec<Answer>) -> Result<Vec<Action>> {
-        self.probes_open = self.probes_open.saturating_sub(answers.len());
         for answer in answers {
+            if let Some(slot) = self.asked.get_mut(&answer.image) {
+                *slot = Some(answer);
+                continue;
+            }
+            self.probes_open = self.probes_open.saturating_sub(1);
             let truth = self.syndrome(&answer.image)?;
             let ranked = RankedProbe::new(truth, answer);
             if self.own_hits.is_some() || self.finished {
@@ -400,7 +451,7 @@ impl Site {
                 self.ranked.push(ranked);
             }
         }
-        if self.probes_open > 0 || self.own_hits.is_some() || !self.late.is_empty() {
+        if self.finished || self.probes_open > 0 || self.own_hits.is_some() || !self.late.is_empty() {
             return Ok(Vec::new());
         }
         self.count_hits()
@@ -538,6 +589,10 @@ impl SiteHost for Site {
             Err(refusal) if refusal.kind() == RefusalKind::OutOfPhase => Ok(Vec::new()),
             actions => Ok(actions?),
         }
+    }
+
+    fn foreign(&mut self, what: &str) -> Result<()> {
+        self.files.note_foreign(what, Timestamp::now())
     }
 
     /// The kernel's rotation is the same at every site and takes seconds and memory: one site makes it for all.

@@ -29,7 +29,7 @@ fn all_encodings_csv_gives_gestaltmatchers_figures_to_the_last_digit() {
     let place = Place::new();
     let expected = read(&data("expected.json"));
     let files = format!(
-        "evaluate --normalisation none --encodings {} --metadata {}",
+        "evaluate --encodings {} --metadata {}",
         data("all_encodings.csv").display(),
         data("gmdb_metadata").display()
     );
@@ -45,7 +45,7 @@ fn all_encodings_csv_gives_gestaltmatchers_figures_to_the_last_digit() {
             expected[key].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
         assert_eq!(printed(&table, line), wanted, "{line}: {table}");
     }
-    let table = run(&format!("{} --leave-one-out", files.replace(" --normalisation none", "")));
+    let table = run(&format!("{files} --leave-one-out"));
     let wanted: Vec<&str> =
         expected["leave_one_out"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
     assert_eq!(printed(&table, "each against all others, 18 syndromes"), wanted, "{table}");

@@ -33,7 +33,8 @@ pub struct EvaluateArgs {
     /// Ask about every image of the cohort, against all its other images, instead of the four settings
     #[arg(long)]
     pub leave_one_out: bool,
-    /// How similarities are normalised: none, or z:STRENGTH [default: from the configuration]
+    /// How similarities are normalised: none, or z:STRENGTH [default: none with --metadata, as in GestaltMatcher; else
+    /// from the configuration]
     #[arg(long, value_name = "HOW", conflicts_with = "leave_one_out")]
     pub normalisation: Option<Normalisation>,
     /// Also write the table to this JSON file
@@ -62,7 +63,12 @@ pub fn run(args: EvaluateArgs, context: &Context) -> anyhow::Result<Outcome> {
             accuracies: found.accuracies,
         }
     } else {
-        let normalisation = args.normalisation.unwrap_or(context.config.kernel.normalisation);
+        let usual = if args.metadata.is_some() {
+            Normalisation::None
+        } else {
+            context.config.kernel.normalisation
+        };
+        let normalisation = args.normalisation.unwrap_or(usual);
         let counts = evaluate_normalised(&cohort, &encodings, normalisation).with_context(failed)?;
         let accuracies = counts.table();
         let sizes = comparisons(&cohort);

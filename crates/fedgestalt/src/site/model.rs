@@ -230,23 +230,36 @@ impl SiteModel {
                 last.with_context(|| format!("member {}: a round without an epoch", member.name))
             })
             .collect::<Result<Vec<_>>>()?;
-        let deltas = self
-            .trainers
-            .iter()
-            .zip(&self.base)
-            .map(|(trainer, base)| {
-                let head = trainer.head();
-                let change = head.tensors().into_iter().zip(base.tensors()).map(|(after, before)| {
-                    after.values.iter().zip(before.values).map(|(after, before)| after - before).collect()
-                });
-                change.collect::<Vec<_>>()
-            })
-            .collect();
         Ok(Trained {
-            deltas,
+            deltas: self.deltas(),
             loss: stats.iter().map(|s| s.loss).collect(),
             accuracy: stats.iter().map(|s| s.accuracy).collect(),
         })
+    }
+
+    /// The change of every value since the round began.
+    fn deltas(&self) -> Vec<Vec<Vec<f32>>> {
+        let changes = self.trainers.iter().zip(&self.base).map(|(trainer, base)| {
+            let head = trainer.head();
+            let change = head.tensors().into_iter().zip(base.tensors()).map(|(after, before)| {
+                after.values.iter().zip(before.values).map(|(after, before)| after - before).collect()
+            });
+            change.collect::<Vec<_>>()
+        });
+        changes.collect()
+    }
+
+    /// The heads as training left them.
+    pub fn trained_heads(&self) -> Vec<Head> {
+        self.trainers.iter().map(Trainer::head).collect()
+    }
+
+    /// As [`SiteModel::train`], from what an earlier process kept of the same training.
+    pub fn trained_before(&mut self, heads: &[Head], loss: Vec<f64>, accuracy: Vec<f64>) -> Result<Trained> {
+        for (trainer, head) in self.trainers.iter_mut().zip(heads) {
+            trainer.set_head(head, Moments::Reset)?;
+        }
+        Ok(Trained { deltas: self.deltas(), loss, accuracy })
     }
 
     fn untrained(&self) -> Trained {
