@@ -53,10 +53,10 @@ fn a_consortium_of_processes_comes_to_the_local_engines_release_bit_for_bit() {
     let _alone = alone();
     let wanted = reference();
     let world = Consortium::found(engine);
-    let coordinator = world.coordinator("");
-    let sites = world.sites("");
+    let mut coordinator = world.coordinator("");
+    let mut sites = world.sites("");
     coordinator.says("the kernel is open");
-    for site in &sites {
+    for site in &mut sites {
         site.says("round 3 is in the model");
     }
 
@@ -142,7 +142,7 @@ fn strangers_and_meddlers_get_nothing() {
     let _alone = alone();
     let _ = reference();
     let world = Consortium::found(engine);
-    let coordinator = world.coordinator("");
+    let mut coordinator = world.coordinator("");
     coordinator.says("sites reach this coordinator");
     coordinator.says("0 of 4 sites online");
     let http = Http::new(&world.url(), &world.authority(), false).unwrap();
@@ -231,7 +231,7 @@ fn a_foreign_message_is_answered_with_an_error_and_changes_nothing() {
     // Without the executors' secret nobody gets the task.
     assert!(Control::new(&http, None).start([1; 16], Timestamp::now()).is_err());
     let run = control.start([2; 16], Timestamp::now()).or_else(|_| control.start([3; 16], Timestamp::now())).unwrap();
-    let site = world.site(0, "");
+    let mut site = world.site(0, "");
     site.says("connected");
     let client = RunClient { http: &http, run: &run };
     let metadata = Metadata {
