@@ -91,7 +91,6 @@ pub enum Event {
 /// Told of events as they happen.
 pub type Observer<'a> = Box<dyn Fn(&Event) + 'a>;
 
-
 /// The part of the session a message belongs to, with the secure sums told apart by what they add.
 pub(crate) fn phase(message: &Outgoing, rounds: u32) -> &'static str {
     match message.kind.phase() {

@@ -168,7 +168,9 @@ impl Consortium {
     pub(crate) fn found(engine: &Path) -> Self {
         let place = Place::new();
         let port = free_port();
-        place.json(&format!("consortium create --store hub --name test --host 127.0.0.1 --port {port} --rehearsal 1"));
+        place.json(&format!(
+            "consortium create --store hub --name test --host 127.0.0.1 --port {port} --rehearsal 1"
+        ));
         let mut requests = Vec::new();
         for at in 0..SITES {
             place.json(&format!("site keygen --store s{at} --name site-{at} --out r{at}.json --rehearsal 1"));

@@ -230,12 +230,17 @@ impl Superlink {
             {
                 self.child = None;
                 thread::sleep(Duration::from_millis(200));
-                bail!("the SuperLink ended with {status} before it was ready; it said: {}", self.last_words());
+                bail!(
+                    "the SuperLink ended with {status} before it was ready; it said: {}",
+                    self.last_words()
+                );
             }
             match http.get("/health") {
                 Ok(_) => return Ok(()),
                 Err(_) if self.started.elapsed() < START => thread::sleep(Duration::from_millis(100)),
-                Err(error) => bail!("the SuperLink does not come up: {error}; it said: {}", self.last_words()),
+                Err(error) => {
+                    bail!("the SuperLink does not come up: {error}; it said: {}", self.last_words())
+                }
             }
         }
     }
