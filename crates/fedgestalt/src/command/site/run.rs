@@ -192,8 +192,6 @@ impl Desk<Site> for Office<'_> {
     }
 
     fn stop(&mut self, site: &mut Site, quiet: bool) -> bool {
-        site.halted.is_some()
-            || self.stop.load(Ordering::Relaxed)
-            || (self.once && site.finished && quiet)
+        site.halted.is_some() || self.stop.load(Ordering::Relaxed) || (self.once && site.finished && quiet)
     }
 }

@@ -54,7 +54,8 @@ impl Outbox {
         let mut bytes = 0;
         let mut messages = Vec::new();
         for (_, message) in self.kept.iter().filter(|(number, _)| *number > self.sent) {
-            if !messages.is_empty() && (bytes + message.bytes.len() > BATCH || messages.len() == MAX_MESSAGES) {
+            if !messages.is_empty() && (bytes + message.bytes.len() > BATCH || messages.len() == MAX_MESSAGES)
+            {
                 break;
             }
             bytes += message.bytes.len();
