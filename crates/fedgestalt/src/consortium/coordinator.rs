@@ -131,6 +131,7 @@ impl CoordinatorHost for CoordinatorNode {
             attempt: self.coordinator.attempt(),
             rounds: self.coordinator.accepted_plan().map_or(0, |plan| plan.rounds()),
             awaited: self.coordinator.awaited(),
+            summing: self.coordinator.is_summing(),
             serving: self.finished,
             halted: self.halted.clone(),
         }
