@@ -24,6 +24,8 @@ const TTL: f64 = 86_400.0;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Between looks at who is online.
 const LOOK: Duration = Duration::from_secs(2);
+/// Attempts at a stage that are begun anew because a site was restarted; after that the others go on without it.
+const REBIRTHS: u32 = 5;
 /// Pauses of an idle loop.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(400));
 
@@ -109,6 +111,8 @@ pub struct Hub<'a, C> {
     waiting: (Standing, Instant),
     /// Too few sites answered: who was missing. A new attempt begins when they are back.
     missing: Option<Vec<SiteIndex>>,
+    /// Attempts begun anew for restarted sites, by stage.
+    reborn: BTreeMap<u32, u32>,
 }
 
 impl<'a, C: CoordinatorHost> Hub<'a, C> {
@@ -170,6 +174,7 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             looked: None,
             waiting: (Standing::default(), now),
             missing: None,
+            reborn: BTreeMap::new(),
         })
     }
 

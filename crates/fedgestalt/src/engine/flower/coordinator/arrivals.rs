@@ -3,7 +3,7 @@
 use anyhow::Result;
 use federation::{Party, SiteIndex};
 
-use super::{Arriving, Hub, Watcher, tell};
+use super::{Arriving, Hub, REBIRTHS, Watcher, tell};
 use crate::engine::flower::letter::Letter;
 use crate::engine::flower::node::Pulled;
 use crate::engine::flower::object::{Assembly, MAX_BYTES};
@@ -122,6 +122,16 @@ impl<C: CoordinatorHost> Hub<'_, C> {
                     tell(&mut self.events, watcher, Event::Refused(Party::Coordinator, refusal.to_string()));
                 }
             }
+        }
+        let reborn = self.lines.get_mut(&site).is_some_and(|line| line.link.was_reborn());
+        let standing = self.host.standing();
+        let times = self.reborn.entry(standing.stage).or_default();
+        if reborn && standing.summing && *times < REBIRTHS {
+            *times += 1;
+            let text = "was restarted in the middle of a sum; it begins anew".to_owned();
+            tell(&mut self.events, watcher, Event::Notice(Party::Site(site), text));
+            let actions = self.host.retry()?;
+            self.queue.extend(actions);
         }
         Ok(())
     }
