@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use vision::align::{align, similarity};
 use vision::decode::{Limits, decode};
-use vision::{Crop, Cut, Detector, Photo, Points, RtenTrunk, Search, Trunk, TrunkFile};
+use vision::{Crop, Cut, Detector, Points, RtenTrunk, Search, Trunk, TrunkFile};
 
 use crate::detect::{Face, distances};
 
