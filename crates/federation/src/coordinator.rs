@@ -134,6 +134,11 @@ impl Coordinator {
         &self.members
     }
 
+    /// The plan of the session, once it has begun.
+    pub fn accepted_plan(&self) -> Option<&Plan> {
+        self.plan.as_ref().map(|(plan, _)| plan)
+    }
+
     /// The stage under way: 0 counts, 1.. rounds, then metrics.
     pub fn stage(&self) -> u32 {
         self.stage

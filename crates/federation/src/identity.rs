@@ -8,6 +8,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::refusal::{RefusalKind, Result, refusal};
 
+const LINE_LABEL: &str = "fedgestalt/line-key/v1";
+
 /// A SHA-256 digest.
 pub(crate) type Digest = [u8; 32];
 
@@ -92,6 +94,11 @@ impl SiteKey {
         }
     }
 
+    /// Vouches for the public key that this site's engine connects with (its transport's own form).
+    pub fn vouch(&self, line_key: &[u8]) -> [u8; 64] {
+        self.sign(&digest(LINE_LABEL, &[line_key]))
+    }
+
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.signing.sign(message).to_bytes()
     }
@@ -134,6 +141,12 @@ pub struct SitePublic {
 }
 
 impl SitePublic {
+    /// Checks that the site of these keys has vouched for the key that an engine connects with. Refused with
+    /// [`RefusalKind::BadSignature`].
+    pub fn vouched(&self, line_key: &[u8], signature: &[u8]) -> Result<()> {
+        self.verify(&digest(LINE_LABEL, &[line_key]), signature)
+    }
+
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<()> {
         verify(&self.sign, message, signature)
     }
@@ -229,6 +242,15 @@ mod tests {
             assert!(text.contains("redacted"), "{text}");
         }
         assert!(!format!("{site:?}").contains(&format!("{:?}", site.private())));
+    }
+
+    #[test]
+    fn a_line_key_is_vouched_for_by_its_own_site_alone() {
+        let (site, other) = (SiteKey::from_seed(&[1; 32]), SiteKey::from_seed(&[2; 32]));
+        let signature = site.vouch(b"key");
+        assert!(site.public().vouched(b"key", &signature).is_ok());
+        assert!(site.public().vouched(b"another", &signature).is_err());
+        assert!(other.public().vouched(b"key", &signature).is_err());
     }
 
     #[test]

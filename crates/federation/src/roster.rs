@@ -206,6 +206,11 @@ impl Roster {
     }
 
     /// Whether this roster may replace `old`: same consortium, higher serial, every place kept.
+    /// Refused unless this roster is the old one, or a later one of the same consortium in which no place has moved.
+    pub fn succeeds_or_equals(&self, old: &Roster) -> Result<()> {
+        if self == old { Ok(()) } else { self.succeeds(old) }
+    }
+
     pub(crate) fn succeeds(&self, old: &Roster) -> Result<()> {
         if self.consortium != old.consortium {
             refuse!(RosterRefused, "this roster is of another consortium; keep the pinned one");

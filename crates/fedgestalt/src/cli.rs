@@ -77,6 +77,14 @@ pub enum Command {
     Rank(command::rank::RankArgs),
     /// Look for new syndromes: distances, clusters, comparison with random cohorts
     Discover(command::discover::DiscoverArgs),
+    /// Found a consortium of hospitals and admit sites to it
+    Consortium(command::consortium::ConsortiumArgs),
+    /// Run the coordinator of a consortium: train with its sites, then serve the kernel
+    Coordinate(command::coordinate::CoordinateArgs),
+    /// Be a site of a consortium: make keys, enrol, run, ask
+    Site(command::site::SiteArgs),
+    /// Install the software that the coordinator's engine stands on
+    Engine(command::engine::EngineArgs),
 }
 
 /// How long to train; what is not said is taken from `[training]`.

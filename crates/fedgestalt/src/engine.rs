@@ -1,3 +1,7 @@
-//! Engines move the federation's messages; what the messages say is none of their business.
+//! Engines move the federation's messages between parties.
+//!
+//! Both drive the same hosts ([`host`]): [`local`] has all of them in one process, [`flower`] one in each.
 
+pub mod flower;
+pub mod host;
 pub mod local;

@@ -12,6 +12,7 @@ pub mod config;
 pub mod consortium;
 pub mod context;
 pub mod engine;
+pub mod enrolment;
 pub mod experiment;
 pub mod faces;
 pub mod output;
@@ -73,5 +74,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Evaluate(args) => command::evaluate::run(args, &context),
         Command::Rank(args) => command::rank::run(args, &context),
         Command::Discover(args) => command::discover::run(args, &context),
+        Command::Consortium(args) => command::consortium::run(args, &context),
+        Command::Coordinate(args) => command::coordinate::run(args, &context),
+        Command::Site(args) => command::site::run(args, &context),
+        Command::Engine(args) => command::engine::run(args, &context),
     }
 }

@@ -1,5 +1,6 @@
 //! A site at work: its patients, its feature tables, its model, and its participant in the federation.
 
+pub mod asking;
 pub mod model;
 pub mod ranking;
 pub mod state;
@@ -24,7 +25,7 @@ use self::model::{SiteModel, form_moments, form_sums, shared_syndromes};
 use self::ranking::{FREQUENT, RankedProbe, count_hits, gallery_bits, probe_galleries};
 use self::state::SiteFiles;
 use self::tables::{Lessons, RowOf, Tables, pools};
-use crate::engine::local::{Host, SiteHost};
+use crate::engine::host::{Host, SiteHost};
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::forms;
 use crate::pipeline::weights::Weights;
@@ -97,6 +98,10 @@ pub struct Site {
     pub finished: bool,
     /// Why the session stopped here.
     pub halted: Option<String>,
+    /// What was asked about photographs that are not in the cohort, and the answers that are in.
+    pub asked: BTreeMap<ImageId, Option<Answer>>,
+    /// Keep what a round's training gave until it is applied: a process that is killed after it need not train again.
+    pub keeps_updates: bool,
     /// Called after each trained epoch.
     pub tick: Option<Arc<dyn Fn() + Send + Sync>>,
     files: SiteFiles,
@@ -135,6 +140,8 @@ impl Site {
             release: None,
             finished: false,
             halted: None,
+            asked: BTreeMap::new(),
+            keeps_updates: false,
             tick: None,
             files: parts.files,
             blueprint: parts.blueprint,
@@ -220,14 +227,25 @@ impl Site {
         };
         let pools = pools(&self.blueprint, &self.tables, lessons);
         let before = model.validate(&pools)?;
+        let round = self.participant.settled();
+        let plan = self.begin.as_ref().map(|begin| hex::encode(begin.plan.digest())).unwrap_or_default();
+        let kept = if self.keeps_updates { self.files.update(&plan, round, &self.blueprint)? } else { None };
         let tick = self.tick.clone();
         let tick = move || {
             if let Some(tick) = &tick {
                 tick();
             }
         };
-        match model.train(epochs, &pools, &tick) {
+        let trained = match kept {
+            Some((weights, loss, accuracy)) => model.trained_before(&weights.heads, loss, accuracy),
+            None => model.train(epochs, &pools, &tick),
+        };
+        match trained {
             Ok(trained) => {
+                if self.keeps_updates && !trained.loss.is_empty() {
+                    let heads = model.trained_heads();
+                    self.files.save_update(&plan, round, &self.blueprint, heads, &trained)?;
+                }
                 let images = lessons.training.len() as f64;
                 let validation = lessons.validation.len() as f64;
                 let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
@@ -293,7 +311,7 @@ impl Site {
         let sums = self.blueprint.forms().map(|(member, form)| {
             let head = forms::base(&self.blueprint, member, form, model.heads())?;
             let views = &self.tables.views[member.network];
-            let moments = forms::moments(&head, views, &lessons.training_views, &shared)?;
+            let moments = forms::moments(form, &head, views, &lessons.training_views, &shared)?;
             Ok(form_sums(moments))
         });
         let sums = match sums.collect::<Result<Vec<_>>>() {
@@ -312,7 +330,7 @@ impl Site {
             .blueprint
             .forms()
             .zip(solve.sums)
-            .map(|((member, _), sums)| form_moments(sums, self.blueprint.network(member).neck.output()))
+            .map(|((_, form), sums)| form_moments(sums, form.dim))
             .collect();
         let forms = forms::solve(&self.blueprint, &moments)?;
         self.model_mut()?.set_forms(forms);
@@ -390,8 +408,12 @@ impl Site {
     }
 
     fn answers(&mut self, answers: Vec<Answer>) -> Result<Vec<Action>> {
-        self.probes_open = self.probes_open.saturating_sub(answers.len());
         for answer in answers {
+            if let Some(slot) = self.asked.get_mut(&answer.image) {
+                *slot = Some(answer);
+                continue;
+            }
+            self.probes_open = self.probes_open.saturating_sub(1);
             let truth = self.syndrome(&answer.image)?;
             let ranked = RankedProbe::new(truth, answer);
             if self.own_hits.is_some() || self.finished {
@@ -400,7 +422,7 @@ impl Site {
                 self.ranked.push(ranked);
             }
         }
-        if self.probes_open > 0 || self.own_hits.is_some() || !self.late.is_empty() {
+        if self.finished || self.probes_open > 0 || self.own_hits.is_some() || !self.late.is_empty() {
             return Ok(Vec::new());
         }
         self.count_hits()
@@ -538,6 +560,10 @@ impl SiteHost for Site {
             Err(refusal) if refusal.kind() == RefusalKind::OutOfPhase => Ok(Vec::new()),
             actions => Ok(actions?),
         }
+    }
+
+    fn foreign(&mut self, what: &str) -> Result<()> {
+        self.files.note_foreign(what, Timestamp::now())
     }
 
     /// The kernel's rotation is the same at every site and takes seconds and memory: one site makes it for all.

@@ -4,7 +4,7 @@ use anyhow::Result;
 use federation::{Action, Bytes, Coordinator, CoordinatorSetup, Outgoing, Refusal, SignedRelease};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::local::{CoordinatorHost, Event, Host, Traffic};
+use crate::engine::host::{CoordinatorHost, Event, Host, Standing, Traffic};
 use crate::store::Folder;
 
 const SNAPSHOT: &str = "coordinator.state";
@@ -58,6 +58,8 @@ pub struct CoordinatorNode {
     pub release: Option<SignedRelease>,
     /// The session's work is done.
     pub finished: bool,
+    /// Why the session cannot go on.
+    pub halted: Option<String>,
     /// Accounts of earlier processes.
     pub before: Accounts,
     folder: Folder,
@@ -79,7 +81,7 @@ impl CoordinatorNode {
             None => (Coordinator::new(setup)?, None),
         };
         let finished = folder.read(SESSION_END)?.is_some();
-        Ok((Self { coordinator, release: None, finished, before, folder }, resumed))
+        Ok((Self { coordinator, release: None, finished, halted: None, before, folder }, resumed))
     }
 
     /// Writes the accounts of this process on top of those before.
@@ -99,6 +101,7 @@ impl Host for CoordinatorNode {
         match action {
             Action::Save => self.folder.write(SNAPSHOT, &self.coordinator.snapshot())?,
             Action::Released(release) => self.release = Some(*release),
+            Action::Halt { reason } => self.halted = Some(reason),
             Action::Finished => {
                 self.folder.write(SESSION_END, &self.coordinator.snapshot())?;
                 self.finished = true;
@@ -120,6 +123,19 @@ impl CoordinatorHost for CoordinatorNode {
 
     fn retry(&mut self) -> Result<Vec<Action>> {
         Ok(self.coordinator.retry()?)
+    }
+
+    fn standing(&self) -> Standing {
+        let plan = self.coordinator.accepted_plan();
+        Standing {
+            stage: self.coordinator.stage(),
+            attempt: self.coordinator.attempt(),
+            rounds: plan.map_or(0, |plan| plan.rounds()),
+            moments: plan.is_some_and(|plan| !plan.forms.is_empty()),
+            awaited: self.coordinator.awaited(),
+            serving: self.finished,
+            halted: self.halted.clone(),
+        }
     }
 
     fn checkpoint(&mut self, traffic: &Traffic, events: &[Event]) -> Result<()> {

@@ -15,7 +15,10 @@ use vision::views::VIEWS;
 
 use super::coordinator::{Accounts, CoordinatorNode};
 use super::{Member, Run, engine_drops, secret};
-use crate::engine::local::{Event, Local};
+use crate::config::Config;
+use crate::engine::host::Event;
+use crate::engine::local::Local;
+use crate::pipeline::ensemble::Blueprint;
 use crate::site::model::{form_plans, recipe_plan, tensor_specs};
 use crate::site::{Site, SiteParts};
 use crate::store::Folder;
@@ -54,11 +57,21 @@ pub fn plan(run: &Run<'_>, roster: &Roster) -> Result<Plan> {
     let session = secret(config.training.seed, "session");
     let mut id = [0; 16];
     id.copy_from_slice(&session[..16]);
-    let members: Vec<MemberPlan> = run
-        .blueprint
+    plan_of(config, &run.blueprint, roster, run.cohort.cohort.splits().len() as u8, id)
+}
+
+/// The plan of a configuration: what the sites of a roster are offered. `splits` is the number of rare galleries.
+pub fn plan_of(
+    config: &Config,
+    blueprint: &Blueprint,
+    roster: &Roster,
+    splits: u8,
+    session: [u8; 16],
+) -> Result<Plan> {
+    let members: Vec<MemberPlan> = blueprint
         .tuned()
         .map(|member| {
-            let network = run.blueprint.network(member);
+            let network = blueprint.network(member);
             Ok(MemberPlan {
                 name: member.name.clone(),
                 recipe: recipe_plan(member.recipe.as_ref().context("a tuned member has a recipe")?),
@@ -67,16 +80,17 @@ pub fn plan(run: &Run<'_>, roster: &Roster) -> Result<Plan> {
             })
         })
         .collect::<Result<_>>()?;
-    let dim = run.blueprint.dim();
+    let dim = blueprint.dim();
     Ok(Plan {
-        session: id,
+        session,
         seed: config.training.seed,
         roster: roster.digest(),
         epochs: if members.is_empty() { 0 } else { config.training.epochs },
         members,
-        forms: form_plans(&run.blueprint),
+        forms: form_plans(blueprint),
         interval: config.training.interval,
         aggregation: config.federation.aggregation,
+        server_rate: config.federation.server_rate,
         rows: config.federation.rows,
         blind: config.federation.blind,
         min_cohort: config.federation.minimum_cohort,
@@ -84,8 +98,9 @@ pub fn plan(run: &Run<'_>, roster: &Roster) -> Result<Plan> {
             dim,
             width: dim,
             views: VIEWS as u8,
-            splits: run.cohort.cohort.splits().len() as u8,
+            splits,
             top: config.kernel.top,
+            normalisation: config.kernel.normalisation,
             distance_step: config.kernel.distance_step,
             answers_per_site: config.kernel.answers_per_site,
         }),
@@ -128,36 +143,46 @@ pub fn site(
     index: usize,
     group: Option<GroupState>,
 ) -> Result<Site> {
-    let files = member.files;
-    files.keep_key(&secret(keys.seed, &format!("{} key", member.name)))?;
-    let start = files.count_start()?;
+    let name = member.name.clone();
+    member.files.keep_key(&secret(keys.seed, &format!("{name} key")))?;
+    let start = member.files.count_start()?;
     let setup = SiteSetup {
-        key: keys.site(&member.name),
+        key: keys.site(&name),
         consortium: keys.consortium().public(),
         roster: roster.clone(),
         policy: run.settings.config.policy.clone(),
         holdings: holdings(&member.cohort),
         group,
-        seed: secret(keys.seed, &format!("{} start {start}", member.name)),
+        seed: secret(keys.seed, &format!("{name} start {start}")),
     };
+    open_site(setup, member, SiteIndex(index as u16), run.blueprint.clone()).context(name)
+}
+
+/// Makes a site from its folder: its participant new, or restored with its model.
+pub fn open_site(
+    setup: SiteSetup,
+    member: Member,
+    index: SiteIndex,
+    blueprint: Arc<Blueprint>,
+) -> Result<Site> {
+    let files = member.files;
     let snapshot = files.participant()?;
     let resumed = snapshot.is_some();
     let participant = match snapshot {
         Some(bytes) => Participant::restore(setup, &bytes),
         None => Participant::new(setup),
-    }
-    .with_context(|| member.name.clone())?;
+    }?;
     let mut site = Site::new(SiteParts {
-        index: SiteIndex(index as u16),
+        index,
         name: SiteName::new(&member.name)?,
         cohort: member.cohort,
         tables: member.tables,
         files,
-        blueprint: run.blueprint.clone(),
+        blueprint,
         participant,
     });
     if resumed {
-        site.resume().with_context(|| member.name.clone())?;
+        site.resume()?;
     }
     Ok(site)
 }
@@ -213,6 +238,7 @@ pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
         .filter(|drop| !back.contains(&(drop.round, drop.site.0)))
         .collect();
     let mut engine = Local::new(&mut node, &mut sites, drops, rounds);
+    engine.moments = run.blueprint.forms().next().is_some();
     engine.observer = Some(Box::new(|event| run.context.progress.say(event)));
     let over = engine.coordinator.finished && engine.sites.iter().all(|site| site.finished);
     if over {

@@ -3,45 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anyhow::{Context, Result, bail};
-use federation::{Action, Bytes, Kind, Outgoing, Party, Refusal, SiteIndex};
+use federation::{Action, Kind, Outgoing, Party, SiteIndex};
 use rayon::prelude::*;
 use tracing::{debug, warn};
 
-/// One party as the engine sees it.
-pub trait Host: Send {
-    /// Takes a message in. An error is a refusal: the party is as it was.
-    fn handle(&mut self, bytes: Bytes) -> Result<Vec<Action>, Refusal>;
-
-    /// Does what an action asks for and returns what follows. Never gets [`Action::Send`].
-    fn perform(&mut self, action: Action) -> Result<Vec<Action>>;
-
-    /// Told of each message before it leaves.
-    fn sends(&mut self, message: &Outgoing) -> Result<()>;
-}
-
-/// The site's side: it can come back.
-pub trait SiteHost: Host {
-    /// The first messages of a site that was away.
-    fn rejoin(&mut self) -> Result<Vec<Action>>;
-
-    /// Told before several sites of this process encode their galleries: what is the same at each of them need not be
-    /// computed by each.
-    fn before_encoding(sites: &mut [&mut Self]) -> Result<()>
-    where
-        Self: Sized;
-}
-
-/// The coordinator's side: it decides to go on without somebody.
-pub trait CoordinatorHost: Host {
-    /// Goes on without those it waits for, or says why that is not possible.
-    fn deadline(&mut self) -> Result<Vec<Action>, Refusal>;
-
-    /// Begins the attempt anew.
-    fn retry(&mut self) -> Result<Vec<Action>>;
-
-    /// Keeps the engine's accounts; called whenever the coordinator saves.
-    fn checkpoint(&mut self, traffic: &Traffic, events: &[Event]) -> Result<()>;
-}
+use super::host::{CoordinatorHost, Event, Observer, SiteHost, Traffic, phase};
 
 /// When in its round a site vanishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,33 +29,6 @@ pub struct Drop {
     pub vanish: Vanish,
 }
 
-/// Bytes sent, by sender and part of the session.
-#[derive(Debug, Clone, Default)]
-pub struct Traffic {
-    /// Bytes up, per site and phase.
-    pub up: BTreeMap<(SiteIndex, &'static str), u64>,
-    /// Bytes down, per site and phase.
-    pub down: BTreeMap<(SiteIndex, &'static str), u64>,
-}
-
-/// Something worth telling a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A site went away in a round.
-    Vanished(SiteIndex, u32),
-    /// A site came back after a round.
-    Returned(SiteIndex, u32),
-    /// The coordinator went on without somebody.
-    WentOn(Vec<SiteIndex>),
-    /// A message was refused by a party.
-    Refused(Party, String),
-    /// A notice of a party.
-    Notice(Party, String),
-}
-
-/// Told of events as they happen.
-pub type Observer<'a> = Box<dyn Fn(&Event) + 'a>;
-
 enum Task {
     Deliver(Outgoing),
     Perform(Party, Box<Action>),
@@ -105,6 +44,8 @@ pub struct Local<'a, C, S> {
     pub drops: Vec<Drop>,
     /// Rounds of the plan: tells counts, rounds and metrics apart in the accounts.
     pub rounds: u32,
+    /// Whether a sum behind closed forms comes after them.
+    pub moments: bool,
     /// Bytes sent so far.
     pub traffic: Traffic,
     /// What happened, in order.
@@ -119,26 +60,6 @@ pub struct Local<'a, C, S> {
 /// Attempts of one stage before the engine gives up: with nobody left to come back, more would fail the same way.
 const MAX_RETRIES: u32 = 3;
 
-impl std::fmt::Display for Event {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let party = |party: &Party| match party {
-            Party::Coordinator => "the coordinator".to_owned(),
-            Party::Site(site) => format!("site-{}", site.0),
-        };
-        match self {
-            Self::Vanished(site, round) => write!(f, "site-{} vanished in round {round}", site.0),
-            Self::Returned(site, round) => write!(f, "site-{} is back after round {round}", site.0),
-            Self::WentOn(sites) if sites.is_empty() => f.write_str("going on without an answer"),
-            Self::WentOn(sites) => {
-                let names: Vec<String> = sites.iter().map(|site| format!("site-{}", site.0)).collect();
-                write!(f, "going on without {}", names.join(", "))
-            }
-            Self::Refused(by, why) => write!(f, "{} refused a message: {why}", party(by)),
-            Self::Notice(from, text) => write!(f, "{}: {text}", party(from)),
-        }
-    }
-}
-
 impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
     /// An engine with nothing under way.
     pub fn new(coordinator: &'a mut C, sites: &'a mut [S], drops: Vec<Drop>, rounds: u32) -> Self {
@@ -147,6 +68,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
             sites,
             drops,
             rounds,
+            moments: false,
             traffic: Traffic::default(),
             events: Vec::new(),
             observer: None,
@@ -305,6 +227,10 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
             Action::Apply(apply) => {
                 self.applied.insert(apply.round);
             }
+            // The sum behind closed forms comes after the rounds.
+            Action::Solve(_) => {
+                self.applied.insert(self.rounds + 1);
+            }
             Action::Notice(text) => self.record(Event::Notice(party, text.clone())),
             _ => {}
         }
@@ -330,7 +256,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
                 }
             }
             self.sites[usize::from(site.0)].sends(&message)?;
-            let phase = self.phase(&message);
+            let phase = phase(&message, self.rounds, self.moments);
             *self.traffic.up.entry((site, phase)).or_default() += message.bytes.len() as u64;
         }
         self.queue.push_back(Task::Deliver(message));
@@ -342,7 +268,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
         let actions = match to {
             Party::Site(site) if self.away.contains_key(&site) => return,
             Party::Site(site) => {
-                let phase = self.phase(&message);
+                let phase = phase(&message, self.rounds, self.moments);
                 *self.traffic.down.entry((site, phase)).or_default() += message.bytes.len() as u64;
                 self.sites[usize::from(site.0)].handle(message.bytes)
             }
@@ -353,16 +279,6 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
             Err(refusal) => {
                 self.record(Event::Refused(to, refusal.to_string()));
             }
-        }
-    }
-
-    /// The part of the session a message belongs to, with the secure sums told apart by what they add.
-    fn phase(&self, message: &Outgoing) -> &'static str {
-        match message.kind.phase() {
-            "sum" if message.round == 0 => "counts",
-            "sum" if message.round > self.rounds => "metrics",
-            "sum" => "rounds",
-            other => other,
         }
     }
 

@@ -8,8 +8,10 @@ use domain::cohort::Cohort;
 use federation::{Outgoing, Party, SignedRelease};
 use jiff::Timestamp;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::model::Trained;
 use super::{Evaluation, RoundRecord};
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::features::Crops;
@@ -26,6 +28,20 @@ const RELEASE: &str = "release.signed";
 const EVALUATION: &str = "evaluation.json";
 const KEY: &str = "site";
 const STARTS: &str = "starts.json";
+const UPDATE: &str = "update.json";
+const UPDATE_HEADS: &str = "update.safetensors";
+
+/// What belongs to heads that wait for their round to be added up.
+#[derive(Serialize, Deserialize)]
+struct KeptUpdate {
+    /// Digest of the plan.
+    plan: String,
+    round: u32,
+    /// SHA-256 of the file with the heads.
+    heads: String,
+    loss: Vec<f64>,
+    accuracy: Vec<f64>,
+}
 
 /// A site's store as the federation's host uses it.
 pub struct SiteFiles {
@@ -92,6 +108,12 @@ impl SiteFiles {
             detail: String::new(),
         };
         self.store.audit(&[entry])?;
+        Ok(())
+    }
+
+    /// Notes in the audit log a message that is none of the federation's. Nothing left the site but the refusal.
+    pub fn note_foreign(&self, what: &str, at: Timestamp) -> Result<()> {
+        self.store.audit(&[Entry::internal(at, "foreign message refused", what)])?;
         Ok(())
     }
 
@@ -181,6 +203,42 @@ impl SiteFiles {
             }
         }
         Ok(())
+    }
+
+    /// What an earlier process kept of a round's training: the heads, loss and accuracy per member.
+    pub fn update(
+        &self,
+        plan: &str,
+        round: u32,
+        blueprint: &Blueprint,
+    ) -> Result<Option<(Weights, Vec<f64>, Vec<f64>)>> {
+        let Some(kept) = self.folder().read_json::<KeptUpdate>(UPDATE)? else { return Ok(None) };
+        let path = self.store.model_path(UPDATE_HEADS);
+        if kept.plan != plan || kept.round != round || !path.exists() {
+            return Ok(None);
+        }
+        let weights = weights::load(&path)?;
+        let fits = hex::encode(Sha256::digest(std::fs::read(&path)?)) == kept.heads
+            && weights.heads.len() == blueprint.tuned().count();
+        Ok(fits.then_some((weights, kept.loss, kept.accuracy)))
+    }
+
+    /// Keeps what a round's training gave; the one before is replaced.
+    pub fn save_update(
+        &self,
+        plan: &str,
+        round: u32,
+        blueprint: &Blueprint,
+        heads: Vec<learn::Head>,
+        trained: &Trained,
+    ) -> Result<()> {
+        let path = self.store.model_path(UPDATE_HEADS);
+        weights::save(&path, &blueprint.tuned_names(), &[], &Weights { heads, forms: Vec::new() })?;
+        let heads = hex::encode(Sha256::digest(std::fs::read(&path)?));
+        let (loss, accuracy) = (trained.loss.clone(), trained.accuracy.clone());
+        Ok(self
+            .folder()
+            .write_json(UPDATE, &KeptUpdate { plan: plan.to_owned(), round, heads, loss, accuracy })?)
     }
 
     /// Keeps the signed release.

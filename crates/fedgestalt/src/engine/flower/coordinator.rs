@@ -1,0 +1,508 @@
+//! The coordinator's loop: its host on one side, a run of the SuperLink on the other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use federation::{Action, Kind, Outgoing, Party, SiteIndex};
+use jiff::Timestamp;
+
+use super::http::{CallError, Http};
+use super::letter::{Enclosed, Letter};
+use super::link::CoordinatorLink;
+use super::object::{Assembly, Parcel, pack};
+use super::runtime::{Control, Run, RunClient, SUPERLINK};
+use super::superlink::Superlink;
+use super::wire::{FlowerMessage, Metadata, NodeInfo};
+use crate::engine::host::{CoordinatorHost, Event, Standing, Traffic, phase};
+
+mod arrivals;
+
+/// Seconds that an instruction lives.
+const TTL: f64 = 86_400.0;
+/// Between heartbeats of the run; the SuperLink ends it after sixty seconds without.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Between looks at who is online.
+const LOOK: Duration = Duration::from_secs(2);
+/// Pauses of an idle loop.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(400));
+
+/// How long the coordinator waits for sites before it goes on without them, where the protocol allows that.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For a site that is offline.
+    pub absent: Duration,
+    /// For a site that is online and says nothing: it may be training.
+    pub silent: Duration,
+}
+
+/// One site as the engine sees it.
+#[derive(Debug)]
+pub struct Line {
+    /// Its name in the roster.
+    pub name: String,
+    /// Whether its heartbeats arrive.
+    pub online: bool,
+    /// Bytes of messages from it.
+    pub up: u64,
+    /// Bytes of messages to it.
+    pub down: u64,
+    node: u64,
+    activated: String,
+    link: CoordinatorLink,
+    /// Since when it is online or offline.
+    since: Instant,
+}
+
+/// A reply whose objects are arriving.
+struct Arriving {
+    site: SiteIndex,
+    ticket: u64,
+    message: String,
+    assembly: Assembly,
+}
+
+/// What the loop tells of itself.
+pub struct Report<'a> {
+    /// What the coordinator is at.
+    pub standing: &'a Standing,
+    /// The sites by place in the roster; none where a place is retired.
+    pub lines: &'a BTreeMap<SiteIndex, Line>,
+    /// Whether every site has dealt with all that was said to it.
+    pub quiet: bool,
+}
+
+/// Told what happens.
+pub trait Watcher {
+    /// Something worth a line.
+    fn event(&mut self, event: &Event);
+    /// Called a few times a second.
+    fn report(&mut self, report: &Report<'_>);
+    /// Whether the loop shall end.
+    fn stop(&mut self) -> bool;
+    /// The number of the run, to be ended by the next process if this one is killed.
+    fn run_started(&mut self, run: u64) -> Result<()>;
+}
+
+/// Where the SuperLink is.
+pub enum Link {
+    /// One of our own.
+    Own(Superlink),
+    /// One that the operator runs, with the secret of its executors if it has one.
+    Foreign(Option<Vec<u8>>),
+}
+
+/// The engine at the coordinator.
+pub struct Hub<'a, C> {
+    host: &'a mut C,
+    http: Http,
+    superlink: Link,
+    lines: BTreeMap<SiteIndex, Line>,
+    patience: Patience,
+    run: Option<Run>,
+    arriving: Vec<Arriving>,
+    queue: VecDeque<Action>,
+    traffic: Traffic,
+    events: Vec<Event>,
+    beaten: Instant,
+    looked: Option<Instant>,
+    waiting: (Standing, Instant),
+    /// Too few sites answered: who was missing. A new attempt begins when they are back.
+    missing: Option<Vec<SiteIndex>>,
+}
+
+impl<'a, C: CoordinatorHost> Hub<'a, C> {
+    /// An engine for these sites: place in the roster, name, public key of the line (PEM). Keys that the SuperLink does
+    /// not know are registered with it, those that are no longer in the roster are taken back.
+    ///
+    /// # Errors
+    ///
+    /// When the SuperLink cannot be reached or refuses.
+    pub fn new(
+        host: &'a mut C,
+        http: Http,
+        superlink: Link,
+        sites: Vec<(SiteIndex, String, String)>,
+        patience: Patience,
+        process: u64,
+    ) -> Result<Self> {
+        let mut lines = BTreeMap::new();
+        let control = Control::new(&http, None);
+        let known = control.nodes()?;
+        for node in &known {
+            let ours = sites.iter().any(|(_, _, pem)| pem.as_bytes() == &node.public_key[..]);
+            if !ours && node.status != "unregistered" {
+                tracing::warn!(node = node.name, "not in the roster; its registration is taken back");
+                control.unregister(node.node_id)?;
+            }
+        }
+        for (site, name, pem) in sites {
+            let live = |node: &&NodeInfo| node.public_key == pem.as_bytes() && node.status != "unregistered";
+            let node = match known.iter().find(live) {
+                Some(node) => node.node_id,
+                None => control.register(&pem, &name).with_context(|| format!("cannot register {name}"))?,
+            };
+            let line = Line {
+                name,
+                online: false,
+                up: 0,
+                down: 0,
+                node,
+                activated: String::new(),
+                link: CoordinatorLink::new(process),
+                since: Instant::now(),
+            };
+            lines.insert(site, line);
+        }
+        let now = Instant::now();
+        Ok(Self {
+            host,
+            http,
+            superlink,
+            lines,
+            patience,
+            run: None,
+            arriving: Vec::new(),
+            queue: VecDeque::new(),
+            traffic: Traffic::default(),
+            events: Vec::new(),
+            beaten: now,
+            looked: None,
+            waiting: (Standing::default(), now),
+            missing: None,
+        })
+    }
+
+    /// Queues what the coordinator does first.
+    pub fn submit(&mut self, actions: Vec<Action>) {
+        self.queue.extend(actions);
+    }
+
+    /// The host.
+    pub fn host(&mut self) -> &mut C {
+        self.host
+    }
+
+    /// What was sent so far.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Runs until the watcher ends it, or the session cannot go on.
+    ///
+    /// # Errors
+    ///
+    /// When the session was halted, the SuperLink ends again and again, or a file cannot be written.
+    pub fn run(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
+        let mut pause = PAUSE.0;
+        let mut reported = Instant::now();
+        let mut down = false;
+        loop {
+            self.perform(watcher)?;
+            if let Some(reason) = self.host.standing().halted {
+                bail!("the session was halted: {reason}");
+            }
+            if reported.elapsed() > Duration::from_millis(250) {
+                reported = Instant::now();
+                let (standing, quiet) = (self.host.standing(), self.is_quiet());
+                watcher.report(&Report { standing: &standing, lines: &self.lines, quiet });
+                if watcher.stop() {
+                    self.close();
+                    return Ok(());
+                }
+            }
+            match self.step(watcher) {
+                Ok(true) => {
+                    pause = PAUSE.0;
+                    down = false;
+                    continue;
+                }
+                Ok(false) => down = false,
+                Err(error) => match error.downcast::<CallError>() {
+                    Ok(call) if call.is_passing() => {
+                        if !down {
+                            tracing::warn!(%call, "the SuperLink does not answer; waiting for it");
+                        }
+                        down = true;
+                        pause = PAUSE.1;
+                    }
+                    Ok(call) if call.is_unauthorised() => self.lose_run(),
+                    Ok(call) => return Err(call.into()),
+                    Err(error) => return Err(error),
+                },
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 5 / 4).min(PAUSE.1);
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.arriving.is_empty() && self.lines.values().all(|line| line.link.backlog() == 0)
+    }
+
+    fn close(&self) {
+        if let Some(run) = &self.run {
+            let _ = RunClient { http: &self.http, run }.finish();
+        }
+    }
+
+    /// One turn. True when something was done.
+    fn step(&mut self, watcher: &mut dyn Watcher) -> Result<bool> {
+        if let Link::Own(superlink) = &mut self.superlink
+            && superlink.watch()?
+        {
+            self.looked = None;
+            let text = "the SuperLink had ended and was started again".to_owned();
+            tell(&mut self.events, watcher, Event::Notice(Party::Coordinator, text));
+        }
+        self.keep_run(watcher)?;
+        self.look(watcher)?;
+        let issued = self.issue()?;
+        let pulled = self.pull(watcher)?;
+        let arrived = self.assemble(watcher)?;
+        self.watch_the_clock(watcher)?;
+        Ok(issued || pulled || arrived)
+    }
+
+    fn keep_run(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
+        if let Some(run) = &self.run
+            && self.beaten.elapsed() > HEARTBEAT
+        {
+            let alive = RunClient { http: &self.http, run }.heartbeat()?;
+            self.beaten = Instant::now();
+            if !alive {
+                self.lose_run();
+            }
+        }
+        if self.run.is_none() {
+            let secret = match &self.superlink {
+                Link::Own(superlink) => Some(superlink.secret()),
+                Link::Foreign(secret) => secret.as_deref(),
+            };
+            let mut nonce = [0; 16];
+            getrandom::fill(&mut nonce).ok().context("the system gives no random bytes")?;
+            let run = Control::new(&self.http, secret).start(nonce, Timestamp::now())?;
+            watcher.run_started(run.id)?;
+            tracing::info!(run = run.id, "a run has begun");
+            self.run = Some(run);
+            self.beaten = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// The run has ended under us: another will begin, and what was under way is sent again.
+    fn lose_run(&mut self) {
+        tracing::warn!("the run has ended on the SuperLink; another begins");
+        self.run = None;
+        self.arriving.clear();
+        self.lines.values_mut().for_each(|line| line.link.give_up_all());
+    }
+
+    /// Looks who is online, and who has come back.
+    fn look(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return Ok(());
+        }
+        let nodes = Control::new(&self.http, None).nodes()?;
+        self.looked = Some(Instant::now());
+        for (&site, line) in &mut self.lines {
+            let Some(node) = nodes.iter().find(|node| node.node_id == line.node) else { continue };
+            let online = node.status == "online";
+            if online != line.online {
+                line.online = online;
+                line.since = Instant::now();
+                let text = if online { "is online" } else { "is offline" };
+                tell(&mut self.events, watcher, Event::Notice(Party::Site(site), text.to_owned()));
+            }
+            if online && node.last_activated_at != line.activated {
+                if !line.activated.is_empty() {
+                    let arriving = &self.arriving;
+                    line.link
+                        .came_back(|ticket| arriving.iter().any(|a| (a.site, a.ticket) == (site, ticket)));
+                }
+                line.activated.clone_from(&node.last_activated_at);
+            }
+        }
+        if let Some(missing) = &self.missing
+            && missing.iter().all(|site| self.lines.get(site).is_some_and(|line| line.online))
+        {
+            self.missing = None;
+            let actions = self.host.retry()?;
+            self.queue.extend(actions);
+        }
+        Ok(())
+    }
+
+    /// Issues the tickets that are due, all in one call: what goes to everyone is uploaded once.
+    fn issue(&mut self) -> Result<bool> {
+        let Some(run) = &self.run else { return Ok(false) };
+        let now = seconds();
+        let mut drafts = Vec::new();
+        for (&site, line) in &self.lines {
+            if line.online && line.link.is_due(now) {
+                let letter = line.link.draft();
+                let parcel = self.parcel(run, line.node, &letter)?;
+                drafts.push((site, letter, parcel));
+            }
+        }
+        if drafts.is_empty() {
+            return Ok(false);
+        }
+        let (sites, parcels): (Vec<(SiteIndex, Letter)>, Vec<Parcel>) =
+            drafts.into_iter().map(|(site, letter, parcel)| ((site, letter), parcel)).unzip();
+        let taken = RunClient { http: &self.http, run }.push(&parcels)?;
+        for (((site, letter), parcel), taken) in sites.into_iter().zip(&parcels).zip(taken) {
+            match self.lines.get_mut(&site) {
+                Some(line) if taken => {
+                    let message = parcel.tree.object_id.clone();
+                    line.link.issued(&letter, message, now);
+                    line.down += letter.len();
+                }
+                _ => tracing::warn!(site = site.0, "the SuperLink did not take a message; trying again"),
+            }
+        }
+        Ok(true)
+    }
+
+    fn parcel(&self, run: &Run, node: u64, letter: &Letter) -> Result<Parcel> {
+        let (header, arrays) = letter.write();
+        let metadata = Metadata {
+            run_id: run.id,
+            src_node_id: SUPERLINK,
+            dst_node_id: node,
+            ttl: TTL,
+            message_type: "query".to_owned(),
+            created_at: unix(),
+            ..Metadata::default()
+        };
+        pack(FlowerMessage { metadata: Some(metadata), content: None, error: None }, &header, &arrays)
+    }
+
+    /// Asks for the replies to open tickets. Those of sites that are offline are not asked for: the SuperLink would take
+    /// that as a reason to drop them.
+    fn pull(&mut self, watcher: &mut dyn Watcher) -> Result<bool> {
+        let Some(run) = &self.run else { return Ok(false) };
+        let mut tickets: BTreeMap<String, (SiteIndex, u64)> = BTreeMap::new();
+        for (&site, line) in self.lines.iter().filter(|(_, line)| line.online) {
+            for (ticket, message) in line.link.awaited() {
+                let here = |a: &Arriving| (a.site, a.ticket) == (site, ticket);
+                if !self.arriving.iter().any(here) {
+                    tickets.insert(message.to_owned(), (site, ticket));
+                }
+            }
+        }
+        if tickets.is_empty() {
+            return Ok(false);
+        }
+        let replies = RunClient { http: &self.http, run }.pull(tickets.keys().cloned().collect())?;
+        let any = !replies.is_empty();
+        for (reply, tree) in replies {
+            let Some(metadata) = &reply.metadata else { continue };
+            let Some(&(site, ticket)) = tickets.get(&metadata.reply_to_message_id) else { continue };
+            self.reply(site, ticket, &reply, &tree, watcher);
+        }
+        Ok(any)
+    }
+
+    /// Performs what is queued; what follows an action comes before what was queued behind it.
+    fn perform(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
+        while let Some(action) = self.queue.pop_front() {
+            match action {
+                Action::Send(message) => self.send(message),
+                action => {
+                    if let Action::Notice(text) = &action {
+                        tell(&mut self.events, watcher, Event::Notice(Party::Coordinator, text.clone()));
+                    }
+                    let saves = matches!(action, Action::Save | Action::Finished);
+                    let more = self.host.perform(action).context("coordinator")?;
+                    if saves {
+                        self.host.checkpoint(&self.traffic, &self.events)?;
+                    }
+                    for action in more.into_iter().rev() {
+                        self.queue.push_front(action);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, message: Outgoing) {
+        let Party::Site(site) = message.to else { return };
+        let Standing { rounds, moments, .. } = self.host.standing();
+        *self.traffic.down.entry((site, phase(&message, rounds, moments))).or_default() += message.bytes.len() as u64;
+        if let Some(line) = self.lines.get_mut(&site) {
+            line.link.post(enclosed(&message));
+        }
+    }
+
+    /// Goes on without sites that were waited for long enough.
+    fn watch_the_clock(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
+        let standing = self.host.standing();
+        if standing != self.waiting.0 {
+            self.waiting = (standing, Instant::now());
+            return Ok(());
+        }
+        let awaited = &self.waiting.0.awaited;
+        let waited = self.waiting.1.elapsed();
+        let over = |site: &SiteIndex| match self.lines.get(site) {
+            Some(line) if line.online => waited > self.patience.silent,
+            Some(line) => waited.min(line.since.elapsed()) > self.patience.absent,
+            None => true,
+        };
+        if awaited.is_empty() || !awaited.iter().all(over) {
+            return Ok(());
+        }
+        let awaited = awaited.clone();
+        self.waiting.1 = Instant::now();
+        match self.host.deadline() {
+            Ok(actions) => {
+                tell(&mut self.events, watcher, Event::WentOn(awaited.clone()));
+                for site in awaited {
+                    if let Some(line) = self.lines.get_mut(&site) {
+                        line.link.drop_backlog();
+                    }
+                }
+                self.queue.extend(actions);
+            }
+            Err(refusal) => {
+                tell(
+                    &mut self.events,
+                    watcher,
+                    Event::Notice(Party::Coordinator, format!("{refusal}; waiting")),
+                );
+                self.missing = Some(awaited);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A message as it is enclosed in a letter.
+pub(super) fn enclosed(message: &Outgoing) -> Enclosed {
+    Enclosed { kind: format!("{:?}", message.kind), bytes: message.bytes.clone() }
+}
+
+/// Whether a message belongs to an attempt at a sum, which a restarted coordinator begins anew.
+pub(super) fn is_of_an_attempt(message: &Enclosed) -> bool {
+    [Kind::Advert, Kind::Shares, Kind::Input, Kind::Consent, Kind::Unmasking, Kind::Abstain]
+        .iter()
+        .any(|kind| format!("{kind:?}") == message.kind)
+}
+
+fn tell(events: &mut Vec<Event>, watcher: &mut dyn Watcher, event: Event) {
+    tracing::debug!(?event);
+    watcher.event(&event);
+    events.push(event);
+}
+
+/// Seconds since the epoch, for Flower.
+pub(super) fn unix() -> f64 {
+    Timestamp::now().as_microsecond() as f64 / 1e6
+}
+
+/// Seconds on a clock that does not jump.
+fn seconds() -> f64 {
+    static ZERO: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    ZERO.get_or_init(Instant::now).elapsed().as_secs_f64()
+}

@@ -1,0 +1,353 @@
+//! The engine between machines, on the real SuperLink: the same release as on the local engine bit for bit, through
+//! restarts of everything; and what strangers come to.
+//!
+//! Flower is installed from the package index on the first run. Where that cannot be done, the tests say so; with
+//! `FEDGESTALT_FLOWER=required` that is a failure.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "flower/consortium.rs"]
+mod consortium;
+#[path = "common/program.rs"]
+mod program;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use consortium::{Consortium, SITES, alone, engine, free_port, reference};
+use fedgestalt::engine::flower::http::{CallError, Http};
+use fedgestalt::engine::flower::key::LineKey;
+use fedgestalt::engine::flower::node::FleetNode;
+use fedgestalt::engine::flower::object::{MAX_OBJECT, pack};
+use fedgestalt::engine::flower::proxy::{CALLS, Limits, Proxy};
+use fedgestalt::engine::flower::runtime::{Control, RunClient, SUPERLINK};
+use fedgestalt::engine::flower::superlink::Superlink;
+use fedgestalt::engine::flower::tls;
+use fedgestalt::engine::flower::wire::{ConfigRecord, FlowerMessage, Metadata, Nothing};
+use fedgestalt::store::{Folder, SiteStore};
+use jiff::Timestamp;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+
+/// The engine, or the word that this is skipped.
+macro_rules! engine_or_skip {
+    () => {
+        match engine() {
+            Some(engine) => engine,
+            None => {
+                assert!(std::env::var_os("FEDGESTALT_FLOWER").is_none(), "FEDGESTALT_FLOWER asks for Flower");
+                println!("skipped: no Flower");
+                return;
+            }
+        }
+    };
+}
+
+#[test]
+fn a_consortium_of_processes_comes_to_the_local_engines_release_bit_for_bit() {
+    let engine = engine_or_skip!();
+    let _alone = alone();
+    let wanted = reference();
+    let world = Consortium::found(engine);
+    let mut coordinator = world.coordinator("");
+    let mut sites = world.sites("");
+    coordinator.says("the kernel is open");
+    for site in &mut sites {
+        site.says("round 3 is in the model");
+    }
+
+    // The kernel serves: a photograph of one site, asked about while the others look away.
+    let image = first_probe(&wanted.place.path("cohorts/site-1"));
+    let began = Instant::now();
+    let answer = world.place.json(&format!("site ask --store s1 --image {image}"));
+    let took = began.elapsed();
+    let places = answer["syndromes"].as_array().unwrap();
+    // Eight syndromes in all galleries, each once, nearest first.
+    assert_eq!(places.len(), 8);
+    let distances: Vec<f64> = places.iter().map(|place| place["distance"].as_f64().unwrap()).collect();
+    assert!(distances.is_sorted() && distances[0] < distances[7], "{distances:?}");
+    println!("an answer of the kernel after {took:?}");
+
+    // A patient is withdrawn: the nearest image of an own gallery face was itself, and then is not.
+    let (own, subject) = first_of_gallery(&wanted.place.path("cohorts/site-2"));
+    let nearest = |world: &Consortium| {
+        let answer = world.place.json(&format!("site ask --store s2 --image {own}"));
+        answer["syndromes"][0]["own_image"].as_str().map(str::to_owned)
+    };
+    assert_eq!(nearest(&world).as_deref(), Some(own.as_str()));
+    world.place.json(&format!("site withdraw --store s2 {subject}"));
+    assert_ne!(nearest(&world).as_deref(), Some(own.as_str()));
+
+    for site in sites {
+        let result = site.stop();
+        assert_eq!(result["release"], hex::encode(wanted.release.release.digest()));
+    }
+    let result = coordinator.stop();
+    assert_eq!(result["release"], hex::encode(wanted.release.release.digest()));
+    assert_eq!(world.release(0).release.encode(), wanted.release.release.encode());
+}
+
+#[test]
+fn whatever_is_killed_and_whoever_is_late_the_model_is_the_same() {
+    let engine = engine_or_skip!();
+    let _alone = alone();
+    let wanted = reference();
+    let world = Consortium::found(engine);
+    let mut coordinator = world.coordinator("--once");
+    let mut sites: Vec<_> = (0..SITES - 1).map(|at| world.site(at, "--once")).collect();
+    // One site is late: the others wait for it.
+    coordinator.says("3 of 4 sites online");
+    sites.push(world.site(SITES - 1, "--once"));
+    coordinator.says("round 1 of 3");
+    // A site is killed in its round.
+    sites.remove(0).kill();
+    sites.insert(0, world.site(0, "--once"));
+    sites[0].says("connected");
+    // The SuperLink is killed.
+    assert!(Command::new("kill").args(["-9", &world.superlink()]).status().unwrap().success());
+    coordinator.says("was started again");
+    coordinator.says("round 2 of 3");
+    // The coordinator is killed, and its SuperLink is left behind.
+    let left = world.superlink();
+    coordinator.kill();
+    std::thread::sleep(Duration::from_secs(2));
+    coordinator = world.coordinator("--once");
+    coordinator.says("waiting for");
+    assert_ne!(world.superlink(), left);
+    for site in sites {
+        site.finish();
+    }
+    let result = coordinator.finish();
+    assert_eq!(result["model"], hex::encode(wanted.release.release.model));
+    for at in 0..SITES {
+        let found = world.release(at).release;
+        assert_eq!(found.metrics, wanted.release.release.metrics);
+        assert_eq!(found.members, wanted.release.release.members);
+    }
+    // Nobody trained a round twice: every site has each round once.
+    for at in 0..SITES {
+        let rounds = program::read(&world.place.path(&format!("s{at}/rounds.json")));
+        let rounds: Vec<u64> =
+            rounds.as_array().unwrap().iter().map(|r| r["round"].as_u64().unwrap()).collect();
+        assert_eq!(rounds, [1, 2, 3], "site-{at}");
+    }
+}
+
+#[test]
+fn strangers_and_meddlers_get_nothing() {
+    let engine = engine_or_skip!();
+    let _alone = alone();
+    let _ = reference();
+    let world = Consortium::found(engine);
+    let mut coordinator = world.coordinator("");
+    coordinator.says("sites reach this coordinator");
+    coordinator.says("0 of 4 sites online");
+    let http = Http::new(&world.url(), &world.authority(), false).unwrap();
+
+    // A stranger with a key of its own.
+    let stranger = LineKey::from_secret(&[9; 48]).unwrap();
+    let error = FleetNode::activate(&http, &stranger, None).err().unwrap();
+    assert!(matches!(error, CallError::Refused { .. }), "{error}");
+    // Someone who replays another's signature, five minutes and more later.
+    let store = SiteStore::open(&world.place.path("s3")).unwrap();
+    let key = LineKey::from_secret(&store.key("line").unwrap().unwrap()).unwrap();
+    drop(store);
+    let old = Timestamp::now() - jiff::SignedDuration::from_secs(400);
+    let headers = key.headers(old).unwrap();
+    let error = http.call::<Nothing>(CALLS[3], &headers, &Nothing {}).unwrap_err();
+    assert!(error.is_unauthorised(), "{error}");
+
+    // Paths that are not a site's: Control would start a run for anyone, Runtime hand out its messages.
+    for path in [
+        "/v1/control/start-run",
+        "/v1/runtime/acquire-task",
+        "/v1/fleet/register-node",
+        "/docs",
+        "/v1/fleet/../control/list-nodes",
+    ] {
+        match http.call::<Nothing>(path, &[], &Nothing {}) {
+            Err(CallError::Refused { status: 403, .. }) => {}
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+    // A body that is too long is refused by its head.
+    let answer =
+        raw(&world, &format!("POST {} HTTP/1.1\r\ncontent-length: {}\r\n\r\n", CALLS[7], 2 * MAX_OBJECT));
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    let answer = raw(&world, "GET /health HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+
+    // A man in the middle with a certificate of his own: the site ends and says so.
+    let false_name =
+        tls::make(&["127.0.0.1".to_owned()], "the coordinator, honestly", Timestamp::now()).unwrap();
+    let middle = Proxy::start(
+        "127.0.0.1:0".parse().unwrap(),
+        tls::server(&false_name.chain, &false_name.key).unwrap(),
+        tls::client(&world.authority()).unwrap(),
+        world.port,
+        Limits::default(),
+    )
+    .unwrap();
+    let said = world.site(0, &format!("--url https://{}", middle.address())).fails();
+    assert!(said.contains("certificate that the invitation does not vouch for"), "{said}");
+    // The port is taken: a second coordinator says so.
+    let second = Consortium { port: world.port, ..Consortium::found(engine) };
+    let said = second.coordinator("").fails();
+    assert!(said.contains("is taken"), "{said}");
+    coordinator.stop();
+}
+
+/// Writes bytes over TLS and reads what comes back until the other side ends the connection.
+fn raw(world: &Consortium, text: &str) -> String {
+    let config = tls::client(&world.authority()).unwrap();
+    let stream = TcpStream::connect(("127.0.0.1", world.port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let mut stream = StreamOwned::new(ClientConnection::new(config, name).unwrap(), stream);
+    stream.write_all(text.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn a_foreign_message_is_answered_with_an_error_and_changes_nothing() {
+    let engine = engine_or_skip!();
+    let _alone = alone();
+    let _ = reference();
+    let world = Consortium::found(engine);
+    // A SuperLink without our coordinator: somebody else drives it.
+    let folder = tempfile::tempdir().unwrap();
+    let superlink = Superlink::start(engine, Folder::open(folder.path()).unwrap()).unwrap();
+    let http = Http::new(&superlink.url(), superlink.authority(), false).unwrap();
+    let certificate = fs::read_to_string(world.place.path("hub/certificate.pem")).unwrap();
+    let secret = fs::read_to_string(world.place.path("hub/certificate.key")).unwrap();
+    let _front = Proxy::start(
+        format!("127.0.0.1:{}", world.port).parse().unwrap(),
+        tls::server(&certificate, &secret).unwrap(),
+        tls::client(superlink.authority()).unwrap(),
+        superlink.port(),
+        Limits::default(),
+    )
+    .unwrap();
+    let request = program::read(&world.place.path("r0.json"));
+    let control = Control::new(&http, Some(superlink.secret()));
+    let node = control.register(request["line"].as_str().unwrap(), "site-0").unwrap();
+    // Without the executors' secret nobody gets the task.
+    assert!(Control::new(&http, None).start([1; 16], Timestamp::now()).is_err());
+    let run = control
+        .start([2; 16], Timestamp::now())
+        .or_else(|_| control.start([3; 16], Timestamp::now()))
+        .unwrap();
+    let mut site = world.site(0, "");
+    site.says("connected");
+    let client = RunClient { http: &http, run: &run };
+    let metadata = Metadata {
+        run_id: run.id,
+        src_node_id: SUPERLINK,
+        dst_node_id: node,
+        ttl: 600.0,
+        message_type: "train".to_owned(),
+        created_at: Timestamp::now().as_microsecond() as f64 / 1e6,
+        ..Metadata::default()
+    };
+    let message = FlowerMessage { metadata: Some(metadata), content: None, error: None };
+    let parcel = pack(message, &ConfigRecord::default(), &[]).unwrap();
+    assert_eq!(client.push(std::slice::from_ref(&parcel)).unwrap(), [true]);
+    let until = Instant::now() + Duration::from_secs(30);
+    let error = loop {
+        let replies = client.pull(vec![parcel.tree.object_id.clone()]).unwrap();
+        if let Some((reply, _)) = replies.into_iter().next() {
+            break reply.error.unwrap().reason;
+        }
+        assert!(Instant::now() < until, "no answer");
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert!(error.contains("messages of the federation only"), "{error}");
+    site.says("not a message of the federation");
+    site.stop();
+    let store = SiteStore::open(&world.place.path("s0")).unwrap();
+    let log = store.audit_log().unwrap();
+    assert_eq!(log.len(), 1);
+    assert_eq!(log[0].entry.what, "foreign message refused");
+}
+
+#[test]
+fn a_slow_client_and_too_many_are_cut_off() {
+    let identity = tls::make(&["127.0.0.1".to_owned()], "front", Timestamp::now()).unwrap();
+    let limits = Limits {
+        connections: 4,
+        per_address: 3,
+        head_time: Duration::from_millis(400),
+        body_time: Duration::from_millis(600),
+        idle: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let front = Proxy::start(
+        "127.0.0.1:0".parse().unwrap(),
+        tls::server(&identity.chain, &identity.key).unwrap(),
+        tls::client(&identity.authority).unwrap(),
+        free_port(),
+        limits,
+    )
+    .unwrap();
+    let config = tls::client(&identity.authority).unwrap();
+    let open = |config: &Arc<_>| {
+        let stream = TcpStream::connect(front.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream)
+    };
+    // A head that comes a byte at a time is never read to its end, however lively the client is.
+    let mut slow = open(&config);
+    let began = Instant::now();
+    let head = format!("POST {} HTTP/1.1\r\ncontent-length: 1\r\n", CALLS[0]);
+    let cut = head.bytes().chain(std::iter::repeat(b'a')).take(400).any(|byte| {
+        std::thread::sleep(Duration::from_millis(20));
+        slow.write_all(&[byte]).and_then(|()| slow.flush()).is_err()
+    });
+    assert!(cut, "a slow head was endured for {:?}", began.elapsed());
+    // Nothing at all, not even a handshake.
+    let mut mute = TcpStream::connect(front.address()).unwrap();
+    mute.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(mute.read(&mut [0; 16]).unwrap_or(0), 0);
+    // The fourth connection from one address is closed at once.
+    let held: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(front.address()).unwrap()).collect();
+    let mut fourth = TcpStream::connect(front.address()).unwrap();
+    fourth.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert_eq!(fourth.read(&mut [0; 16]).unwrap_or(1), 0, "closed before the first three were cut");
+    drop(held);
+    // The SuperLink is away: the client is told, and may come again.
+    std::thread::sleep(Duration::from_millis(600));
+    let mut away = open(&config);
+    away.write_all(format!("POST {} HTTP/1.1\r\ncontent-length: 0\r\n\r\n", CALLS[0]).as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    let _ = away.read_to_end(&mut answer);
+    assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 502"), "{answer:?}");
+}
+
+/// The first image of a cohort's frequent test part.
+fn first_probe(cohort: &Path) -> String {
+    table(cohort, "frequent_test")[0][0].clone()
+}
+
+/// The first image of a cohort's frequent gallery, and its subject.
+fn first_of_gallery(cohort: &Path) -> (String, String) {
+    let row = table(cohort, "frequent_gallery")[0].clone();
+    (row[0].clone(), row[2].clone())
+}
+
+fn table(cohort: &Path, part: &str) -> Vec<Vec<String>> {
+    let folder = cohort.join("gmdb_metadata");
+    let file = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.file_name().unwrap().to_string_lossy().contains(part))
+        .unwrap();
+    let mut reader = csv::Reader::from_path(file).unwrap();
+    reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect()
+}

@@ -1,0 +1,219 @@
+//! A consortium of processes: a coordinator with a real SuperLink, and four sites, each with a folder of its own.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use federation::SignedRelease;
+use serde_json::Value;
+
+use crate::program::{Place, document};
+
+pub(crate) const SITES: usize = 4;
+
+/// The virtual environment with Flower, installed once and kept below the target folder. `None`: it cannot be installed
+/// here (no network, no Python), which is said.
+pub(crate) fn engine() -> Option<&'static Path> {
+    static ENGINE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    ENGINE
+        .get_or_init(|| {
+            let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("flower-1.41.0");
+            let output = Command::new(env!("CARGO_BIN_EXE_fedgestalt"))
+                .args(["--json", "engine", "install", "--into"])
+                .arg(&folder)
+                .output()
+                .unwrap();
+            if output.status.success() {
+                return Some(folder);
+            }
+            println!("skipped: Flower cannot be installed here: {}", String::from_utf8_lossy(&output.stderr));
+            None
+        })
+        .as_deref()
+}
+
+/// One consortium at a time: each has six processes.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A process with what it says.
+pub(crate) struct Running {
+    name: String,
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Running {
+    fn start(name: &str, mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (to, from, who) = (lines.clone(), child.stderr.take().unwrap(), name.to_owned());
+        thread::spawn(move || {
+            for line in BufReader::new(from).lines().map_while(Result::ok) {
+                // Shown where the test fails.
+                eprintln!("{who}: {line}");
+                to.lock().unwrap().push(line);
+            }
+        });
+        Self { name: name.to_owned(), child, lines }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it has said something.
+    pub(crate) fn says(&mut self, text: &str) {
+        let until = Instant::now() + Duration::from_secs(150);
+        while !self.lines.lock().unwrap().iter().any(|line| line.contains(text)) {
+            assert!(self.child.try_wait().unwrap().is_none(), "{} has ended without {text:?}", self.name);
+            assert!(Instant::now() < until, "{} does not say {text:?}", self.name);
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// As `kill -9`.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end.
+    pub(crate) fn stop(self) -> Value {
+        Command::new("kill").arg(self.pid().to_string()).status().unwrap();
+        self.finish()
+    }
+
+    /// Its one document, once it has ended well.
+    pub(crate) fn finish(mut self) -> Value {
+        let (status, stdout) = self.end();
+        assert!(status.success(), "{} ended with {status}", self.name);
+        document(&std::process::Output { status, stdout, stderr: Vec::new() })
+    }
+
+    /// What it says when it fails.
+    pub(crate) fn fails(mut self) -> String {
+        let (status, _) = self.end();
+        assert_eq!(status.code(), Some(1), "{}", self.name);
+        thread::sleep(Duration::from_millis(100));
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    fn end(&mut self) -> (ExitStatus, Vec<u8>) {
+        let mut out = self.child.stdout.take().unwrap();
+        let reader = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            out.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        let until = Instant::now() + Duration::from_secs(200);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status, reader.join().unwrap());
+            }
+            assert!(Instant::now() < until, "{} does not end", self.name);
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Four hospitals' cohorts, and what the local engine makes of them.
+pub(crate) struct Reference {
+    pub(crate) place: Place,
+    pub(crate) release: SignedRelease,
+}
+
+/// Computed once: the demo on the local engine.
+pub(crate) fn reference() -> &'static Reference {
+    static REFERENCE: OnceLock<Reference> = OnceLock::new();
+    REFERENCE.get_or_init(|| {
+        let place = Place::new();
+        let config = fs::read_to_string(place.path("fedgestalt.toml")).unwrap();
+        fs::write(place.path("fedgestalt.toml"), format!("{config}\n[demo]\nnewcomer = false\n")).unwrap();
+        place.json("demo --out run");
+        place.json("cohort draw run/cohort --out cohorts");
+        let bytes = fs::read(place.path("run/sites/site-0/release.signed")).unwrap();
+        Reference { place, release: SignedRelease::decode(&bytes).unwrap() }
+    })
+}
+
+/// A consortium founded and enrolled in a folder of its own.
+pub(crate) struct Consortium {
+    pub(crate) place: Place,
+    pub(crate) port: u16,
+    pub(crate) engine: PathBuf,
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Consortium {
+    /// A rehearsal with the simulation's seed, so that results can be compared bit for bit.
+    pub(crate) fn found(engine: &Path) -> Self {
+        let place = Place::new();
+        let port = free_port();
+        place.json(&format!(
+            "consortium create --store hub --name test --host 127.0.0.1 --port {port} --rehearsal 1"
+        ));
+        let mut requests = Vec::new();
+        for at in 0..SITES {
+            place.json(&format!("site keygen --store s{at} --name site-{at} --out r{at}.json --rehearsal 1"));
+            requests.push(format!("r{at}.json"));
+        }
+        let admitted = place.json(&format!("consortium admit --store hub {}", requests.join(" ")));
+        let fingerprint = admitted["fingerprint"].as_str().unwrap();
+        for at in 0..SITES {
+            place.json(&format!("site enrol --store s{at} invitation.json --fingerprint {fingerprint}"));
+        }
+        Self { place, port, engine: engine.to_owned() }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn authority(&self) -> String {
+        fs::read_to_string(self.place.path("hub/authority.pem")).unwrap()
+    }
+
+    pub(crate) fn coordinator(&self, options: &str) -> Running {
+        let mut command = self.place.command(&format!("--json coordinate --store hub {options}"));
+        command.args(["--listen", &format!("127.0.0.1:{}", self.port), "--engine"]).arg(&self.engine);
+        Running::start("coordinator", command)
+    }
+
+    pub(crate) fn site(&self, at: usize, options: &str) -> Running {
+        let mut command = self.place.command(&format!("--json --threads 1 site run --store s{at} {options}"));
+        command.arg("--cohort").arg(reference().place.path(&format!("cohorts/site-{at}")));
+        Running::start(&format!("site-{at}"), command)
+    }
+
+    pub(crate) fn sites(&self, options: &str) -> Vec<Running> {
+        (0..SITES).map(|at| self.site(at, options)).collect()
+    }
+
+    /// The number of the SuperLink's process.
+    pub(crate) fn superlink(&self) -> String {
+        fs::read_to_string(self.place.path("hub/superlink/superlink.pid")).unwrap()
+    }
+
+    pub(crate) fn release(&self, at: usize) -> SignedRelease {
+        SignedRelease::decode(&fs::read(self.place.path(&format!("s{at}/release.signed"))).unwrap()).unwrap()
+    }
+}
