@@ -2,6 +2,8 @@
 //! bits, two bits kept between the passes: libjpeg's `islow`. Products and sums of coefficients have 16 bits, as in
 //! libjpeg-turbo's vector code, which differs from its plain code for impossible coefficients only.
 
+use std::num::Wrapping;
+
 use super::blocks::{Group, LANES};
 use super::markers::Component;
 
@@ -73,7 +75,7 @@ fn flat(group: &Group, steps: &[i16; 64], out: &mut [u8], width: usize) {
     let mut bytes = [[0; 8]; LANES];
     for (bytes, value) in bytes.iter_mut().zip(scaled(&group.values[0], steps[0])) {
         let value = saturated(i32::from(value) << KEPT);
-        *bytes = [sample(descale::<{ KEPT + 3 }>(i32::from(value))); 8];
+        *bytes = [sample(descale::<{ KEPT + 3 }>(Wrapping(i32::from(value)))); 8];
     }
     for row in out.chunks_mut(width).take(8) {
         row[..8 * LANES].copy_from_slice(bytes.as_flattened());
@@ -117,23 +119,26 @@ fn pass<const N: usize, const SHIFT: u32>(input: &[Lane<i16>; 8]) -> [Lane<i32>;
     let mut output = [[0; LANES]; 8];
     for lane in 0..LANES {
         let c = |at: usize| if at < N { input[at][lane] } else { 0 };
-        let wide = |at: usize| i32::from(c(at));
+        // Impossible coefficients wrap round, as in libjpeg-turbo.
+        let wide = |at: usize| Wrapping(i32::from(c(at)));
+        let times = |value: Wrapping<i32>, factor: i32| value * Wrapping(factor);
 
-        let turned = (wide(2) + wide(6)) * 4433;
-        let (low, high) = (turned - wide(6) * 15137, turned + wide(2) * 6270);
-        let sum = i32::from(c(0).wrapping_add(c(4))) << FRACTION;
-        let difference = i32::from(c(0).wrapping_sub(c(4))) << FRACTION;
+        let turned = times(wide(2) + wide(6), 4433);
+        let (low, high) = (turned - times(wide(6), 15137), turned + times(wide(2), 6270));
+        let sum = Wrapping(i32::from(c(0).wrapping_add(c(4))) << FRACTION);
+        let difference = Wrapping(i32::from(c(0).wrapping_sub(c(4))) << FRACTION);
         let even = [sum + high, difference + low, difference - low, sum - high];
 
-        let (a, b) = (i32::from(c(7).wrapping_add(c(3))), i32::from(c(5).wrapping_add(c(1))));
-        let both = (a + b) * 9633;
-        let (a, b) = (both - a * 16069, both - b * 3196);
-        let (outer, inner) = ((wide(7) + wide(1)) * -7373, (wide(5) + wide(3)) * -20995);
+        let a = Wrapping(i32::from(c(7).wrapping_add(c(3))));
+        let b = Wrapping(i32::from(c(5).wrapping_add(c(1))));
+        let both = times(a + b, 9633);
+        let (a, b) = (both - times(a, 16069), both - times(b, 3196));
+        let (outer, inner) = (times(wide(7) + wide(1), -7373), times(wide(5) + wide(3), -20995));
         let odd = [
-            wide(1) * 12299 + outer + b,
-            wide(3) * 25172 + inner + a,
-            wide(5) * 16819 + inner + b,
-            wide(7) * 2446 + outer + a,
+            times(wide(1), 12299) + outer + b,
+            times(wide(3), 25172) + inner + a,
+            times(wide(5), 16819) + inner + b,
+            times(wide(7), 2446) + outer + a,
         ];
         for at in 0..4 {
             output[at][lane] = descale::<SHIFT>(even[at] + odd[at]);
@@ -153,8 +158,8 @@ fn scaled(values: &Lane<i16>, step: i16) -> Lane<i16> {
 }
 
 #[inline(always)]
-fn descale<const SHIFT: u32>(value: i32) -> i32 {
-    (value + (1 << (SHIFT - 1))) >> SHIFT
+fn descale<const SHIFT: u32>(value: Wrapping<i32>) -> i32 {
+    (value + Wrapping(1 << (SHIFT - 1))).0 >> SHIFT
 }
 
 #[inline(always)]
@@ -246,6 +251,15 @@ mod tests {
                 out
             };
             assert_eq!(run(&group), run(&Group { last: 63, ..group.clone() }));
+        }
+    }
+
+    #[test]
+    fn impossible_coefficients_do_no_harm() {
+        for value in [i16::MIN, i16::MAX] {
+            let mut out = [7; 8 * 64];
+            transform(&[Group { values: [[value; LANES]; 64], last: 63 }], &[255; 64], &mut out);
+            transform(&[Group { values: [[value; LANES]; 64], last: 63 }], &[1; 64], &mut out);
         }
     }
 }
