@@ -144,6 +144,12 @@ impl Coordinator {
         self.stage
     }
 
+    /// Whether a secure sum is under way. A site whose process was restarted in it has lost its keys for this attempt and
+    /// cannot go on in it: [`Coordinator::retry`] begins another.
+    pub fn is_summing(&self) -> bool {
+        self.phase == Phase::Sum
+    }
+
     /// The attempt under way; grows over the whole session.
     pub fn attempt(&self) -> u32 {
         self.attempt

@@ -144,7 +144,7 @@ const PHASES: &str = "phases.json";
 impl<'a> Run<'a> {
     /// Opens the run's folder: a new run, or one that goes on. A folder with another run in it is refused.
     pub fn open(context: &'a Context, order: &Order) -> Result<Self> {
-        let faces = FaceFinder::open(&order.config, None, false)?;
+        let faces = FaceFinder::open(&order.config, None, false, 1)?;
         let cohort = Arc::new(CohortDir::open(&order.cohort)?.with_faces(faces));
         let blueprint = networks(context, &order.config, order.trunk.as_deref(), &cohort)?;
         Self::open_with(context, order, cohort, blueprint)

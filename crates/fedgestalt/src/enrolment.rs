@@ -9,7 +9,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use federation::{
-    ConsortiumKey, ConsortiumPublic, CoordinatorKey, Roster, SignedRoster, SiteIndex, SiteKey, SiteName, SitePublic,
+    ConsortiumKey, ConsortiumPublic, CoordinatorKey, Roster, SignedRoster, SiteIndex, SiteKey, SiteName,
+    SitePublic,
 };
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -86,7 +87,11 @@ impl Request {
     ///
     /// When not.
     pub fn check(&self) -> Result<()> {
-        ensure!(self.format == REQUEST, "a request of format {:?}; this program reads {REQUEST}", self.format);
+        ensure!(
+            self.format == REQUEST,
+            "a request of format {:?}; this program reads {REQUEST}",
+            self.format
+        );
         check_public(&self.line).with_context(|| format!("request of {}", self.name))?;
         let signature = hex::decode(&self.vouched).context("a request with a damaged signature")?;
         self.keys
@@ -129,7 +134,8 @@ impl Invitation {
             "an invitation of format {:?}; this program reads {INVITATION}",
             self.format
         );
-        let signed = SignedRoster::decode(&hex::decode(&self.roster).context("an invitation with a damaged roster")?)?;
+        let signed =
+            SignedRoster::decode(&hex::decode(&self.roster).context("an invitation with a damaged roster")?)?;
         let roster = signed.verify(&self.consortium)?;
         Ok((signed, roster))
     }
@@ -171,7 +177,9 @@ pub fn make_site(store: &SiteStore, name: SiteName, rehearsal: Option<u64>) -> R
     let identity = SiteIdentity { name, rehearsal };
     match store.folder().read_json::<SiteIdentity>(SITE)? {
         Some(found) if found.name == identity.name && found.rehearsal == rehearsal => {}
-        Some(found) => bail!("{} belongs to {}; give another --store", store.folder().path().display(), found.name),
+        Some(found) => {
+            bail!("{} belongs to {}; give another --store", store.folder().path().display(), found.name)
+        }
         None => store.folder().write_json(SITE, &identity)?,
     }
     if store.key(SITE_KEY)?.is_none() {
@@ -215,7 +223,8 @@ impl SiteKeys {
         let none = "this store has no keys; `fedgestalt site keygen` makes them";
         let identity = store.folder().read_json(SITE)?.context(none)?;
         let key = store.key(SITE_KEY)?.context(none)?;
-        let key = <[u8; 32]>::try_from(&key[..]).ok().context("the site's key is damaged; restore keys/site")?;
+        let key =
+            <[u8; 32]>::try_from(&key[..]).ok().context("the site's key is damaged; restore keys/site")?;
         let line = store.key(LINE_KEY)?.context(none)?;
         Ok(Self { identity, key: SiteKey::from_seed(&key), line: LineKey::from_secret(&line)? })
     }
@@ -226,7 +235,11 @@ impl SiteKeys {
 /// # Errors
 ///
 /// When the site is not in its roster, the fingerprint is another, or an invitation of another consortium is pinned.
-pub fn enrol(store: &SiteStore, invitation: &Invitation, expected: Option<&str>) -> Result<(SiteIndex, Roster)> {
+pub fn enrol(
+    store: &SiteStore,
+    invitation: &Invitation,
+    expected: Option<&str>,
+) -> Result<(SiteIndex, Roster)> {
     let site = SiteKeys::open(store)?;
     let (_, roster) = invitation.roster()?;
     let Some(index) = roster.find_keys(&site.key.public()) else {
@@ -377,7 +390,8 @@ impl Consortium {
     /// When nobody was admitted yet.
     pub fn roster(&self) -> Result<(SignedRoster, Roster, Vec<Request>)> {
         let signed = self.folder.read(ROSTER)?;
-        let signed = signed.context("nobody was admitted yet; `fedgestalt consortium admit` signs a roster")?;
+        let signed =
+            signed.context("nobody was admitted yet; `fedgestalt consortium admit` signs a roster")?;
         let signed = SignedRoster::decode(&signed)?;
         let roster = signed.verify(&self.public()?)?;
         Ok((signed, roster, self.folder.read_json(REQUESTS)?.unwrap_or_default()))

@@ -53,10 +53,10 @@ fn a_consortium_of_processes_comes_to_the_local_engines_release_bit_for_bit() {
     let _alone = alone();
     let wanted = reference();
     let world = Consortium::found(engine);
-    let coordinator = world.coordinator("");
-    let sites = world.sites("");
+    let mut coordinator = world.coordinator("");
+    let mut sites = world.sites("");
     coordinator.says("the kernel is open");
-    for site in &sites {
+    for site in &mut sites {
         site.says("round 3 is in the model");
     }
 
@@ -131,7 +131,8 @@ fn whatever_is_killed_and_whoever_is_late_the_model_is_the_same() {
     // Nobody trained a round twice: every site has each round once.
     for at in 0..SITES {
         let rounds = program::read(&world.place.path(&format!("s{at}/rounds.json")));
-        let rounds: Vec<u64> = rounds.as_array().unwrap().iter().map(|r| r["round"].as_u64().unwrap()).collect();
+        let rounds: Vec<u64> =
+            rounds.as_array().unwrap().iter().map(|r| r["round"].as_u64().unwrap()).collect();
         assert_eq!(rounds, [1, 2, 3], "site-{at}");
     }
 }
@@ -142,7 +143,7 @@ fn strangers_and_meddlers_get_nothing() {
     let _alone = alone();
     let _ = reference();
     let world = Consortium::found(engine);
-    let coordinator = world.coordinator("");
+    let mut coordinator = world.coordinator("");
     coordinator.says("sites reach this coordinator");
     coordinator.says("0 of 4 sites online");
     let http = Http::new(&world.url(), &world.authority(), false).unwrap();
@@ -161,20 +162,28 @@ fn strangers_and_meddlers_get_nothing() {
     assert!(error.is_unauthorised(), "{error}");
 
     // Paths that are not a site's: Control would start a run for anyone, Runtime hand out its messages.
-    for path in ["/v1/control/start-run", "/v1/runtime/acquire-task", "/v1/fleet/register-node", "/docs", "/v1/fleet/../control/list-nodes"] {
+    for path in [
+        "/v1/control/start-run",
+        "/v1/runtime/acquire-task",
+        "/v1/fleet/register-node",
+        "/docs",
+        "/v1/fleet/../control/list-nodes",
+    ] {
         match http.call::<Nothing>(path, &[], &Nothing {}) {
             Err(CallError::Refused { status: 403, .. }) => {}
             other => panic!("{path}: {other:?}"),
         }
     }
     // A body that is too long is refused by its head.
-    let answer = raw(&world, &format!("POST {} HTTP/1.1\r\ncontent-length: {}\r\n\r\n", CALLS[7], 2 * MAX_OBJECT));
+    let answer =
+        raw(&world, &format!("POST {} HTTP/1.1\r\ncontent-length: {}\r\n\r\n", CALLS[7], 2 * MAX_OBJECT));
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     let answer = raw(&world, "GET /health HTTP/1.1\r\nhost: a\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
 
     // A man in the middle with a certificate of his own: the site ends and says so.
-    let false_name = tls::make(&["127.0.0.1".to_owned()], "the coordinator, honestly", Timestamp::now()).unwrap();
+    let false_name =
+        tls::make(&["127.0.0.1".to_owned()], "the coordinator, honestly", Timestamp::now()).unwrap();
     let middle = Proxy::start(
         "127.0.0.1:0".parse().unwrap(),
         tls::server(&false_name.chain, &false_name.key).unwrap(),
@@ -230,8 +239,11 @@ fn a_foreign_message_is_answered_with_an_error_and_changes_nothing() {
     let node = control.register(request["line"].as_str().unwrap(), "site-0").unwrap();
     // Without the executors' secret nobody gets the task.
     assert!(Control::new(&http, None).start([1; 16], Timestamp::now()).is_err());
-    let run = control.start([2; 16], Timestamp::now()).or_else(|_| control.start([3; 16], Timestamp::now())).unwrap();
-    let site = world.site(0, "");
+    let run = control
+        .start([2; 16], Timestamp::now())
+        .or_else(|_| control.start([3; 16], Timestamp::now()))
+        .unwrap();
+    let mut site = world.site(0, "");
     site.says("connected");
     let client = RunClient { http: &http, run: &run };
     let metadata = Metadata {

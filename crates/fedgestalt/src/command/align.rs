@@ -96,7 +96,6 @@ struct Failed {
 ///
 /// When the photographs cannot be listed, the detector or the points cannot be read, or OUT cannot be written.
 pub fn run(args: AlignArgs, context: &Context) -> anyhow::Result<Done> {
-    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict)?;
     let given = match &args.points {
         Some(file) => {
             let bytes = atomic::read(file)?
@@ -113,6 +112,8 @@ pub fn run(args: AlignArgs, context: &Context) -> anyhow::Result<Done> {
         "there are no photographs in {}",
         args.photos[0].display()
     );
+    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict, photographs.len())?;
+    faces.note().into_iter().for_each(|note| context.output.note(note));
     let coords = folder.path().join(FACE_COORDS_FILE);
     let mut table = PointsTable::read_if_there(&coords)?;
 

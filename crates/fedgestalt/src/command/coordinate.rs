@@ -115,7 +115,11 @@ pub fn run(args: CoordinateArgs, context: &Context) -> Result<Outcome> {
     };
     let (http, link) = connect(&args, &consortium)?;
     let front = front(&args, &consortium, &http, &link)?;
-    context.progress.say(format_args!("sites reach this coordinator at {}, listening on {}", consortium.charter.url, front.address()));
+    context.progress.say(format_args!(
+        "sites reach this coordinator at {}, listening on {}",
+        consortium.charter.url,
+        front.address()
+    ));
     let folder = consortium.subfolder("engine")?;
     end_old_run(&folder, &http, &link);
     let sites = sites(&roster, &requests)?;
@@ -131,7 +135,12 @@ pub fn run(args: CoordinateArgs, context: &Context) -> Result<Outcome> {
     summary(context, &node, &front, &lines, began)
 }
 
-fn new_plan(args: &CoordinateArgs, config: &Config, consortium: &Consortium, roster: &Roster) -> Result<Plan> {
+fn new_plan(
+    args: &CoordinateArgs,
+    config: &Config,
+    consortium: &Consortium,
+    roster: &Roster,
+) -> Result<Plan> {
     let engines = Engines::new(config, None);
     let blueprint = Blueprint::load(config, args.trunk.as_deref(), &engines)?;
     let session = match consortium.charter.rehearsal {
@@ -143,11 +152,13 @@ fn new_plan(args: &CoordinateArgs, config: &Config, consortium: &Consortium, ros
 
 fn connect(args: &CoordinateArgs, consortium: &Consortium) -> Result<(Http, Link)> {
     let Some(url) = &args.superlink else {
-        let superlink = Superlink::start(&std::path::absolute(&args.engine)?, consortium.subfolder("superlink")?)?;
+        let superlink =
+            Superlink::start(&std::path::absolute(&args.engine)?, consortium.subfolder("superlink")?)?;
         let http = Http::new(&superlink.url(), superlink.authority(), false)?;
         return Ok((http, Link::Own(superlink)));
     };
-    let read = |file: &PathBuf| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+    let read =
+        |file: &PathBuf| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
     let authority = args.superlink_authority.as_ref().context("--superlink needs --superlink-authority")?;
     let authority = String::from_utf8(read(authority)?).context("the authority is not PEM")?;
     let http = Http::new(url, &authority, false)?;
@@ -168,7 +179,8 @@ fn front(args: &CoordinateArgs, consortium: &Consortium, http: &Http, link: &Lin
     let upstream = match link {
         Link::Own(superlink) => tls::client(superlink.authority())?,
         Link::Foreign(_) => {
-            let authority = args.superlink_authority.as_ref().context("--superlink needs --superlink-authority")?;
+            let authority =
+                args.superlink_authority.as_ref().context("--superlink needs --superlink-authority")?;
             tls::client(&std::fs::read_to_string(authority)?)?
         }
     };
@@ -244,7 +256,8 @@ impl Watcher for Console<'_> {
             _ => "evaluation and release".to_owned(),
         };
         let awaited: Vec<String> = awaited.iter().map(|&site| self.name(site)).collect();
-        let waits = if awaited.is_empty() { String::new() } else { format!("; waiting for {}", awaited.join(", ")) };
+        let waits =
+            if awaited.is_empty() { String::new() } else { format!("; waiting for {}", awaited.join(", ")) };
         let text = format!("{at}: {online} of {} sites online{waits}", report.lines.len());
         if text != self.shown || self.at.elapsed() > Duration::from_secs(300) {
             self.context.progress.say(format_args!("{text}; {:.1} MB so far", bytes as f64 / 1e6));
@@ -290,7 +303,11 @@ fn summary(
     context.output.result(&result, |result| {
         let mut table = Table::new(["site", "MB up", "MB down"]);
         for (name, up, down) in lines {
-            table.row([name.clone(), format!("{:.1}", *up as f64 / 1e6), format!("{:.1}", *down as f64 / 1e6)]);
+            table.row([
+                name.clone(),
+                format!("{:.1}", *up as f64 / 1e6),
+                format!("{:.1}", *down as f64 / 1e6),
+            ]);
         }
         match result["release"].as_str() {
             Some(release) => format!("{table}\nRelease {release}"),

@@ -54,8 +54,11 @@ pub struct EncodeArgs {
 /// When cohort, models, detector or trunk cannot be used, or no image has a face.
 pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Done> {
     let format = args.format.map_or_else(|| Format::of(&args.out), Ok)?;
-    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict)?;
-    let cohort = CohortDir::open(&args.cohort)?.with_faces(faces);
+    let cohort = CohortDir::open(&args.cohort)?;
+    let images = cohort.cohort.cases().len();
+    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict, images)?;
+    faces.note().into_iter().for_each(|note| context.output.note(note));
+    let cohort = cohort.with_faces(faces);
     if let Some(parent) = args.out.parent() {
         store::make_folder(parent)?;
     }

@@ -32,8 +32,10 @@ pub enum EngineCommand {
 
 /// Arguments of `engine install`.
 #[derive(Debug, Args)]
-#[command(long_about = "Install the SuperLink (Flower, exact version) into a virtual environment of its own; needs \
-    Python 3.10 or later with venv and pip.\n\nOnly the coordinator needs it: a hospital runs this program and nothing else.")]
+#[command(
+    long_about = "Install the SuperLink (Flower, exact version) into a virtual environment of its own; needs \
+    Python 3.10 or later with venv and pip.\n\nOnly the coordinator needs it: a hospital runs this program and nothing else."
+)]
 pub struct InstallArgs {
     /// Folder of the virtual environment
     #[arg(long, value_name = "DIR", default_value = DEFAULT)]
@@ -82,9 +84,5 @@ fn step(command: &mut Command, program: &Path) -> anyhow::Result<()> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let last: Vec<&str> = said.lines().rev().take(5).collect();
-    bail!(
-        "{} failed: {}",
-        program.display(),
-        last.into_iter().rev().collect::<Vec<_>>().join(" | ")
-    );
+    bail!("{} failed: {}", program.display(), last.into_iter().rev().collect::<Vec<_>>().join(" | "));
 }

@@ -215,7 +215,9 @@ struct Probe {
 impl Encoded {
     fn new(args: &RankArgs, points: Option<&Points>, context: &Context) -> anyhow::Result<Self> {
         let began = Instant::now();
-        let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict)?;
+        let faces =
+            FaceFinder::open(&context.config, args.detector.as_deref(), args.strict, args.photos.len())?;
+        faces.note().into_iter().for_each(|note| context.output.note(note));
         let (model, trunk) = (args.model.as_deref(), args.trunk.as_deref());
         let loaded = Loaded::open(&context.config, model, trunk, None, true)?;
         loaded.blueprint.remarks().iter().for_each(|remark| context.output.note(remark));

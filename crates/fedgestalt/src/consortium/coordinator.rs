@@ -133,6 +133,7 @@ impl CoordinatorHost for CoordinatorNode {
             rounds: plan.map_or(0, |plan| plan.rounds()),
             moments: plan.is_some_and(|plan| !plan.forms.is_empty()),
             awaited: self.coordinator.awaited(),
+            summing: self.coordinator.is_summing(),
             serving: self.finished,
             halted: self.halted.clone(),
         }

@@ -60,6 +60,8 @@ pub struct Standing {
     pub moments: bool,
     /// The sites whose word is waited for.
     pub awaited: Vec<SiteIndex>,
+    /// A secure sum is under way, which a site that was restarted cannot go on in.
+    pub summing: bool,
     /// The session's work is done; the kernel is open.
     pub serving: bool,
     /// Why the session cannot go on.

@@ -236,7 +236,9 @@ impl SiteFiles {
         weights::save(&path, &blueprint.tuned_names(), &[], &Weights { heads, forms: Vec::new() })?;
         let heads = hex::encode(Sha256::digest(std::fs::read(&path)?));
         let (loss, accuracy) = (trained.loss.clone(), trained.accuracy.clone());
-        Ok(self.folder().write_json(UPDATE, &KeptUpdate { plan: plan.to_owned(), round, heads, loss, accuracy })?)
+        Ok(self
+            .folder()
+            .write_json(UPDATE, &KeptUpdate { plan: plan.to_owned(), round, heads, loss, accuracy })?)
     }
 
     /// Keeps the signed release.

@@ -71,16 +71,13 @@ impl Running {
     }
 
     /// Waits until it has said something.
-    pub(crate) fn says(&self, text: &str) {
+    pub(crate) fn says(&mut self, text: &str) {
         let until = Instant::now() + Duration::from_secs(150);
         while !self.lines.lock().unwrap().iter().any(|line| line.contains(text)) {
+            assert!(self.child.try_wait().unwrap().is_none(), "{} has ended without {text:?}", self.name);
             assert!(Instant::now() < until, "{} does not say {text:?}", self.name);
             thread::sleep(Duration::from_millis(50));
         }
-    }
-
-    pub(crate) fn has_said(&self, text: &str) -> bool {
-        self.lines.lock().unwrap().iter().any(|line| line.contains(text))
     }
 
     /// As `kill -9`.
@@ -171,7 +168,9 @@ impl Consortium {
     pub(crate) fn found(engine: &Path) -> Self {
         let place = Place::new();
         let port = free_port();
-        place.json(&format!("consortium create --store hub --name test --host 127.0.0.1 --port {port} --rehearsal 1"));
+        place.json(&format!(
+            "consortium create --store hub --name test --host 127.0.0.1 --port {port} --rehearsal 1"
+        ));
         let mut requests = Vec::new();
         for at in 0..SITES {
             place.json(&format!("site keygen --store s{at} --name site-{at} --out r{at}.json --rehearsal 1"));

@@ -41,7 +41,14 @@ pub struct AskArgs {
     #[arg(long, value_name = "ID")]
     pub image: Option<ImageId>,
     /// Five facial points of the photograph: x0,y0,...,x4,y4
-    #[arg(long, value_name = "X0,Y0,...", value_delimiter = ',', allow_hyphen_values = true, num_args = 1, requires = "photo")]
+    #[arg(
+        long,
+        value_name = "X0,Y0,...",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        num_args = 1,
+        requires = "photo"
+    )]
     pub points: Vec<f32>,
     /// Syndromes to show
     #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=30))]
@@ -146,9 +153,8 @@ pub fn withdraw(args: WithdrawArgs, context: &Context) -> Result<Outcome> {
 
 fn hand_over(store: &Path, wish: &Wish, wait: u64) -> Result<Granted> {
     let path = store.join(SOCKET);
-    let mut stream = UnixStream::connect(&path).with_context(|| {
-        format!("no site runs in {} (`fedgestalt site run`)", store.display())
-    })?;
+    let mut stream = UnixStream::connect(&path)
+        .with_context(|| format!("no site runs in {} (`fedgestalt site run`)", store.display()))?;
     stream.set_read_timeout(Some(Duration::from_secs(wait)))?;
     writeln!(stream, "{}", serde_json::to_string(wish)?)?;
     let mut line = String::new();
@@ -178,7 +184,8 @@ impl Counter {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
-        let listener = UnixListener::bind(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let listener =
+            UnixListener::bind(&path).with_context(|| format!("cannot make {}", path.display()))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
         Ok(Self { listener, path, cohort, waiting: BTreeMap::new(), asked: 0 })
@@ -211,7 +218,11 @@ impl Counter {
         Ok(actions)
     }
 
-    fn hear(&mut self, stream: &UnixStream, site: &mut Site) -> Result<(Option<ImageId>, usize, Vec<Action>)> {
+    fn hear(
+        &mut self,
+        stream: &UnixStream,
+        site: &mut Site,
+    ) -> Result<(Option<ImageId>, usize, Vec<Action>)> {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         let mut line = String::new();
@@ -231,7 +242,8 @@ impl Counter {
     fn face(&self, file: &Path, points: Option<Vec<f32>>) -> Result<vision::Crop> {
         let name = file.display().to_string();
         let bytes = std::fs::read(file).with_context(|| format!("cannot read {name}"))?;
-        let photo = vision::decode::decode(&bytes, &vision::decode::Limits::default()).with_context(|| name.clone())?;
+        let photo = vision::decode::decode(&bytes, &vision::decode::Limits::default())
+            .with_context(|| name.clone())?;
         let points = match points {
             Some(points) if points.len() == 10 => {
                 Some(Points(std::array::from_fn(|at| [points[2 * at], points[2 * at + 1]])))

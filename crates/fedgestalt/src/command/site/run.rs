@@ -76,7 +76,7 @@ pub fn run(args: RunArgs, context: &Context) -> Result<Outcome> {
     let http = Http::new(args.url.as_ref().unwrap_or(&invitation.url), &invitation.authority, true)?;
     let folder = Folder::open(&args.store.join("line"))?;
 
-    let faces = FaceFinder::open(&context.config, None, false)?;
+    let faces = FaceFinder::open(&context.config, None, false, 1)?;
     let cohort = CohortDir::open(&args.cohort)?.with_faces(faces);
     let blueprint = networks(context, &context.config, args.trunk.as_deref(), &cohort)?;
     let name = keys.identity.name.as_str().to_owned();
@@ -192,8 +192,6 @@ impl Desk<Site> for Office<'_> {
     }
 
     fn stop(&mut self, site: &mut Site, quiet: bool) -> bool {
-        site.halted.is_some()
-            || self.stop.load(Ordering::Relaxed)
-            || (self.once && site.finished && quiet)
+        site.halted.is_some() || self.stop.load(Ordering::Relaxed) || (self.once && site.finished && quiet)
     }
 }

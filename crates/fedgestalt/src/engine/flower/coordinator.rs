@@ -10,12 +10,13 @@ use jiff::Timestamp;
 use super::http::{CallError, Http};
 use super::letter::{Enclosed, Letter};
 use super::link::CoordinatorLink;
-use super::node::Pulled;
-use super::object::{Assembly, MAX_BYTES, Parcel, pack};
+use super::object::{Assembly, Parcel, pack};
 use super::runtime::{Control, Run, RunClient, SUPERLINK};
 use super::superlink::Superlink;
-use super::wire::{FlowerMessage, Metadata, NodeInfo, ObjectTree};
+use super::wire::{FlowerMessage, Metadata, NodeInfo};
 use crate::engine::host::{CoordinatorHost, Event, Standing, Traffic, phase};
+
+mod arrivals;
 
 /// Seconds that an instruction lives.
 const TTL: f64 = 86_400.0;
@@ -23,6 +24,8 @@ const TTL: f64 = 86_400.0;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Between looks at who is online.
 const LOOK: Duration = Duration::from_secs(2);
+/// Attempts at a stage that are begun anew because a site was restarted; after that the others go on without it.
+const REBIRTHS: u32 = 5;
 /// Pauses of an idle loop.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(400));
 
@@ -108,6 +111,8 @@ pub struct Hub<'a, C> {
     waiting: (Standing, Instant),
     /// Too few sites answered: who was missing. A new attempt begins when they are back.
     missing: Option<Vec<SiteIndex>>,
+    /// Attempts begun anew for restarted sites, by stage.
+    reborn: BTreeMap<u32, u32>,
 }
 
 impl<'a, C: CoordinatorHost> Hub<'a, C> {
@@ -169,6 +174,7 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             looked: None,
             waiting: (Standing::default(), now),
             missing: None,
+            reborn: BTreeMap::new(),
         })
     }
 
@@ -316,7 +322,8 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             if online && node.last_activated_at != line.activated {
                 if !line.activated.is_empty() {
                     let arriving = &self.arriving;
-                    line.link.came_back(|ticket| arriving.iter().any(|a| (a.site, a.ticket) == (site, ticket)));
+                    line.link
+                        .came_back(|ticket| arriving.iter().any(|a| (a.site, a.ticket) == (site, ticket)));
                 }
                 line.activated.clone_from(&node.last_activated_at);
             }
@@ -402,119 +409,6 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         Ok(any)
     }
 
-    fn reply(
-        &mut self,
-        site: SiteIndex,
-        ticket: u64,
-        reply: &FlowerMessage,
-        tree: &ObjectTree,
-        watcher: &mut dyn Watcher,
-    ) {
-        let Some(line) = self.lines.get_mut(&site) else { return };
-        let fault = match &reply.error {
-            Some(error) => Some(error.reason.clone()),
-            None => match Assembly::new(tree, MAX_BYTES) {
-                Ok(assembly) => {
-                    let message = tree.object_id.clone();
-                    self.arriving.push(Arriving { site, ticket, message, assembly });
-                    None
-                }
-                Err(error) => Some(format!("{error:#}")),
-            },
-        };
-        if let Some(fault) = fault {
-            line.link.give_up(ticket);
-            // The SuperLink's own errors (node away, message expired) are part of life; a site's are not.
-            if reply.metadata.as_ref().is_some_and(|metadata| metadata.src_node_id != SUPERLINK) {
-                let text: String = fault.chars().filter(|c| !c.is_control()).take(300).collect();
-                tell(&mut self.events, watcher, Event::Refused(Party::Site(site), text));
-            }
-        }
-    }
-
-    /// Takes in what has arrived of the replies under way.
-    fn assemble(&mut self, watcher: &mut dyn Watcher) -> Result<bool> {
-        let Some(run) = self.run.clone() else { return Ok(false) };
-        let http = self.http.clone();
-        let client = RunClient { http: &http, run: &run };
-        let (mut busy, mut whole, mut rest) = (false, Vec::new(), Vec::new());
-        let mut failed = None;
-        for mut arriving in std::mem::take(&mut self.arriving) {
-            let site = arriving.site;
-            let mut gone = None;
-            while let (Some(id), None) = (arriving.assembly.wants().map(str::to_owned), &failed) {
-                match client.pull_object(&id) {
-                    Ok(Pulled::Object(content)) => {
-                        busy = true;
-                        if let Err(error) = arriving.assembly.take(content) {
-                            gone = Some(format!("{error:#}"));
-                            break;
-                        }
-                    }
-                    Ok(Pulled::NotYet) => break,
-                    Ok(Pulled::Gone) => {
-                        gone = Some("its upload was not finished".to_owned());
-                        break;
-                    }
-                    Err(error) => failed = Some(error),
-                }
-            }
-            if let Some(reason) = gone {
-                tell(&mut self.events, watcher, Event::Refused(Party::Coordinator, reason));
-                if let Some(line) = self.lines.get_mut(&site) {
-                    line.link.give_up(arriving.ticket);
-                }
-            } else if arriving.assembly.wants().is_none() {
-                whole.push(arriving);
-            } else {
-                rest.push(arriving);
-            }
-        }
-        self.arriving = rest;
-        for arriving in whole {
-            let message = arriving.message.clone();
-            self.arrived(arriving, watcher)?;
-            if failed.is_none() {
-                failed = client.confirm(&message).err();
-            }
-        }
-        match failed {
-            Some(error) => Err(error.into()),
-            None => Ok(busy),
-        }
-    }
-
-    fn arrived(&mut self, arriving: Arriving, watcher: &mut dyn Watcher) -> Result<()> {
-        let site = arriving.site;
-        let letter = arriving.assembly.finish().and_then(|(header, arrays)| Letter::read(header, arrays));
-        let Some(line) = self.lines.get_mut(&site) else { return Ok(()) };
-        let messages = match letter {
-            Ok(letter) => {
-                line.up += letter.len();
-                line.link.answered(arriving.ticket, letter)
-            }
-            Err(error) => {
-                line.link.give_up(arriving.ticket);
-                tell(&mut self.events, watcher, Event::Refused(Party::Coordinator, format!("{error:#}")));
-                return Ok(());
-            }
-        };
-        for message in messages {
-            let size = message.bytes.len() as u64;
-            *self.traffic.up.entry((site, "all")).or_default() += size;
-            match self.host.handle(message.bytes) {
-                Ok(actions) => {
-                    self.queue.extend(actions);
-                    self.perform(watcher)?;
-                }
-                Err(refusal) => {
-                    tell(&mut self.events, watcher, Event::Refused(Party::Coordinator, refusal.to_string()));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Performs what is queued; what follows an action comes before what was queued behind it.
     fn perform(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
         while let Some(action) = self.queue.pop_front() {
@@ -577,7 +471,11 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
                 self.queue.extend(actions);
             }
             Err(refusal) => {
-                tell(&mut self.events, watcher, Event::Notice(Party::Coordinator, format!("{refusal}; waiting")));
+                tell(
+                    &mut self.events,
+                    watcher,
+                    Event::Notice(Party::Coordinator, format!("{refusal}; waiting")),
+                );
                 self.missing = Some(awaited);
             }
         }

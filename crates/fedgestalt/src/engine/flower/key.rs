@@ -24,7 +24,8 @@ impl LineKey {
     /// When they are no scalar of P-384; of random bytes one in 2^190 is none.
     pub fn from_secret(secret: &[u8]) -> Result<Self> {
         let key = SigningKey::from_slice(secret).ok().context("these 48 bytes are no key of P-384")?;
-        let pem = key.verifying_key().to_public_key_pem(LineEnding::LF).context("cannot write a public key")?;
+        let pem =
+            key.verifying_key().to_public_key_pem(LineEnding::LF).context("cannot write a public key")?;
         Ok(Self { key, pem })
     }
 

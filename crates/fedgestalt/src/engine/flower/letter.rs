@@ -104,7 +104,8 @@ impl Letter {
         ensure!(kinds.len() == bytes.len(), "{} messages and {} kinds", bytes.len(), kinds.len());
         ensure!(bytes.len() <= MAX_MESSAGES, "{} messages in one letter", bytes.len());
         ensure!(bytes.is_empty() || letter.first != 0, "messages without numbers");
-        letter.messages = kinds.into_iter().zip(bytes).map(|(kind, bytes)| Enclosed { kind, bytes }).collect();
+        letter.messages =
+            kinds.into_iter().zip(bytes).map(|(kind, bytes)| Enclosed { kind, bytes }).collect();
         letter.first.checked_add(letter.messages.len() as u64).context("numbers without end")?;
         Ok(letter)
     }
@@ -129,7 +130,8 @@ mod tests {
     fn letters_read_as_they_were_written() {
         let enclosed = |n: usize| Enclosed { kind: "Input".to_owned(), bytes: vec![n as u8; n].into() };
         for messages in [vec![], vec![enclosed(3), enclosed(0)], vec![enclosed(INLINE), enclosed(1)]] {
-            let letter = Letter { from: 1, ticket: 2, first: 3, lost: vec![4, 5], messages, ..Letter::default() };
+            let letter =
+                Letter { from: 1, ticket: 2, first: 3, lost: vec![4, 5], messages, ..Letter::default() };
             let (header, arrays) = letter.write();
             assert_eq!(arrays.is_empty(), letter.len() <= INLINE as u64);
             assert_eq!(Letter::read(header, arrays).unwrap(), letter);

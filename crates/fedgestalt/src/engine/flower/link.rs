@@ -54,7 +54,8 @@ impl Outbox {
         let mut bytes = 0;
         let mut messages = Vec::new();
         for (_, message) in self.kept.iter().filter(|(number, _)| *number > self.sent) {
-            if !messages.is_empty() && (bytes + message.bytes.len() > BATCH || messages.len() == MAX_MESSAGES) {
+            if !messages.is_empty() && (bytes + message.bytes.len() > BATCH || messages.len() == MAX_MESSAGES)
+            {
                 break;
             }
             bytes += message.bytes.len();
@@ -123,6 +124,8 @@ pub struct CoordinatorLink {
     hello: bool,
     /// The site came back: give it a ticket whatever is open.
     back: bool,
+    /// Another process answers than before.
+    reborn: bool,
 }
 
 impl CoordinatorLink {
@@ -138,6 +141,7 @@ impl CoordinatorLink {
             tickets: 0,
             hello: false,
             back: false,
+            reborn: false,
         }
     }
 
@@ -210,6 +214,11 @@ impl CoordinatorLink {
         self.open.iter().map(|(&ticket, open)| (ticket, open.message.as_str()))
     }
 
+    /// Whether another process of the site has answered since this was asked last.
+    pub fn was_reborn(&mut self) -> bool {
+        std::mem::take(&mut self.reborn)
+    }
+
     /// No answer to this ticket will come. What it carried is sent again.
     pub fn give_up(&mut self, ticket: u64) {
         if let Some(open) = self.open.remove(&ticket) {
@@ -242,6 +251,7 @@ impl CoordinatorLink {
             if self.peer != 0 {
                 self.out.renumber();
                 self.open.values_mut().for_each(|open| open.first = 0);
+                self.reborn = true;
             }
             self.peer = letter.from;
             self.received = 0;

@@ -88,10 +88,10 @@ impl<'a> FleetNode<'a> {
 
     fn call<A: prost::Message + Default>(&self, name: &str, request: &impl prost::Message) -> Result<A> {
         let path = format!("/v1/fleet/{name}");
-        let headers = self.key.headers(Timestamp::now()).map_err(|error| CallError::Malformed {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
+        let headers = self
+            .key
+            .headers(Timestamp::now())
+            .map_err(|error| CallError::Malformed { path: path.clone(), reason: error.to_string() })?;
         self.http.call(&path, &headers, request)
     }
 

@@ -268,7 +268,11 @@ impl Assembly {
                     let id = object.children.get(*at).context("an Array that names a chunk it has not")?;
                     chunks.push((id.clone(), Due::Chunk));
                 }
-                ensure!(chunks.len() <= length.div_ceil(CHUNK / 8) + 1, "an Array of {} chunks", chunks.len());
+                ensure!(
+                    chunks.len() <= length.div_ceil(CHUNK / 8) + 1,
+                    "an Array of {} chunks",
+                    chunks.len()
+                );
                 self.due.extend(chunks);
                 self.arrays.push(Vec::with_capacity(length));
             }

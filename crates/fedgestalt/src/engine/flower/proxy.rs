@@ -112,7 +112,11 @@ impl Proxy {
     ) -> Result<Self> {
         let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => {
-                anyhow::anyhow!("port {} of {} is taken; stop what listens there, or give another --listen", address.port(), address.ip())
+                anyhow::anyhow!(
+                    "port {} of {} is taken; stop what listens there, or give another --listen",
+                    address.port(),
+                    address.ip()
+                )
             }
             _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
         })?;
@@ -158,11 +162,12 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             tracing::warn!(%peer, "refused: too many connections");
             continue;
         };
-        let spawned = thread::Builder::new().name("front".to_owned()).stack_size(256 << 10).spawn(move || {
-            if let Err(fault) = Visit::new(&place.shared, stream).and_then(|mut visit| visit.serve()) {
-                tracing::debug!(%peer, %fault, "connection closed");
-            }
-        });
+        let spawned =
+            thread::Builder::new().name("front".to_owned()).stack_size(256 << 10).spawn(move || {
+                if let Err(fault) = Visit::new(&place.shared, stream).and_then(|mut visit| visit.serve()) {
+                    tracing::debug!(%peer, %fault, "connection closed");
+                }
+            });
         if spawned.is_err() {
             thread::sleep(Duration::from_millis(100));
         }
@@ -249,7 +254,8 @@ struct Visit<'a> {
 impl<'a> Visit<'a> {
     fn new(shared: &'a Shared, stream: TcpStream) -> Result<Self, Fault> {
         stream.set_nodelay(true)?;
-        let connection = ServerConnection::new(shared.tls.clone()).map_err(|error| Fault::Io(io::Error::other(error)))?;
+        let connection =
+            ServerConnection::new(shared.tls.clone()).map_err(|error| Fault::Io(io::Error::other(error)))?;
         let timed = Timed { stream, until: Instant::now() + shared.limits.head_time };
         let mut front = StreamOwned::new(connection, timed);
         front.conn.complete_io(&mut front.sock)?;
@@ -360,7 +366,9 @@ impl<'a> Visit<'a> {
             if let Some(response) = Response::parse(&buffer)? {
                 break response;
             }
-            if !read_some(back, &mut buffer).map_err(|_| Fault::Refused(502, "the SuperLink gave no answer"))? {
+            if !read_some(back, &mut buffer)
+                .map_err(|_| Fault::Refused(502, "the SuperLink gave no answer"))?
+            {
                 return Err(Fault::Refused(502, "the SuperLink gave half an answer"));
             }
         };

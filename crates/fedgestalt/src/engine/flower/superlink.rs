@@ -91,6 +91,8 @@ pub fn installed_version(engine: &Path) -> Result<String> {
 pub struct Superlink {
     program: PathBuf,
     folder: Folder,
+    /// Where the folder is, from anywhere.
+    path: PathBuf,
     identity: tls::Identity,
     secret: Vec<u8>,
     child: Option<Child>,
@@ -109,7 +111,8 @@ impl Superlink {
     /// When it is not installed, of another version, or does not come up; its last words are told.
     pub fn start(engine: &Path, folder: Folder) -> Result<Self> {
         installed_version(engine)?;
-        end_leftover(&folder)?;
+        let path = std::path::absolute(folder.path()).context("the folder has no absolute path")?;
+        end_leftover(&folder, &path)?;
         let identity = tls::make(&["127.0.0.1".to_owned()], "fedgestalt SuperLink", Timestamp::now())?;
         let mut secret = vec![0; 32];
         getrandom::fill(&mut secret).ok().context("the system gives no random bytes")?;
@@ -120,6 +123,7 @@ impl Superlink {
         let mut superlink = Self {
             program: program(engine, "flower-superlink")?,
             folder,
+            path,
             identity,
             secret,
             child: None,
@@ -158,7 +162,7 @@ impl Superlink {
             self.port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         }
         self.started = Instant::now();
-        let path = |name: &str| self.folder.path().join(name);
+        let path = |name: &str| self.path.join(name);
         let mut command = Command::new(&self.program);
         command
             .args(["--host", "127.0.0.1", "--port"])
@@ -179,7 +183,7 @@ impl Superlink {
             .env("FLWR_TELEMETRY_ENABLED", "0")
             .env("FLWR_DISABLE_UPDATE_CHECK", "1")
             .env("PYTHONUNBUFFERED", "1")
-            .current_dir(self.folder.path())
+            .current_dir(&self.path)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -226,12 +230,17 @@ impl Superlink {
             {
                 self.child = None;
                 thread::sleep(Duration::from_millis(200));
-                bail!("the SuperLink ended with {status} before it was ready; it said: {}", self.last_words());
+                bail!(
+                    "the SuperLink ended with {status} before it was ready; it said: {}",
+                    self.last_words()
+                );
             }
             match http.get("/health") {
                 Ok(_) => return Ok(()),
                 Err(_) if self.started.elapsed() < START => thread::sleep(Duration::from_millis(100)),
-                Err(error) => bail!("the SuperLink does not come up: {error}; it said: {}", self.last_words()),
+                Err(error) => {
+                    bail!("the SuperLink does not come up: {error}; it said: {}", self.last_words())
+                }
             }
         }
     }
@@ -275,7 +284,7 @@ impl Drop for Superlink {
 }
 
 /// Ends a SuperLink that a killed coordinator has left behind on the same database.
-fn end_leftover(folder: &Folder) -> Result<()> {
+fn end_leftover(folder: &Folder, path: &Path) -> Result<()> {
     let Some(pid) = folder.read(PID)? else { return Ok(()) };
     let pid = String::from_utf8_lossy(&pid).trim().to_owned();
     if pid.is_empty() || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -284,7 +293,7 @@ fn end_leftover(folder: &Folder) -> Result<()> {
     let ours = || {
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).into_owned();
-        command.contains("flower-superlink") && command.contains(&*folder.path().to_string_lossy())
+        command.contains("flower-superlink") && command.contains(&*path.to_string_lossy())
     };
     if !ours() {
         return Ok(());

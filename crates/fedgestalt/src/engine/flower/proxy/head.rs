@@ -55,7 +55,8 @@ impl Request {
         };
         let mut length = None;
         for header in request.headers.iter() {
-            let value = std::str::from_utf8(header.value).map_err(|_| Fault::Refused(400, "a header is no text"))?;
+            let value =
+                std::str::from_utf8(header.value).map_err(|_| Fault::Refused(400, "a header is no text"))?;
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             if is("content-length") {
                 let number = value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse::<usize>());
@@ -120,7 +121,9 @@ impl Response {
         };
         Ok(Some(Self {
             head_length,
-            body_length: value("content-length").and_then(|length| length.parse().ok()).ok_or_else(strange)?,
+            body_length: value("content-length")
+                .and_then(|length| length.parse().ok())
+                .ok_or_else(strange)?,
             closes: value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
             status: response.code.ok_or_else(strange)?,
             content_type: value("content-type").unwrap_or("text/plain").to_owned(),
