@@ -3,8 +3,8 @@
     python reference/agreement.py MATERIAL OUT
 
 MATERIAL is the folder that the environment variable FEDGESTALT_MATERIAL names in the Rust tests: `models/yunet.onnx`,
-`models/edgeface_xxs.onnx`, photographs in `faces/orl` and `cohort_dev/gmdb_images`. OUT gets `agreement.json`, the crops and
-the decoded photographs (lossless, since two JPEG decoders differ by a level here and there); the test `agreement` of crates/vision reads it as `agreement/` inside FEDGESTALT_MATERIAL, or where FEDGESTALT_AGREEMENT says.
+`models/edgeface_xxs.onnx`, photographs in `faces/orl` and `cohort_dev/gmdb_images`. OUT gets `agreement.json`, the crops, the
+decoded photographs, and `jpegs.json` with the SHA-256 of the pixels of every JPEG file; the tests of crates/vision read them as `agreement/` inside FEDGESTALT_MATERIAL, or where FEDGESTALT_AGREEMENT says.
 Photographs are named by their paths inside MATERIAL; nothing of OUT is committed. The script also prints how far
 OpenCV's own `FaceDetectorYN` is from the decoder used here.
 
@@ -12,6 +12,7 @@ Needs numpy, opencv-python, scikit-image, onnxruntime and Pillow.
 """
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 
@@ -89,6 +90,11 @@ def main() -> None:
             }
         )
     (arguments.out / "agreement.json").write_text(json.dumps(cases) + "\n")
+    digests = []
+    for path in sorted(arguments.material.rglob("*.jpg")):
+        rgb = cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]
+        digests.append([str(path.relative_to(arguments.material)), hashlib.sha256(rgb.tobytes()).hexdigest()])
+    (arguments.out / "jpegs.json").write_text(json.dumps(digests) + "\n")
     print(f"{len(cases)} photographs; {len(apart)} of them seen by OpenCV's FaceDetectorYN, at most {max(apart):.3f} pixels apart")
 
 

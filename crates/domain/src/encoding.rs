@@ -1,8 +1,12 @@
 //! A face as a unit vector, and the inner product of many.
 
+use std::sync::LazyLock;
+
 use rayon::prelude::*;
 
 use crate::{Error, ErrorKind, Result};
+
+static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
 /// How far the length of an encoding may be from 1. Far above what rounding of a 6144-long f32 vector costs, far below
 /// what would change a ranking.
@@ -102,12 +106,14 @@ impl Encoding {
 const LANES: usize = 8;
 
 /// The products beyond the last whole chunk, and the partial sums, in the one order that every inner product has.
+#[inline(always)]
 fn total(lanes: &[f32; LANES], a: &[f32], b: &[f32]) -> f32 {
     let tail: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
     let [l0, l1, l2, l3, l4, l5, l6, l7] = lanes;
     (((l0 + l4) + (l2 + l6)) + ((l1 + l5) + (l3 + l7))) + tail
 }
 
+#[inline(always)]
 fn product(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sums = [0f32; LANES];
@@ -121,6 +127,7 @@ fn product(a: &[f32], b: &[f32]) -> f32 {
 
 /// [`product`] of two probes with two gallery vectors, `[probe][gallery]`: every load serves two products. Written out,
 /// because the compiler keeps these sums in registers and those of a nested loop not (a factor of eight).
+#[inline(always)]
 fn four_products(probes: [&[f32]; 2], gallery: [&[f32]; 2]) -> [[f32; 2]; 2] {
     let [(p, p_tail), (q, q_tail)] = probes.map(|v| v.as_chunks::<LANES>());
     let [(a, a_tail), (b, b_tail)] = gallery.map(|v| v.as_chunks::<LANES>());
@@ -161,29 +168,40 @@ pub fn inner_products(probes: &[&Encoding], gallery: &[&Encoding]) -> Vec<f32> {
     let mut values = vec![0f32; probes.len() * width];
     values.par_chunks_mut(PROBE_TILE * width).zip(probes.par_chunks(PROBE_TILE)).for_each(
         |(rows, probes)| {
-            for column in (0..width).step_by(2) {
-                let pair = &gallery[column..width.min(column + 2)];
-                for (at, two) in probes.chunks(2).enumerate() {
-                    let row = 2 * at * width + column;
-                    match (two, pair) {
-                        ([p, q], [a, b]) => {
-                            let s = four_products([&p.0, &q.0], [&a.0, &b.0]);
-                            rows[row..row + 2].copy_from_slice(&s[0]);
-                            rows[row + width..row + width + 2].copy_from_slice(&s[1]);
-                        }
-                        _ => {
-                            for (i, p) in two.iter().enumerate() {
-                                for (j, g) in pair.iter().enumerate() {
-                                    rows[row + i * width + j] = product(&p.0, &g.0);
-                                }
-                            }
+            // Compiled for the widest vectors the processor has. Nothing is fused, so the width changes no result.
+            ARCH.dispatch(
+                #[inline(always)]
+                || tile(rows, probes, gallery),
+            );
+        },
+    );
+    values
+}
+
+/// The products of some probes with the gallery.
+#[inline(always)]
+fn tile(rows: &mut [f32], probes: &[&Encoding], gallery: &[&Encoding]) {
+    let width = gallery.len();
+    for column in (0..width).step_by(2) {
+        let pair = &gallery[column..width.min(column + 2)];
+        for (at, two) in probes.chunks(2).enumerate() {
+            let row = 2 * at * width + column;
+            match (two, pair) {
+                ([p, q], [a, b]) => {
+                    let s = four_products([&p.0, &q.0], [&a.0, &b.0]);
+                    rows[row..row + 2].copy_from_slice(&s[0]);
+                    rows[row + width..row + width + 2].copy_from_slice(&s[1]);
+                }
+                _ => {
+                    for (i, p) in two.iter().enumerate() {
+                        for (j, g) in pair.iter().enumerate() {
+                            rows[row + i * width + j] = product(&p.0, &g.0);
                         }
                     }
                 }
             }
-        },
-    );
-    values
+        }
+    }
 }
 
 #[cfg(test)]

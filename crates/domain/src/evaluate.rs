@@ -12,8 +12,10 @@
 //! Counts, not percentages, are what sites exchange: [`HitCounts`] of several sites add up to that of all their probes.
 
 mod leave_one_out;
+mod similarities;
 
 pub use leave_one_out::{LeaveOneOut, leave_one_out};
+pub use similarities::Similarities;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,6 +23,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::inner_products;
+use crate::normalise::{Columns, Normalisation, Normaliser, normalisers};
 use crate::{Cohort, Encoding, Error, ErrorKind, ImageId, Part, Result};
 
 /// The `k` of top-k.
@@ -330,80 +333,6 @@ mod nan_as_null {
     }
 }
 
-/// Inner products of probes with gallery images, looked up by image id. However they were computed (from encodings
-/// here, from masked ones by the private kernel), [`evaluate_similarities`] takes them from there.
-#[derive(Debug, Clone)]
-pub struct Similarities {
-    rows: HashMap<ImageId, usize>,
-    columns: HashMap<ImageId, usize>,
-    values: Vec<f32>,
-}
-
-impl Similarities {
-    /// From a row-major probes x gallery matrix. Refused when its size is not that, or an image is listed twice.
-    pub fn new(probes: &[ImageId], gallery: &[ImageId], values: Vec<f32>) -> Result<Self> {
-        if values.len() != probes.len() * gallery.len() {
-            return Err(Error::new(
-                ErrorKind::Length,
-                format!(
-                    "{} similarities for {} probes and {} gallery images",
-                    values.len(),
-                    probes.len(),
-                    gallery.len()
-                ),
-            ));
-        }
-        Ok(Self { rows: index(probes)?, columns: index(gallery)?, values })
-    }
-
-    /// All inner products that the comparisons of a cohort need, from the encodings of its images.
-    pub fn from_encodings(cohort: &Cohort, encodings: &BTreeMap<ImageId, Encoding>) -> Result<Self> {
-        let (probes, gallery) = needed(&comparisons(cohort));
-        let look_up = |images: &[ImageId]| -> Result<Vec<&Encoding>> {
-            images
-                .iter()
-                .map(|image| {
-                    encodings.get(image).ok_or_else(|| {
-                        Error::new(
-                            ErrorKind::MissingEncoding,
-                            format!("image {image} has no encoding; encode the cohort first"),
-                        )
-                    })
-                })
-                .collect()
-        };
-        let (rows, columns) = (look_up(&probes)?, look_up(&gallery)?);
-        if let Some(at) =
-            (rows.iter().chain(&columns)).position(|e| e.as_slice().len() != rows[0].as_slice().len())
-        {
-            let image = probes.iter().chain(&gallery).nth(at).map_or("", ImageId::as_str);
-            return Err(Error::new(
-                ErrorKind::Length,
-                format!(
-                    "the encoding of image {image} has another length than the first; encode it again with the same release"
-                ),
-            ));
-        }
-        Self::new(&probes, &gallery, inner_products(&rows, &columns))
-    }
-
-    fn row(&self, probe: &ImageId) -> Option<&[f32]> {
-        let width = self.columns.len();
-        self.rows.get(probe).map(|row| &self.values[row * width..(row + 1) * width])
-    }
-}
-
-fn index(images: &[ImageId]) -> Result<HashMap<ImageId, usize>> {
-    let map: HashMap<ImageId, usize> = images.iter().cloned().zip(0..).collect();
-    if map.len() != images.len() {
-        return Err(Error::new(
-            ErrorKind::Duplicate,
-            "an image is listed twice among the rows or columns of the similarities",
-        ));
-    }
-    Ok(map)
-}
-
 /// Every probe and every gallery image of some comparisons, once each, in order of first appearance.
 pub fn needed(comparisons: &[Comparison]) -> (Vec<ImageId>, Vec<ImageId>) {
     fn distinct<'a>(images: impl Iterator<Item = &'a ImageId>) -> Vec<ImageId> {
@@ -418,24 +347,70 @@ pub fn needed(comparisons: &[Comparison]) -> (Vec<ImageId>, Vec<ImageId>) {
 
 /// Ranks every probe of a cohort in every comparison and counts the hits. Refused when an image has no encoding.
 pub fn evaluate(cohort: &Cohort, encodings: &BTreeMap<ImageId, Encoding>) -> Result<HitCounts> {
-    evaluate_similarities(cohort, &Similarities::from_encodings(cohort, encodings)?)
+    evaluate_normalised(cohort, encodings, Normalisation::None)
+}
+
+/// As [`evaluate`], with syndromes ranked by normalised similarities: in each comparison by those of its gallery.
+pub fn evaluate_normalised(
+    cohort: &Cohort,
+    encodings: &BTreeMap<ImageId, Encoding>,
+    normalisation: Normalisation,
+) -> Result<HitCounts> {
+    let similarities = Similarities::from_encodings(cohort, encodings)?;
+    let syndrome_of = syndromes_of(cohort);
+    let comparisons = comparisons(cohort);
+    let (_, gallery) = needed(&comparisons);
+    let encodings: Vec<&Encoding> = gallery.iter().map(|image| &encodings[image]).collect();
+    // The two settings against the whole gallery share it.
+    let mut distinct: Vec<&[ImageId]> = Vec::new();
+    let place: Vec<usize> = comparisons
+        .iter()
+        .map(|comparison| {
+            let known = distinct.iter().position(|other| *other == comparison.gallery);
+            known.unwrap_or_else(|| {
+                distinct.push(&comparison.gallery);
+                distinct.len() - 1
+            })
+        })
+        .collect();
+    let galleries: Vec<Columns> = distinct
+        .iter()
+        .map(|images| images.iter().map(|image| (similarities.columns[image], syndrome_of[image])).collect())
+        .collect();
+    let normalisers = normalisers(normalisation, gallery.len(), &galleries, |band| {
+        Ok::<_, Error>(inner_products(&encodings[band], &encodings))
+    })?;
+    count(cohort, &similarities, |comparison| normalisers.get(place[comparison]))
 }
 
 /// As [`evaluate`], with inner products that are already there. Refused when one that a comparison needs is not.
 pub fn evaluate_similarities(cohort: &Cohort, similarities: &Similarities) -> Result<HitCounts> {
-    let mut counts = HitCounts::for_cohort(cohort);
-    let syndrome_of: HashMap<&ImageId, u32> = cohort
-        .cases()
-        .iter()
+    count(cohort, similarities, |_| None)
+}
+
+fn syndromes_of(cohort: &Cohort) -> HashMap<&ImageId, u32> {
+    let cases = cohort.cases().iter();
+    cases
         .filter_map(|case| Some((&case.image, u32::try_from(cohort.syndrome_index(&case.syndrome)?).ok()?)))
-        .collect();
+        .collect()
+}
+
+/// Counts the hits; `normaliser` gives that of the comparison in this place, if there is one.
+fn count<'a>(
+    cohort: &Cohort,
+    similarities: &Similarities,
+    normaliser: impl Fn(usize) -> Option<&'a Normaliser>,
+) -> Result<HitCounts> {
+    let mut counts = HitCounts::for_cohort(cohort);
+    let syndrome_of = syndromes_of(cohort);
     let missing = |image: &ImageId| {
         Error::new(
             ErrorKind::MissingEncoding,
             format!("no similarities for image {image}; encode the cohort first"),
         )
     };
-    for comparison in comparisons(cohort) {
+    for (at, comparison) in comparisons(cohort).into_iter().enumerate() {
+        let normaliser = normaliser(at);
         let mut columns = Vec::with_capacity(comparison.gallery.len());
         for image in &comparison.gallery {
             columns
@@ -447,7 +422,11 @@ pub fn evaluate_similarities(cohort: &Cohort, similarities: &Similarities) -> Re
             .map_init(Scratch::default, |scratch, probe| {
                 let row = similarities.row(probe).ok_or_else(|| missing(probe))?;
                 let syndrome = syndrome_of[probe];
-                Ok((syndrome as usize, scratch.place(row, &columns, syndrome, counts.syndromes)))
+                let values = columns.iter().map(|&(column, label)| {
+                    normaliser.map_or(row[column], |normaliser| normaliser.apply(row[column], label))
+                });
+                scratch.take(values);
+                Ok((syndrome as usize, scratch.place(&columns, syndrome, counts.syndromes)))
             })
             .collect::<Result<_>>()?;
         for (syndrome, place) in places {
@@ -461,28 +440,30 @@ pub fn evaluate_similarities(cohort: &Cohort, similarities: &Similarities) -> Re
 /// stamp instead of being cleared.
 #[derive(Default)]
 struct Scratch {
+    /// What is compared, one value per column.
+    values: Vec<f32>,
     stamp: u32,
     ahead: Vec<u32>,
 }
 
 impl Scratch {
-    fn place(
-        &mut self,
-        row: &[f32],
-        columns: &[(usize, u32)],
-        wanted: u32,
-        syndromes: usize,
-    ) -> Option<usize> {
+    fn take(&mut self, values: impl Iterator<Item = f32>) {
+        self.values.clear();
+        self.values.extend(values.map(crate::rank::value));
+    }
+
+    /// Where the label `wanted` comes out among the labels of the columns, from 0.
+    fn place(&mut self, columns: &[(usize, u32)], wanted: u32, syndromes: usize) -> Option<usize> {
         self.ahead.resize(syndromes, 0);
         self.stamp += 1;
-        let value = |at: usize| crate::rank::value(row[columns[at].0]);
+        let value = |at: usize| self.values[at];
         let nearest = (0..columns.len())
             .filter(|&at| columns[at].1 == wanted)
             .reduce(|best, at| if value(at) > value(best) { at } else { best })?;
         let limit = value(nearest);
         let mut place = 0;
         for (at, &(_, syndrome)) in columns.iter().enumerate() {
-            let near = value(at);
+            let near = self.values[at];
             if (near > limit || (near == limit && at < nearest))
                 && self.ahead[syndrome as usize] != self.stamp
             {

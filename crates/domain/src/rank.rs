@@ -35,18 +35,28 @@ pub(crate) fn value(similarity: f32) -> f32 {
 ///
 /// When `similarities` and `labels` differ in length.
 pub fn rank<L: Copy + Eq + Hash>(similarities: &[f32], labels: &[L]) -> Vec<Ranked<L>> {
+    rank_by(similarities, similarities, labels)
+}
+
+/// As [`rank`], in the order of falling `scores`, of which a label's nearest image has the highest.
+///
+/// # Panics
+///
+/// As [`rank`].
+pub fn rank_by<L: Copy + Eq + Hash>(scores: &[f32], similarities: &[f32], labels: &[L]) -> Vec<Ranked<L>> {
+    assert_eq!(scores.len(), labels.len(), "one score per gallery image");
     assert_eq!(similarities.len(), labels.len(), "one similarity per gallery image");
     let mut nearest: HashMap<L, usize> = HashMap::new();
     for (index, &label) in labels.iter().enumerate() {
         let best = nearest.entry(label).or_insert(index);
-        if before(similarities, index, *best) {
+        if before(scores, index, *best) {
             *best = index;
         }
     }
     let mut order: Vec<usize> = nearest.into_values().collect();
     // Keys are unique, so the unstable sort is deterministic although the map's order is not.
     order.sort_unstable_by(|&a, &b| {
-        if before(similarities, a, b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
+        if before(scores, a, b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
     });
     order
         .into_iter()

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use domain::discover::{Distances, cohort_similarity};
 use domain::evaluate::{
-    HitCounts, Setting, Similarities, comparisons, evaluate, evaluate_similarities, needed,
+    HitCounts, Setting, Similarities, comparisons, evaluate, evaluate_normalised, evaluate_similarities,
+    needed,
 };
 use domain::gmdb::{Table, TableFile, assemble};
 use domain::rank::{position, rank};
@@ -48,6 +49,8 @@ struct Expected {
     gallery: Vec<ImageId>,
     probes: Vec<ImageId>,
     hits: BTreeMap<SyndromeId, [u32; 5]>,
+    /// The same at `z:0.5`.
+    normalised: BTreeMap<SyndromeId, [u32; 5]>,
 }
 
 fn evaluation() -> (Evaluation, Cohort, BTreeMap<ImageId, Encoding>) {
@@ -84,13 +87,17 @@ fn the_four_settings_count_as_the_reference_does() {
 
     let counts = evaluate(&cohort, &encodings).unwrap();
     // The layout, word by word: comparisons in order, syndromes in order, five words each.
-    let mut words = Vec::new();
-    for comparison in &vectors.comparisons {
-        for syndrome in cohort.syndromes() {
-            words.extend(comparison.hits.get(&syndrome.id).copied().unwrap_or_default());
-        }
-    }
-    assert_eq!(counts.as_words(), words);
+    let words = |hits: fn(&Expected) -> &BTreeMap<SyndromeId, [u32; 5]>| -> Vec<u32> {
+        let cells = vectors.comparisons.iter().flat_map(|comparison| {
+            let of = |syndrome: &domain::Syndrome| hits(comparison).get(&syndrome.id).copied();
+            cohort.syndromes().iter().flat_map(move |syndrome| of(syndrome).unwrap_or_default())
+        });
+        cells.collect()
+    };
+    assert_eq!(counts.as_words(), words(|comparison| &comparison.hits));
+    let normalised = evaluate_normalised(&cohort, &encodings, "z:0.5".parse().unwrap()).unwrap();
+    assert_eq!(normalised.as_words(), words(|comparison| &comparison.normalised));
+    assert_ne!(normalised, counts);
 
     let table = counts.table();
     for setting in Setting::ALL {

@@ -130,7 +130,7 @@ impl Layout {
         }
         for form in &plan.forms {
             names.push((form.name.clone(), vec!["mean".to_owned(), "projection".to_owned()]));
-            lengths.push(vec![form.dim, form.dim * form.dim]);
+            lengths.push(vec![form.dim, form.outputs * form.dim]);
         }
         let metrics = WideScale::for_range(METRIC_RANGE, sites)?;
         Ok(Self {

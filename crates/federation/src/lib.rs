@@ -82,7 +82,7 @@ pub use group::GroupState;
 pub use identity::{ConsortiumKey, ConsortiumPublic, CoordinatorKey, CoordinatorPublic, SiteKey, SitePublic};
 pub use participant::{AbstainReason, Participant, SiteSetup};
 pub use plan::{
-    Aggregation, FormPlan, KernelPlan, MemberPlan, Plan, RecipePlan, Rows, TensorKind, TensorSpec,
+    Aggregation, Basis, FormPlan, KernelPlan, MemberPlan, Plan, RecipePlan, Rows, TensorKind, TensorSpec,
 };
 pub use policy::Policy;
 pub use prost::bytes::Bytes;

@@ -1,9 +1,13 @@
+mod form;
+
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
+use domain::Normalisation;
 use serde::{Deserialize, Serialize};
 
+pub use self::form::{Basis, FormPlan};
 use crate::identity::{CoordinatorKey, CoordinatorPublic, Digest, digest, hexed};
 use crate::refusal::{Refusal, RefusalKind, Result, refusal, refuse};
 use crate::wire;
@@ -169,28 +173,6 @@ pub struct MemberPlan {
     pub tensors: Vec<TensorSpec>,
 }
 
-/// A member that is computed from sums and not trained: linear discriminant analysis of another representation. The sites
-/// read how the sums become weights; to the protocol it is two tensors, a mean of `dim` values and a `dim` x `dim` map.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FormPlan {
-    /// Name, such as `form`.
-    pub name: String,
-    /// The trained member whose representation it stands on; none for the network as published.
-    pub on: Option<String>,
-    /// Digest of the frozen trunk below it.
-    #[serde(with = "hexed")]
-    pub trunk: [u8; 32],
-    /// Values of the representation.
-    pub dim: usize,
-    /// Added to the covariance within syndromes, in units of its mean eigenvalue.
-    pub ridge: f64,
-    /// Power of the spread of the syndromes' means.
-    pub power: f64,
-    /// Added to the spread before the power.
-    pub floor: f64,
-}
-
 /// What is summed at a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -230,6 +212,8 @@ pub struct KernelPlan {
     pub splits: u8,
     /// Syndromes in an answer, 1 to 30.
     pub top: u8,
+    /// How similarities are normalised before syndromes are ranked; distances are told as they are.
+    pub normalisation: Normalisation,
     /// Distances are rounded up to a multiple of this, above 0 and at most 2.
     pub distance_step: f32,
     /// Rankings that a site may ask for in all.
@@ -259,6 +243,8 @@ pub struct Plan {
     pub interval: u32,
     /// How updates become one.
     pub aggregation: Aggregation,
+    /// What the average update of trained tensors is multiplied by, above 0 and at most 10; 1 averages models.
+    pub server_rate: f64,
     /// Which classifier rows travel.
     pub rows: Rows,
     /// Whether the coordinator is kept from the sums too.
@@ -334,6 +320,9 @@ impl Plan {
         if (self.epochs == 0) != self.members.is_empty() {
             refuse!(PlanInvalid, "{} epochs for {} trained members", self.epochs, self.members.len());
         }
+        if !(self.server_rate > 0.0 && self.server_rate <= 10.0) {
+            refuse!(PlanInvalid, "server_rate {} must be above 0 and at most 10", self.server_rate);
+        }
         for member in &self.members {
             member.check().map_err(|e| e.at(format!("member {}", member.name)))?;
         }
@@ -388,30 +377,6 @@ impl MemberPlan {
             }
         }
         Ok(())
-    }
-}
-
-impl FormPlan {
-    /// Words of one site's sums: whole numbers of two words each.
-    pub(crate) fn words(&self, trained: usize) -> usize {
-        let numbers = 1 + trained + trained.saturating_mul(self.dim) + self.dim * (self.dim + 1) / 2;
-        numbers.saturating_mul(secure::fixed::Integers::WORDS)
-    }
-
-    fn check(&self, members: &[MemberPlan]) -> Result<()> {
-        if self.dim == 0 || self.dim > 1 << 12 {
-            refuse!(PlanInvalid, "a closed form of {} values; 1 to 4096 are possible", self.dim);
-        }
-        let settings = [self.ridge, self.power, self.floor];
-        if settings.iter().any(|x| !x.is_finite() || *x < 0.0) {
-            refuse!(PlanInvalid, "ridge, power and floor must be finite and not negative");
-        }
-        match &self.on {
-            Some(on) if !members.iter().any(|m| m.name == *on && m.trunk == self.trunk) => {
-                refuse!(PlanInvalid, "it stands on {on}, and no trained member of its trunk is called so")
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -477,6 +442,7 @@ pub(crate) mod tests {
             epochs: 7,
             interval: 3,
             aggregation: Aggregation::SampleWeighted,
+            server_rate: 1.0,
             rows: Rows::All,
             blind: true,
             min_cohort: 1,
@@ -509,7 +475,9 @@ pub(crate) mod tests {
             name: "form".into(),
             on: Some(on.into()),
             trunk: [1; 32],
+            basis: Basis::Representation,
             dim: 4,
+            outputs: 4,
             ridge: 0.1,
             power: 0.25,
             floor: 0.0,
@@ -517,12 +485,15 @@ pub(crate) mod tests {
         let mut plan = toy_plan();
         plan.forms.push(form("toy"));
         plan.check().unwrap();
-        let forms: [fn(&mut Plan); 6] = [
+        let forms: [fn(&mut Plan); 9] = [
             |p| p.forms[0].on = Some("other".into()),
             |p| p.forms[0].trunk = [2; 32],
             |p| p.forms[0].name = "toy".into(),
             |p| p.forms[0].dim = 5000,
             |p| p.forms[0].ridge = f64::NAN,
+            |p| p.forms[0].outputs = 5,
+            |p| p.forms[0].outputs = 0,
+            |p| p.forms[0].basis = Basis::Projection { seed: 1 },
             |p| p.members.clear(),
         ];
         for (i, change) in forms.iter().enumerate() {
@@ -531,9 +502,11 @@ pub(crate) mod tests {
             change(&mut plan);
             assert_eq!(plan.check().unwrap_err().kind(), RefusalKind::PlanInvalid, "form, change {i}");
         }
-        let changes: [fn(&mut Plan); 7] = [
+        let changes: [fn(&mut Plan); 9] = [
             |p| p.members.clear(),
             |p| p.interval = 0,
+            |p| p.server_rate = 0.0,
+            |p| p.server_rate = f64::NAN,
             |p| p.epochs = 0,
             |p| p.members[0].tensors[0].range = 0.0,
             |p| p.members[0].tensors[0].shape = vec![usize::MAX, 2],

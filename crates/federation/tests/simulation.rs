@@ -76,7 +76,16 @@ fn closed_form_members_come_from_the_exact_sums_of_all_sites() {
         let mut world = World::new(4, 21, |plan| {
             plan.rows = rows.parse().unwrap();
             plan.kernel = Some(toy_kernel());
-            plan.forms = vec![toy_form(), FormPlan { name: "second".into(), dim: 5, ..toy_form() }];
+            plan.forms = vec![
+                toy_form(),
+                FormPlan {
+                    name: "second".into(),
+                    basis: Basis::Lift { seed: 5 },
+                    dim: 5,
+                    outputs: 2,
+                    ..toy_form()
+                },
+            ];
             if rounds == 0 {
                 // Closed forms alone: one sum and no round of training.
                 plan.members.clear();

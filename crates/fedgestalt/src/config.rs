@@ -10,6 +10,7 @@ mod trunk;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
+use domain::Normalisation;
 use domain::draw::Draw;
 use federation::{Aggregation, Policy, Rows};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -23,6 +24,17 @@ pub const FILE_NAME: &str = "fedgestalt.toml";
 
 /// The configuration file with every default and what it means.
 pub const TEMPLATE: &str = include_str!("config/fedgestalt.toml");
+
+/// The members of the paper's recipe, as they stand in a file.
+const RECIPE: &str = include_str!("config/recipe.toml");
+
+/// The configuration file of the paper's recipe: [`TEMPLATE`] with its members, and rankings without normalisation.
+pub fn recipe_template() -> String {
+    let (before, rest) = TEMPLATE.split_once("[[members]]").unwrap_or((TEMPLATE, ""));
+    let after = rest.split_once("[training]").map_or("", |(_, after)| after);
+    let normalised = format!("normalisation = \"{}\"", KernelConfig::default().normalisation);
+    format!("{before}{RECIPE}[training]{after}").replace(&normalised, "normalisation = \"none\"")
+}
 
 /// All that can be configured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,12 +85,16 @@ pub struct FederationConfig {
     pub draw: Draw,
     /// How updates become one.
     pub aggregation: Aggregation,
+    /// What the average update of tuned members is multiplied by, above 0 and at most 10.
+    pub server_rate: f64,
     /// Classifier rows that leave a site.
     pub rows: Rows,
     /// Whether the coordinator is kept from the sums.
     pub blind: bool,
     /// Training images a site needs in order to take part; 0 admits sites that bring their gallery alone.
     pub minimum_cohort: u32,
+    /// Whether `demo` and `federate` also train the paper's recipe on everybody's images, where nothing is tuned.
+    pub compare_recipe: bool,
 }
 
 /// `[kernel]`.
@@ -87,6 +103,8 @@ pub struct FederationConfig {
 pub struct KernelConfig {
     /// Syndromes in an answer, 1 to 30.
     pub top: u8,
+    /// How similarities are normalised before syndromes are ranked; also in `rank`, `evaluate` and the baselines.
+    pub normalisation: Normalisation,
     /// Distances are rounded up to a multiple of this; above 0, at most 2.
     pub distance_step: f32,
     /// Rankings that a site may ask for in all.
@@ -139,9 +157,8 @@ impl Default for Config {
             trunk: TrunkConfig::default(),
             detector: DetectorConfig::default(),
             members: vec![
-                MemberConfig::tuned("r50", RecipeName::R50),
-                MemberConfig::tuned("r100", RecipeName::R100),
-                MemberConfig::published("published"),
+                MemberConfig::closed_form("form"),
+                MemberConfig { lift: Some(1024), ..MemberConfig::closed_form("lift") },
             ],
             training: TrainingConfig::default(),
             federation: FederationConfig::default(),
@@ -165,16 +182,18 @@ impl Default for FederationConfig {
             sites: 4,
             draw: Draw::NearUniform,
             aggregation: Aggregation::SampleWeighted,
+            server_rate: 1.0,
             rows: Rows::All,
             blind: true,
             minimum_cohort: 0,
+            compare_recipe: true,
         }
     }
 }
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        Self { top: 30, distance_step: 0.01, answers_per_site: 100_000 }
+        Self { top: 30, normalisation: Normalisation::Z(0.5), distance_step: 0.01, answers_per_site: 100_000 }
     }
 }
 
@@ -242,6 +261,40 @@ impl Config {
         Self { trunk: self.trunk.on_machine(&here.trunk, &here.base), ..self.clone() }
     }
 
+    /// This configuration with the paper's recipe for its members and rankings without normalisation. Networks that members
+    /// name for themselves go with them: the first and the last.
+    #[must_use]
+    pub fn as_recipe(&self) -> Self {
+        let on = |member: MemberConfig, at: Option<&MemberConfig>| match at {
+            Some(MemberConfig { trunk, cut, precision, .. }) => {
+                let (trunk, cut, precision) = (trunk.clone(), cut.clone(), *precision);
+                MemberConfig { trunk, cut, precision, ..member }
+            }
+            None => member,
+        };
+        let (first, last) = (self.members.first(), self.members.last());
+        Self {
+            members: vec![
+                on(MemberConfig::tuned("r50", RecipeName::R50), first),
+                on(MemberConfig::tuned("r100", RecipeName::R100), last),
+                on(MemberConfig::published("published"), last),
+            ],
+            kernel: KernelConfig { normalisation: Normalisation::None, ..self.kernel.clone() },
+            ..self.clone()
+        }
+    }
+
+    /// Stages of a session that a site can vanish in: aggregations of tuned members, and the sum behind closed forms.
+    pub fn rounds(&self) -> u32 {
+        let any = |kind| self.members.iter().any(|member| member.kind == kind);
+        let rounds = if any(MemberKind::Tuned) {
+            self.training.epochs.div_ceil(self.training.interval.max(1))
+        } else {
+            0
+        };
+        rounds + u32::from(any(MemberKind::ClosedForm))
+    }
+
     /// The cohort of a size of the demo.
     pub fn demo_cohort(&self, scale: Scale) -> &DemoCohort {
         match scale {
@@ -275,6 +328,11 @@ impl Config {
         ensure!((1..=255).contains(&training.draws), "[training] draws is {}; give 1 to 255", training.draws);
         let sites = self.federation.sites;
         ensure!((3..=100).contains(&sites), "[federation] sites is {sites}; a secure sum needs 3 to 100");
+        let rate = self.federation.server_rate;
+        ensure!(
+            rate > 0.0 && rate <= 10.0,
+            "[federation] server_rate is {rate}; give a number above 0, at most 10"
+        );
         let kernel = &self.kernel;
         ensure!((1..=30).contains(&kernel.top), "[kernel] top is {}; give 1 to 30", kernel.top);
         let step = kernel.distance_step;
@@ -326,6 +384,7 @@ mod tests {
     fn the_file_that_init_writes_says_the_defaults() {
         assert_eq!(Config::parse(TEMPLATE).unwrap(), Config::default());
         assert_eq!(Config::parse("").unwrap(), Config::default());
+        assert_eq!(Config::parse(&recipe_template()).unwrap(), Config::default().as_recipe());
     }
 
     #[test]
@@ -346,7 +405,8 @@ mod tests {
     /// The recipes' values stand in the file as comments: taken at their word they must change nothing.
     #[test]
     fn the_commented_values_of_the_recipes_are_the_recipes() {
-        let uncommented: Vec<&str> = TEMPLATE
+        let template = recipe_template();
+        let uncommented: Vec<&str> = template
             .lines()
             .map(|line| match line.strip_prefix("# ") {
                 Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => rest,
@@ -354,13 +414,42 @@ mod tests {
             })
             .collect();
         let config = Config::parse(&uncommented.join("\n")).unwrap();
-        let defaults = Config::default();
+        let defaults = Config::default().as_recipe();
         assert_eq!(config.members.len(), 3);
         for (said, member) in config.members.iter().zip(&defaults.members) {
             assert!(said.kind == MemberKind::Published || said.neck_lr.is_some());
             assert!(said.trunk.is_some());
             assert_eq!(said.recipe(), member.recipe());
         }
+    }
+
+    #[test]
+    fn the_commented_values_of_closed_forms_are_their_defaults() {
+        let keys = ["ridge", "power", "floor"];
+        let uncommented: Vec<&str> = TEMPLATE
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if keys.iter().any(|key| rest.starts_with(&format!("{key} = "))) => rest,
+                _ => line,
+            })
+            .collect();
+        let config = Config::parse(&uncommented.join("\n")).unwrap();
+        for member in &config.members {
+            assert!(member.ridge.is_some() && member.power.is_some() && member.floor.is_some());
+            assert_eq!(member.form(), DEFAULT_FORM);
+        }
+    }
+
+    #[test]
+    fn the_recipe_stands_on_the_members_own_networks() {
+        let text = "[[members]]\nname = \"a\"\nkind = \"closed-form\"\ntrunk = \"one.onnx\"\n\
+                    [[members]]\nname = \"b\"\nkind = \"closed-form\"\ntrunk = \"two.onnx\"\nlift = 8\n";
+        let recipe = Config::parse(text).unwrap().as_recipe();
+        let trunks: Vec<_> =
+            recipe.members.iter().map(|m| m.trunk.as_deref().unwrap().to_str().unwrap()).collect();
+        assert_eq!(trunks, ["one.onnx", "two.onnx", "two.onnx"]);
+        assert_eq!((recipe.rounds(), Config::parse(text).unwrap().rounds()), (10, 1));
+        recipe.check().unwrap();
     }
 
     #[test]
@@ -384,13 +473,19 @@ mod tests {
             ("[detector]\nthreshold = 1.0", "[detector] threshold"),
             ("[detector]\nmodel = \"yunet.onnx\"", "model"),
             ("[federation]\nsites = 2", "[federation] sites"),
+            ("[federation]\nserver_rate = 0.0", "[federation] server_rate"),
             ("[federation]\ndraw = \"fair\"", "fair"),
             ("[federation]\nrows = \"shared:0\"", "shared:0"),
             ("[kernel]\ntop = 31", "[kernel] top"),
             ("[kernel]\ndistance_step = nan", "distance_step"),
+            ("[kernel]\nnormalisation = \"z:2\"", "z:2"),
             ("members = []", "[[members]]"),
             ("[[members]]\nname = \"a/b\"\nkind = \"tuned\"", "a/b"),
             ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nbatch = 1", "batch"),
+            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nlift = 64", "only a closed form has `lift`"),
+            ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 0", "lift must be 1"),
+            ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 8\nprojection = 8", "leave `lift`"),
+            ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\noutputs = 0", "outputs"),
             (
                 "[[members]]\nname = \"a\"\nkind = \"tuned\"\n[[members]]\nname = \"a\"\nkind = \"tuned\"",
                 "twice",
@@ -412,6 +507,7 @@ mod tests {
         config.trunk.openvino = Some("/opt/openvino".into());
         config.federation.rows = Rows::Shared(3);
         config.federation.draw = Draw::Dirichlet(0.5);
+        config.members = config.as_recipe().members;
         config.members[0].neck_lr = Some(1e-4);
         assert_eq!(Config::parse(&config.to_toml().unwrap()).unwrap(), config);
     }

@@ -102,9 +102,26 @@ pub struct Run<'a> {
     pub cohort: Arc<CohortDir>,
     /// Networks and members.
     pub blueprint: Arc<Blueprint>,
+    /// The paper's recipe, where it is compared with.
+    recipe: Option<Recipe>,
     /// Seconds per phase.
     pub phases: Phases,
     trunk: Option<PathBuf>,
+}
+
+/// Members and how they are trained and compared.
+#[derive(Clone, Copy)]
+pub struct Method<'a> {
+    /// Networks and members.
+    pub blueprint: &'a Blueprint,
+    /// Training and kernel.
+    pub config: &'a Config,
+}
+
+/// The paper's recipe on a run's networks.
+struct Recipe {
+    blueprint: Blueprint,
+    config: Config,
 }
 
 /// How a cohort is handed out and trained on.
@@ -127,7 +144,7 @@ const PHASES: &str = "phases.json";
 impl<'a> Run<'a> {
     /// Opens the run's folder: a new run, or one that goes on. A folder with another run in it is refused.
     pub fn open(context: &'a Context, order: &Order) -> Result<Self> {
-        let faces = FaceFinder::open(&order.config, None, false)?;
+        let faces = FaceFinder::open(&order.config, None, false, 1)?;
         let cohort = Arc::new(CohortDir::open(&order.cohort)?.with_faces(faces));
         let blueprint = networks(context, &order.config, order.trunk.as_deref(), &cohort)?;
         Self::open_with(context, order, cohort, blueprint)
@@ -166,7 +183,39 @@ impl<'a> Run<'a> {
             None => folder.write_json(SETTINGS, &settings)?,
         }
         let phases = folder.read_json(PHASES)?.unwrap_or_default();
-        Ok(Self { context, settings, folder, cohort, blueprint, phases, trunk: order.trunk.clone() })
+        Ok(Self {
+            context,
+            settings,
+            folder,
+            cohort,
+            blueprint,
+            recipe: None,
+            phases,
+            trunk: order.trunk.clone(),
+        })
+    }
+
+    /// The run's own members.
+    pub fn method(&self) -> Method<'_> {
+        Method { blueprint: &self.blueprint, config: &self.settings.config }
+    }
+
+    /// The paper's recipe, if it is compared with.
+    pub fn recipe(&self) -> Option<Method<'_>> {
+        let recipe = self.recipe.as_ref();
+        recipe.map(|Recipe { blueprint, config }| Method { blueprint, config })
+    }
+
+    /// Compares with the paper's recipe from now on, unless something is tuned anyway or the configuration is against it.
+    pub fn compare_with_recipe(&mut self) {
+        let config = &self.settings.config;
+        self.recipe = (config.federation.compare_recipe && self.blueprint.tuned().count() == 0)
+            .then(|| Recipe { blueprint: self.blueprint.recipe(), config: config.as_recipe() });
+    }
+
+    /// All members that features are needed for.
+    fn blueprints(&self) -> Vec<&Blueprint> {
+        std::iter::once(&*self.blueprint).chain(self.recipe().map(|recipe| recipe.blueprint)).collect()
     }
 
     /// Runs one phase and adds its time to the account.
@@ -179,14 +228,20 @@ impl<'a> Run<'a> {
     }
 
     /// What a model of this run says of itself.
-    pub fn model(&self, how: &str, syndromes: Vec<SyndromeId>, release: Option<String>) -> Model {
+    pub fn model(
+        &self,
+        method: Method<'_>,
+        how: &str,
+        syndromes: Vec<SyndromeId>,
+        release: Option<String>,
+    ) -> Model {
         Model {
             how: how.to_owned(),
-            trunks: self.settings.trunks.clone(),
-            engines: self.blueprint.runs(),
+            trunks: method.blueprint.used().map(|n| hex::encode(n.trunk.digest())).collect(),
+            engines: method.blueprint.used().map(|n| n.runs.clone()).collect(),
             syndromes,
             trunk: self.trunk.clone(),
-            config: self.settings.config.clone(),
+            config: method.config.clone(),
             release,
         }
     }
@@ -195,7 +250,7 @@ impl<'a> Run<'a> {
     pub fn members(&mut self) -> Result<Vec<Member>> {
         let parts = self.parts()?;
         let total: usize =
-            parts.iter().map(|part| part.cases().len() + Tables::steps(&self.blueprint, part)).sum();
+            parts.iter().map(|part| part.cases().len() + Tables::steps(&self.blueprints(), part)).sum();
         let stage = self.context.progress.stage("Import and trunk features", total as u64);
         let mut members = Vec::new();
         for (at, part) in parts.into_iter().enumerate() {
@@ -240,7 +295,7 @@ impl<'a> Run<'a> {
             .with_context(|| format!("{name}: cannot import"))?;
         let training = &self.settings.config.training;
         let draws = Variants::Draws { count: training.draws, seed: training.seed };
-        let tables = Tables::prepare(&files.features(), &self.blueprint, &part, &files, draws, tick)
+        let tables = Tables::prepare(&files.features(), &self.blueprints(), &part, &files, draws, tick)
             .with_context(|| format!("{name}: cannot compute features"))?;
         Ok(Member { name: name.to_owned(), cohort: part, tables: Arc::new(tables), files })
     }
@@ -288,8 +343,7 @@ pub fn engine_drops(drops: &[(u16, u32)]) -> Vec<Drop> {
 }
 
 fn check_drops(settings: &Settings) -> Result<()> {
-    let training = &settings.config.training;
-    let rounds = training.epochs.div_ceil(training.interval.max(1));
+    let rounds = settings.config.rounds();
     for &(site, round) in &settings.drops {
         if site >= settings.sites {
             bail!("--drop {site}@{round}: there are {} sites, numbered from 0", settings.sites);

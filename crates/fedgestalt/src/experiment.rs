@@ -54,7 +54,7 @@ const PLAN: &str = "plan.toml";
 /// When the cohort or a trunk cannot be used, or the folder cannot be written.
 pub fn run(context: &Context, plan: &GridPlan, out: &Path, jobs: usize) -> Result<Experiment> {
     let folder = Folder::open(out)?;
-    let faces = FaceFinder::open(&context.config, None, false)?;
+    let faces = FaceFinder::open(&context.config, None, false, 1)?;
     let cohort = Arc::new(CohortDir::open(&plan.cohort)?.with_faces(faces));
     folder.write(PLAN, plan.text.as_bytes())?;
     let grounds = prepare(context, plan, &folder, &cohort)?;

@@ -8,6 +8,7 @@ use vision::{CROP_SIDE, Crop, Detector, Found, Photo, Points, Search, align};
 
 use crate::cohort_dir::aligned_crop;
 use crate::config::Config;
+use crate::pipeline::engines::{ChosenDetector, Engines};
 use crate::progress::Stage;
 
 /// Finds faces: with the detector that the user brought, or, without one, only where points are given or the picture
@@ -16,6 +17,7 @@ use crate::progress::Stage;
 pub struct FaceFinder {
     detector: Option<(PathBuf, Detector)>,
     search: Search,
+    note: Option<String>,
 }
 
 /// Where a face lies on its photograph, and how that is known.
@@ -61,30 +63,32 @@ impl Place {
 }
 
 impl FaceFinder {
-    /// The detector in `file`, else the one that the configuration names, else none. `strict` refuses photographs with
-    /// several faces whatever the configuration says.
+    /// The detector in `file`, else the one that the configuration names, else none, for about so many photographs.
+    /// `strict` refuses those with several faces whatever the configuration says.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read or is not a detector of a known kind.
-    pub fn open(config: &Config, file: Option<&Path>, strict: bool) -> Result<Self> {
+    /// When the file cannot be read or is not a detector of a known kind, or the engine that the configuration names
+    /// cannot run it.
+    pub fn open(config: &Config, file: Option<&Path>, strict: bool, photographs: usize) -> Result<Self> {
         let mut search = config.detector.search();
         search.strict |= strict;
         let file = match file {
             Some(file) => Some(file.to_owned()),
             None => config.detector.file.as_ref().map(|file| config.resolve(file)),
         };
-        let detector = file
-            .map(|file| {
-                let name = file.display().to_string();
-                let bytes =
-                    std::fs::read(&file).with_context(|| format!("cannot read the face detector {name}"))?;
-                let detector = Detector::parse(&bytes)
-                    .with_context(|| format!("cannot use {name} as a face detector"))?;
-                anyhow::Ok((file, detector))
-            })
-            .transpose()?;
-        Ok(Self { detector, search })
+        let Some(file) = file else { return Ok(Self { search, ..Self::default() }) };
+        let name = file.display().to_string();
+        let bytes = std::fs::read(&file).with_context(|| format!("cannot read the face detector {name}"))?;
+        let ChosenDetector { detector, note } = Engines::new(config, None)
+            .detector(&bytes, photographs)
+            .with_context(|| format!("cannot use {name} as a face detector"))?;
+        Ok(Self { detector: Some((file, detector)), search, note })
+    }
+
+    /// Why the detector is not run as the configuration wishes, if it is not.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// The detector and its file, if there is one.
@@ -92,7 +96,8 @@ impl FaceFinder {
         self.detector.as_ref().map(|(file, detector)| (file.as_path(), detector))
     }
 
-    /// What decides the faces found, as text: equal texts find the same faces.
+    /// What decides the faces found, as text: equal texts find the same faces. Engines are no part of it, since those that
+    /// are used agree to a tenth of a pixel.
     pub fn key(&self) -> Option<String> {
         let (_, detector) = self.detector.as_ref()?;
         Some(format!("{} {:?}", hex::encode(detector.digest()), self.search))

@@ -311,7 +311,7 @@ impl Site {
         let sums = self.blueprint.forms().map(|(member, form)| {
             let head = forms::base(&self.blueprint, member, form, model.heads())?;
             let views = &self.tables.views[member.network];
-            let moments = forms::moments(&head, views, &lessons.training_views, &shared)?;
+            let moments = forms::moments(form, &head, views, &lessons.training_views, &shared)?;
             Ok(form_sums(moments))
         });
         let sums = match sums.collect::<Result<Vec<_>>>() {
@@ -330,7 +330,7 @@ impl Site {
             .blueprint
             .forms()
             .zip(solve.sums)
-            .map(|((member, _), sums)| form_moments(sums, self.blueprint.network(member).neck.output()))
+            .map(|((_, form), sums)| form_moments(sums, form.dim))
             .collect();
         let forms = forms::solve(&self.blueprint, &moments)?;
         self.model_mut()?.set_forms(forms);

@@ -96,6 +96,17 @@ fn every_format_serves_every_command() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         program::document(&output)[0]["syndromes"].as_array().unwrap().clone()
     };
+    // What rankings are normalised by comes from the file where that was written with normalisation, and from its
+    // encodings where not.
+    fs::write(place.path("z.toml"), program::CONFIG.replace("\"none\"", "\"z:1\"")).unwrap();
+    place.json("--config z.toml encode --cohort cohort --out z.safetensors");
+    let facts = fs::read(place.path("z.safetensors")).unwrap();
+    assert!(String::from_utf8_lossy(&facts).contains("\\\"spreads\\\""));
+    let normalised = |name: &str| rank(&format!("{name} --normalisation z:1"));
+    assert_eq!(normalised("z.safetensors"), normalised("e.safetensors"));
+    assert_ne!(normalised("z.safetensors"), rank("z.safetensors"));
+    let config = fs::read_to_string(place.path("z.toml")).unwrap();
+    assert!(config.contains("z:1"));
     let own = rank(names[0]);
     for name in &names[1..] {
         for (a, b) in rank(name).iter().zip(&own) {

@@ -32,7 +32,10 @@ const TUNED: &str = "[training]\nepochs = 2\ninterval = 1\ndraws = 2\n\n\
                      [[members]]\nname = \"r50\"\nkind = \"tuned\"\nbatch = 8\nneck_lr = 0.01\n\n\
                      [[members]]\nname = \"published\"\nkind = \"published\"\n";
 
-const FORM: &str = "[[members]]\nname = \"form\"\nkind = \"closed-form\"\n";
+const FORM: &str = "[[members]]\nname = \"form\"\nkind = \"closed-form\"\n\n\
+                    [[members]]\nname = \"lift\"\nkind = \"closed-form\"\nlift = 200\n\n\
+                    [[members]]\nname = \"map\"\nkind = \"closed-form\"\nprojection = 100\nfloor = 0.0\noutputs = 10\n\n\
+                    [kernel]\nnormalisation = \"z:0.5\"\n";
 
 fn place(plan: &str) -> Place {
     let place = Place::new();

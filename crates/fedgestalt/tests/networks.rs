@@ -97,6 +97,7 @@ fn members_on_one_network_compute_it_once() {
     assert_eq!(blueprint.networks.len(), 2);
     let counts: Vec<Arc<AtomicUsize>> = (0..2).map(|_| Arc::default()).collect();
     for (network, count) in blueprint.networks.iter_mut().zip(&counts) {
+        let network = Arc::get_mut(network).unwrap();
         let inner = std::mem::replace(&mut network.trunk, Box::new(Nothing));
         network.trunk = Box::new(Counting { inner, crops: count.clone() });
     }

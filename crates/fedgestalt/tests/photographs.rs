@@ -123,6 +123,7 @@ fn a_folder_of_photographs_becomes_crops_and_points() {
     let before = fs::metadata(place.path("aligned/Alpha/p0_1_aligned.jpg")).unwrap().modified().unwrap();
     let (code, summary) = status(&place, "align photos --out aligned");
     assert_eq!((code, &summary["made"], &summary["kept"]), (0, &1.into(), &5.into()), "{summary}");
+    assert_eq!(entries(&summary["several_faces"], "faces"), several, "what an earlier run saw");
     let after = fs::metadata(place.path("aligned/Alpha/p0_1_aligned.jpg")).unwrap().modified().unwrap();
     assert_eq!(before, after);
     let (code, summary) = status(&place, "align photos --out aligned --force --strict");

@@ -13,9 +13,12 @@
 
 mod eigen;
 mod linear;
+mod random_features;
 
 use rayon::prelude::*;
 
+use self::linear::{Part, View};
+pub use self::random_features::RandomFeatures;
 use crate::error::{Result, TrainError};
 use crate::matmul::{exact_gram, map_rows};
 
@@ -52,6 +55,9 @@ pub struct FormSettings {
     /// Added to the spread before the power is taken: what keeps directions in which trained classes do not differ, and
     /// untrained ones may. In units of the within-class spread, 0 or more.
     pub floor: f64,
+    /// Values of the result, where they shall be fewer than those that come in: only so many directions are kept, those
+    /// along which class means differ most.
+    pub outputs: Option<usize>,
 }
 
 /// A linear map behind a member's representation: `x -> projection (x / |x| - mean)`.
@@ -140,39 +146,52 @@ impl Moments {
         Ok(())
     }
 
-    /// The covariance within classes, `dim` x `dim`.
+    /// The mean of all representations of shared classes, and of each class that has any how far its own mean lies from
+    /// it: class x `dim`.
+    fn means(&self) -> Result<(Vec<f64>, Vec<f64>)> {
+        let dim = self.dim;
+        let classes: Vec<usize> = (0..self.counts.len()).filter(|&c| self.counts[c] > 0).collect();
+        if classes.len() < 2 {
+            return Err(TrainError::invalid(format!(
+                "a closed form needs images of at least 2 shared syndromes, not {}",
+                classes.len()
+            )));
+        }
+        let mut total = vec![0i64; dim];
+        for sum in self.sums.chunks_exact(dim) {
+            total.iter_mut().zip(sum).for_each(|(total, x)| *total += x);
+        }
+        let count: i64 = self.counts.iter().sum();
+        let mean: Vec<f64> = total.into_iter().map(|x| x as f64 / count as f64 / STEPS).collect();
+        let apart = classes.into_iter().flat_map(|class| {
+            let by = 1.0 / (STEPS * self.counts[class] as f64);
+            let sum = &self.sums[class * dim..][..dim];
+            sum.iter().zip(&mean).map(move |(&sum, mean)| sum as f64 * by - mean)
+        });
+        let apart = apart.collect();
+        Ok((mean, apart))
+    }
+
+    /// The covariance within classes, `dim` x `dim`; its lower triangle alone is filled.
     fn within(&self) -> Vec<f64> {
         let dim = self.dim;
-        let upper: Vec<Vec<f64>> = (0..dim)
-            .into_par_iter()
-            .map(|i| {
-                let from = triangle(i, dim);
-                let mut row: Vec<f64> =
-                    self.scatter[from..from + dim - i].iter().map(|&x| x as f64).collect();
-                for (sum, &count) in self.sums.chunks_exact(dim).zip(&self.counts) {
-                    if count > 0 {
-                        let by = sum[i] as f64 / count as f64;
-                        row.iter_mut().zip(&sum[i..]).for_each(|(x, &s)| *x -= by * s as f64);
-                    }
-                }
-                row
-            })
-            .collect();
-        let scale = 1.0 / (STEPS * STEPS * self.rows.max(1) as f64);
         let mut out = vec![0.0; dim * dim];
-        for (i, row) in upper.iter().enumerate() {
-            for (j, value) in (i..).zip(row) {
-                out[i * dim + j] = value * scale;
-                out[j * dim + i] = value * scale;
-            }
+        let mut rest = &self.scatter[..];
+        for i in 0..dim {
+            let (row, below) = rest.split_at(dim - i);
+            rest = below;
+            row.iter().zip(i..).for_each(|(&x, j)| out[j * dim + i] = x as f64);
         }
+        let (sums, means): (Vec<f64>, Vec<f64>) = (self.sums.chunks_exact(dim).zip(&self.counts))
+            .filter(|(_, count)| **count > 0)
+            .flat_map(|(sum, &count)| sum.iter().map(move |&x| (x as f64, x as f64 / count as f64)))
+            .unzip();
+        let (sums, means) = (View::new(&sums, dim), View::new(&means, dim));
+        linear::add_product(&mut out, dim, -1.0, sums.t(), means, Part::Lower);
+        let scale = 1.0 / (STEPS * STEPS * self.rows.max(1) as f64);
+        out.iter_mut().for_each(|x| *x *= scale);
         out
     }
-}
-
-/// Where row `i` of an upper triangle of `dim` rows begins.
-fn triangle(i: usize, dim: usize) -> usize {
-    i * dim - i * i.saturating_sub(1) / 2
 }
 
 /// Unit representations in whole steps.
@@ -205,7 +224,7 @@ impl FormSettings {
     /// # Errors
     /// Names the setting that does not.
     pub fn check(&self) -> Result<()> {
-        let Self { ridge, power, floor } = *self;
+        let Self { ridge, power, floor, outputs } = *self;
         let quarters = power * 4.0;
         if !(ridge > 0.0 && ridge.is_finite()) {
             return Err(TrainError::invalid(format!("ridge {ridge} must be above 0; 0.1 is usual")));
@@ -215,6 +234,9 @@ impl FormSettings {
         }
         if !(floor >= 0.0 && floor.is_finite()) {
             return Err(TrainError::invalid(format!("floor {floor} must be 0 or more")));
+        }
+        if outputs == Some(0) {
+            return Err(TrainError::invalid("outputs must be at least 1".to_owned()));
         }
         Ok(())
     }
@@ -228,55 +250,55 @@ impl FormSettings {
 }
 
 impl ClosedForm {
-    /// Linear discriminant analysis of `moments`: with the within-class covariance `S` (ridge added), `A = S^(-1/2)` and
-    /// the class means' covariance `Q diag(e) Q'` after whitening by `A`, the rows of the map are `w(e_i) q_i' A` with
-    /// `w` from `settings`.
+    /// Linear discriminant analysis of `moments`. With the within-class covariance `S` (ridge added), `S = L L'`, and the
+    /// class means' covariance `Q diag(e) Q'` after whitening by `L^-1`, the map is `W L^-1` with `W` the symmetric matrix
+    /// that weights `Q`'s directions by `w(e)` and all others by `w(0)`; with fewer outputs than inputs, `W` has as rows
+    /// the directions of largest `e`, weighted, and zeros when there are no more. (Another root of `S` than `L` turns the
+    /// representations, which changes no cosine between them.)
     ///
     /// # Errors
     /// Settings out of range, fewer than two classes, or moments without any spread.
     pub fn solve(moments: &Moments, settings: FormSettings) -> Result<Self> {
         settings.check()?;
         let dim = moments.dim;
-        let classes: Vec<usize> = (0..moments.counts.len()).filter(|&c| moments.counts[c] > 0).collect();
-        if classes.len() < 2 {
-            return Err(TrainError::invalid(format!(
-                "a closed form needs images of at least 2 shared syndromes, not {}",
-                classes.len()
-            )));
+        let out = settings.outputs.unwrap_or(dim);
+        if out > dim {
+            return Err(TrainError::invalid(format!("{out} outputs of a closed form of {dim} values")));
         }
-        let total: i64 = moments.counts.iter().sum();
-        let mean: Vec<f64> = (0..dim)
-            .map(|i| moments.sums.iter().skip(i).step_by(dim).sum::<i64>() as f64 / total as f64 / STEPS)
-            .collect();
+        let (mean, apart) = moments.means()?;
         let mut within = moments.within();
         let level = (0..dim).map(|i| within[i * dim + i]).sum::<f64>() / dim as f64;
         if level <= 0.0 {
-            return Err(TrainError::invalid(
-                "the images of each syndrome are all alike; a closed form needs several images of some"
-                    .to_owned(),
-            ));
+            return Err(alike());
         }
         (0..dim).for_each(|i| within[i * dim + i] += settings.ridge * level);
-        let whitening = inverse_root(within, dim);
+        let lower = linear::cholesky(within, dim).ok_or_else(alike)?;
+        let whitening = linear::inverse_lower(&lower, dim);
+        let whitening = View::new(&whitening, dim);
+        let apart = linear::product(View::new(&apart, dim), whitening.t());
+        let (spreads, directions) = principal(&apart, dim);
 
-        let apart: Vec<f64> = classes
-            .iter()
-            .flat_map(|&class| {
-                let by = 1.0 / (STEPS * moments.counts[class] as f64);
-                let sum = &moments.sums[class * dim..][..dim];
-                sum.iter().zip(&mean).map(move |(&sum, mean)| sum as f64 * by - mean)
-            })
-            .collect();
-        let apart = linear::product(&apart, &whitening, dim, dim);
-        let between = linear::covariance(&apart, dim, classes.len());
-        let (spreads, mut directions) = eigen::symmetric(between, dim);
-        let largest = spreads.iter().copied().fold(0.0, f64::max);
-        for (&spread, direction) in spreads.iter().zip(directions.chunks_exact_mut(dim)) {
-            let spread = if spread > NEGLIGIBLE * largest { spread } else { 0.0 };
-            let weight = settings.weight(spread);
-            direction.iter_mut().for_each(|x| *x *= weight);
-        }
-        let projection = linear::product(&directions, &whitening, dim, dim);
+        let projection = if out < dim {
+            let kept = out.min(spreads.len());
+            let mut rows = directions[..kept * dim].to_vec();
+            for (row, &spread) in rows.chunks_exact_mut(dim).zip(&spreads) {
+                let weight = settings.weight(spread);
+                row.iter_mut().for_each(|x| *x *= weight);
+            }
+            rows.resize(out * dim, 0.0);
+            linear::product(View::new(&rows, dim), whitening)
+        } else {
+            let rest = settings.weight(0.0);
+            let mut along = linear::product(View::new(&directions, dim), whitening);
+            for (row, &spread) in along.chunks_exact_mut(dim).zip(&spreads) {
+                let weight = settings.weight(spread) - rest;
+                row.iter_mut().for_each(|x| *x *= weight);
+            }
+            let mut map: Vec<f64> = whitening.values().iter().map(|x| rest * x).collect();
+            let (directions, along) = (View::new(&directions, dim), View::new(&along, dim));
+            linear::add_product(&mut map, dim, 1.0, directions.t(), along, Part::All);
+            map
+        };
         Ok(Self {
             dim,
             mean: mean.into_iter().map(|x| x as f32).collect(),
@@ -285,8 +307,8 @@ impl ClosedForm {
     }
 
     /// A form that is not solved yet: all zeros.
-    pub fn zeros(dim: usize) -> Self {
-        Self { dim, mean: vec![0.0; dim], projection: vec![0.0; dim * dim] }
+    pub fn zeros(dim: usize, outputs: usize) -> Self {
+        Self { dim, mean: vec![0.0; dim], projection: vec![0.0; outputs * dim] }
     }
 
     /// From the two tensors of [`ClosedForm::tensors`].
@@ -295,9 +317,9 @@ impl ClosedForm {
     /// Lengths that do not fit, or values that are not finite.
     pub fn from_tensors(mean: Vec<f32>, projection: Vec<f32>) -> Result<Self> {
         let dim = mean.len();
-        if dim == 0 || dim.checked_mul(dim) != Some(projection.len()) {
+        if dim == 0 || projection.is_empty() || !projection.len().is_multiple_of(dim) {
             return Err(TrainError::shape(format!(
-                "a closed form of {dim} values has {dim} x {dim} weights, not {}",
+                "a closed form of {dim} values has so many weights for each output; {} do not fit",
                 projection.len()
             )));
         }
@@ -307,12 +329,17 @@ impl ClosedForm {
         Ok(Self { dim, mean, projection })
     }
 
-    /// Values in and out.
+    /// Values in.
     pub fn dim(&self) -> usize {
         self.dim
     }
 
-    /// Mean (`dim`) and projection (`dim` x `dim`, one row per output).
+    /// Values out.
+    pub fn outputs(&self) -> usize {
+        self.projection.len() / self.dim
+    }
+
+    /// Mean (`dim`) and projection (`outputs` x `dim`, one row per output).
     pub fn tensors(&self) -> [&[f32]; 2] {
         [&self.mean, &self.projection]
     }
@@ -343,13 +370,33 @@ impl ClosedForm {
     }
 }
 
-/// `S^(-1/2)` of a positive definite matrix.
-fn inverse_root(matrix: Vec<f64>, dim: usize) -> Vec<f64> {
-    let (values, vectors) = eigen::symmetric(matrix, dim);
-    let mut scaled = vectors.clone();
-    for (&value, vector) in values.iter().zip(scaled.chunks_exact_mut(dim)) {
-        let by = 1.0 / value.sqrt();
-        vector.iter_mut().for_each(|x| *x *= by);
+fn alike() -> TrainError {
+    TrainError::invalid(
+        "the images of each syndrome are all alike; a closed form needs several images of some".to_owned(),
+    )
+}
+
+/// The directions (unit rows) along which the rows of `apart` spread about zero, and their mean squares there, largest
+/// first; negligible ones are left out.
+fn principal(apart: &[f64], dim: usize) -> (Vec<f64>, Vec<f64>) {
+    let rows = apart.len() / dim;
+    let view = View::new(apart, dim);
+    let by = 1.0 / rows as f64;
+    let small = rows.min(dim);
+    // The smaller of the two Gram matrices has the same eigenvalues.
+    let mut gram = if rows < dim { linear::product(view, view.t()) } else { linear::product(view.t(), view) };
+    gram.iter_mut().for_each(|x| *x *= by);
+    let (spreads, vectors) = eigen::symmetric(gram, small);
+    let largest = spreads.last().copied().unwrap_or(0.0);
+    let kept: Vec<usize> = (0..small).rev().filter(|&i| spreads[i] > NEGLIGIBLE * largest).collect();
+    let mut directions: Vec<f64> =
+        kept.iter().flat_map(|&i| &vectors[i * small..(i + 1) * small]).copied().collect();
+    if rows < dim {
+        directions = linear::product(View::new(&directions, rows), view);
+        for direction in directions.chunks_exact_mut(dim) {
+            let length = linear::dot(direction, direction).sqrt();
+            direction.iter_mut().for_each(|x| *x /= length);
+        }
     }
-    linear::product_transposed(&vectors, &scaled, dim)
+    (kept.into_iter().map(|i| spreads[i]).collect(), directions)
 }

@@ -155,14 +155,20 @@ pub(crate) fn map_rows(x: &[f32], n: usize, weight: &[f32], input: usize) -> Vec
     out
 }
 
-/// `x' x` of `n` rows of whole numbers, `dim` x `dim`. Exact, and so free of any order, while every partial sum stays
-/// below 2^53.
+/// `x' x` of `n` rows of whole numbers: `dim` rows of `dim` values, of which those left of the diagonal are not all
+/// filled. Exact, and so free of any order, while every partial sum stays below 2^53.
 pub(crate) fn exact_gram(x: &[f64], n: usize, dim: usize) -> Vec<f64> {
     let mut out = vec![0.0; dim * dim];
     out.par_chunks_mut(BLOCK_COLS * dim).enumerate().for_each(|(block, out)| {
         let (first, rows) = (block * BLOCK_COLS, out.len() / dim);
-        if n > 0 {
-            matmul(out, Mat::new(&x[first..], n, rows, dim).t(), Mat::new(x, n, dim, dim), false);
+        if n == 0 {
+            return;
+        }
+        let right = Mat::new(&x[first..], n, dim - first, dim);
+        let mut upper = vec![0.0; rows * (dim - first)];
+        matmul(&mut upper, Mat::new(&x[first..], n, rows, dim).t(), right, false);
+        for (out, upper) in out.chunks_exact_mut(dim).zip(upper.chunks_exact(dim - first)) {
+            out[first..].copy_from_slice(upper);
         }
     });
     out

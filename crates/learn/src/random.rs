@@ -15,6 +15,8 @@ pub(crate) enum Purpose {
     Draws,
     /// The values dropped in a step.
     Dropout,
+    /// The signs of random features.
+    Signs,
 }
 
 /// The stream for one purpose at one place of the training.
@@ -24,6 +26,7 @@ pub(crate) fn stream(seed: u64, purpose: Purpose, epoch: u32, step: u32) -> ChaC
         Purpose::Shuffle => b"shuffle",
         Purpose::Draws => b"draws",
         Purpose::Dropout => b"dropout",
+        Purpose::Signs => b"signs",
     };
     let mut hash = Sha256::new();
     hash.update(b"fedgestalt/learn/1/");

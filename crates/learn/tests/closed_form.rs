@@ -1,7 +1,7 @@
 //! Closed-form members against NumPy (`reference/closed_form_vectors.py`), and what they promise: one model for any split.
 #![allow(clippy::unwrap_used)]
 
-use learn::{ClosedForm, ErrorKind, FormMoments, FormSettings};
+use learn::{ClosedForm, ErrorKind, FormMoments, FormSettings, RandomFeatures};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
@@ -37,25 +37,40 @@ fn settings() -> Vec<FormSettings> {
     let values: Vec<f64> = (file.tensor("settings").unwrap().data().chunks_exact(8))
         .map(|b| f64::from_le_bytes(b.try_into().unwrap()))
         .collect();
-    values.chunks_exact(3).map(|v| FormSettings { ridge: v[0], power: v[1], floor: v[2] }).collect()
+    values
+        .chunks_exact(3)
+        .map(|v| FormSettings { ridge: v[0], power: v[1], floor: v[2], outputs: None })
+        .collect()
 }
 
 /// The moments that sites come to together when `site` says where each image lies.
 fn added(cohort: &Cohort, sites: usize, site: impl Fn(usize) -> usize) -> FormMoments {
-    let mut total = FormMoments::zeros(DIM, CLASSES);
+    added_on(None, cohort, sites, site)
+}
+
+/// The same for random features of the images.
+fn added_on(
+    lift: Option<&RandomFeatures>,
+    cohort: &Cohort,
+    sites: usize,
+    site: impl Fn(usize) -> usize,
+) -> FormMoments {
+    let dim = lift.map_or(DIM, RandomFeatures::width);
+    let mut total = FormMoments::zeros(dim, CLASSES);
     for at in 0..sites {
         let own: Vec<usize> = (0..cohort.labels.len()).filter(|&i| site(i) == at).collect();
         let rows: Vec<f32> =
             own.iter().flat_map(|&i| &cohort.rows[i * DIM..(i + 1) * DIM]).copied().collect();
         let labels: Vec<u32> = own.iter().map(|&i| cohort.labels[i]).collect();
-        total.add(&FormMoments::collect(&rows, DIM, &labels, &ALL).unwrap()).unwrap();
+        let rows = lift.map_or(rows.clone(), |lift| lift.apply(&rows, own.len()).unwrap());
+        total.add(&FormMoments::collect(&rows, dim, &labels, &ALL).unwrap()).unwrap();
     }
     total
 }
 
-fn cosines(encoded: &[f32]) -> Vec<f64> {
+fn cosines(encoded: &[f32], dim: usize) -> Vec<f64> {
     let unit: Vec<Vec<f64>> = encoded
-        .chunks_exact(DIM)
+        .chunks_exact(dim)
         .map(|row| {
             let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
             row.iter().map(|&x| f64::from(x) / norm).collect()
@@ -74,7 +89,7 @@ fn cosines_are_those_of_the_reference() {
     for (i, settings) in settings().into_iter().enumerate() {
         let form = ClosedForm::solve(&moments, settings).unwrap();
         let encoded = form.apply(&cohort.rows[..40 * DIM], 40).unwrap();
-        let worst = cosines(&encoded)
+        let worst = cosines(&encoded, DIM)
             .iter()
             .zip(f32s(&file, &format!("cosines_{i}")))
             .map(|(got, want)| (got - f64::from(want)).abs())
@@ -84,14 +99,46 @@ fn cosines_are_those_of_the_reference() {
     }
 }
 
+/// With no weight on directions in which means do not differ, leaving them out changes nothing; leaving out more keeps those
+/// of largest spread.
+#[test]
+fn outputs_are_the_directions_that_count() {
+    let cohort = cohort();
+    let moments = added(&cohort, 1, |_| 0);
+    let all = FormSettings { ridge: 0.3, power: 0.25, floor: 0.0, outputs: None };
+    let encoded = |outputs| {
+        let form = ClosedForm::solve(&moments, FormSettings { outputs, ..all }).unwrap();
+        assert_eq!(form.outputs(), outputs.unwrap_or(DIM));
+        form.apply(&cohort.rows[..40 * DIM], 40).unwrap()
+    };
+    let wanted = cosines(&encoded(None), DIM);
+    // Nine classes: eight directions. More outputs than that are zeros.
+    for outputs in [CLASSES - 1, CLASSES, DIM - 1] {
+        let got = cosines(&encoded(Some(outputs)), outputs);
+        let worst = got.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-5, "{outputs}: {worst}");
+    }
+    let (three, eight) = (encoded(Some(3)), encoded(Some(8)));
+    for (three, eight) in three.chunks(3).zip(eight.chunks(8)) {
+        assert_eq!(three, &eight[..3]);
+    }
+    let spread = |at: usize| eight.chunks(8).map(|row| f64::from(row[at]).powi(2)).sum::<f64>();
+    assert!(spread(0) > 1.5 * spread(7));
+    let too_many = FormSettings { outputs: Some(DIM + 1), ..all };
+    assert!(ClosedForm::solve(&moments, too_many).unwrap_err().to_string().contains("25 outputs"));
+}
+
 /// At which site an image lies.
 type Draw<'a> = Box<dyn Fn(usize) -> usize + 'a>;
 
 #[test]
 fn one_member_for_any_number_of_sites_and_any_draw() {
     let cohort = cohort();
-    let settings = FormSettings { ridge: 0.1, power: 0.25, floor: 0.1 };
+    let settings = FormSettings { ridge: 0.1, power: 0.25, floor: 0.1, outputs: None };
     let central = ClosedForm::solve(&added(&cohort, 1, |_| 0), settings).unwrap();
+    let lift = RandomFeatures::new(DIM, 100, 3, true).unwrap();
+    let few = FormSettings { floor: 0.0, outputs: Some(6), ..settings };
+    let lifted = ClosedForm::solve(&added_on(Some(&lift), &cohort, 1, |_| 0), few).unwrap();
     for sites in [3, 4, 8, 16, 50] {
         let draws: [(&str, Draw<'_>); 3] = [
             ("near-uniform", Box::new(move |i| i % sites)),
@@ -102,8 +149,10 @@ fn one_member_for_any_number_of_sites_and_any_draw() {
             ("one site has almost all", Box::new(move |i| if i < sites { i } else { 0 })),
         ];
         for (draw, site) in draws {
-            let form = ClosedForm::solve(&added(&cohort, sites, site), settings).unwrap();
+            let form = ClosedForm::solve(&added(&cohort, sites, &site), settings).unwrap();
             assert!(form == central, "{sites} sites, {draw}");
+            let form = ClosedForm::solve(&added_on(Some(&lift), &cohort, sites, &site), few).unwrap();
+            assert!(form == lifted, "{sites} sites, {draw}, random features");
         }
     }
 }
@@ -119,7 +168,7 @@ proptest! {
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let cohort = cohort();
-    let settings = FormSettings { ridge: 0.1, power: 0.25, floor: 0.0 };
+    let settings = FormSettings { ridge: 0.1, power: 0.25, floor: 0.0, outputs: None };
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
@@ -144,7 +193,7 @@ fn a_class_that_is_not_shared_shows_its_spread_and_not_where_it_lies() {
     assert_eq!(alike, FormMoments { rows: 5, ..FormMoments::zeros(DIM, CLASSES) });
     // The covariance within classes is the same whether a class is shared or centred at home.
     let both = FormMoments::collect(&cohort.rows, DIM, &cohort.labels, &ALL).unwrap();
-    let settings = FormSettings { ridge: 0.1, power: 0.0, floor: 0.0 };
+    let settings = FormSettings { ridge: 0.1, power: 0.0, floor: 0.0, outputs: None };
     let (a, b) =
         (ClosedForm::solve(&both, settings).unwrap(), ClosedForm::solve(&moments, settings).unwrap());
     let gram = |form: &ClosedForm| {
@@ -161,7 +210,7 @@ fn a_class_that_is_not_shared_shows_its_spread_and_not_where_it_lies() {
 
 #[test]
 fn what_cannot_be_solved_is_named() {
-    let settings = FormSettings { ridge: 0.1, power: 0.25, floor: 0.0 };
+    let settings = FormSettings { ridge: 0.1, power: 0.25, floor: 0.0, outputs: None };
     let cohort = cohort();
     let one_class = FormMoments::collect(&cohort.rows, DIM, &[3; 150], &ALL).unwrap();
     assert!(ClosedForm::solve(&one_class, settings).unwrap_err().to_string().contains("2 shared syndromes"));
@@ -177,7 +226,7 @@ fn what_cannot_be_solved_is_named() {
     for (ridge, power, floor, word) in
         [(0.0, 0.25, 0.0, "ridge"), (0.1, 0.3, 0.0, "power"), (0.1, 0.25, -1.0, "floor")]
     {
-        let error = FormSettings { ridge, power, floor }.check().unwrap_err();
+        let error = FormSettings { ridge, power, floor, outputs: None }.check().unwrap_err();
         assert!(error.to_string().starts_with(word), "{error}");
     }
 }

@@ -66,7 +66,8 @@ impl Field {
 
 /// The average head with its fields, made once.
 pub(crate) struct Model {
-    average: Vec<Vec3>,
+    /// Positions, x, y and z in turn.
+    average: Vec<f32>,
     pub(crate) canon: Vec<Canon>,
     pub(crate) triangles: Vec<[u32; 3]>,
     pub(crate) rows: usize,
@@ -127,12 +128,13 @@ impl Model {
                 (share > 0.01).then_some((i as u32, usize::from(c.x > 0.0), share))
             })
             .collect();
+        let average = average.iter().flat_map(|p| [p.x, p.y, p.z]).collect();
         Model { average, canon, triangles, rows, fields, motions, blinks, lids }
     }
 
     /// Deforms the average head.
     pub(crate) fn head(&self, params: &Params, expression: &Expression) -> Head {
-        let mut flat: Vec<f32> = self.average.iter().flat_map(|p| [p.x, p.y, p.z]).collect();
+        let mut flat = self.average.clone();
         for (field, &weight) in self.fields.iter().zip(params.as_slice()) {
             if weight != 0.0 && !field.runs.is_empty() {
                 field.add(weight, &mut flat);
@@ -149,7 +151,7 @@ impl Model {
                 field.add(weight, &mut flat);
             }
         }
-        let mut positions: Vec<Vec3> = flat.chunks_exact(3).map(|p| vec3(p[0], p[1], p[2])).collect();
+        let mut positions: Vec<Vec3> = flat.as_chunks().0.iter().map(|&[x, y, z]| vec3(x, y, z)).collect();
         let eyes = [eye_centre(params, -1.0), eye_centre(params, 1.0)];
         for &(i, side, share) in &self.lids {
             let p = &mut positions[i as usize];

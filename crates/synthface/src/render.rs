@@ -87,9 +87,11 @@ fn backdrop(b: &Backdrop, y: usize, row: &mut develop::Planes) {
     for start in (0..size).step_by(STRIDE) {
         let right = blob(start + STRIDE);
         let end = (start + STRIDE).min(size);
+        let shade: [f32; STRIDE] =
+            std::array::from_fn(|i| left + (right - left) * (i as f32 / STRIDE as f32));
         for (plane, c) in row.iter_mut().zip([colour.x, colour.y, colour.z]) {
-            for (i, v) in plane[start..end].iter_mut().enumerate() {
-                *v = c * (left + (right - left) * (i as f32 / STRIDE as f32));
+            for (v, k) in plane[start..end].iter_mut().zip(shade) {
+                *v = c * k;
             }
         }
         left = right;

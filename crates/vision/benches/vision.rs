@@ -1,16 +1,19 @@
 //! Crops per second and a photograph's way from file to crop: `cargo bench -p vision --bench vision`.
 //!
 //! The detector is the ONNX file that the environment variable `DETECTOR` names, else a stand-in; the photograph is `PHOTO`,
-//! else 12 megapixels painted here.
+//! else 12 megapixels painted here. With `FEDGESTALT_OPENVINO` (the library's file) the detector runs on OpenVINO too.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vision::align::{TEMPLATE, align};
 use vision::augment::augment;
 use vision::decode::{Limits, decode};
-use vision::{Detector, Photo, Points, Search};
+use vision::detect::OpenVinoOptions;
+use vision::{Detector, OpenVino, Photo, Points, Precision, Search};
 
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 1u32;
@@ -58,24 +61,38 @@ fn painted() -> Vec<u8> {
 fn photograph(c: &mut Criterion) {
     let read = |path: String| std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
     let stand_in = || format!("{}/tests/data/detectors/yunet.onnx", env!("CARGO_MANIFEST_DIR"));
-    let detector = Detector::parse(&read(std::env::var("DETECTOR").unwrap_or_else(|_| stand_in()))).unwrap();
+    let detector = read(std::env::var("DETECTOR").unwrap_or_else(|_| stand_in()));
+    let mut detectors = vec![Detector::parse(&detector).unwrap()];
+    if let Some(library) = std::env::var_os("FEDGESTALT_OPENVINO") {
+        let library = Arc::new(OpenVino::load(Path::new(&library)).unwrap());
+        let threads = rayon::current_num_threads();
+        let options = OpenVinoOptions { photos: 1, threads, precision: Precision::F32, cache: None };
+        detectors.push(detectors[0].on_openvino(&library, &detector, &options).unwrap());
+    }
     let file = std::env::var("PHOTO").map_or_else(|_| painted(), read);
     let limits = Limits::default();
     let photo = decode(&file, &limits).unwrap();
-    let found = detector.find(&photo, &Search::default()).unwrap();
-    println!("{detector:?}, {photo:?}: a face at {}, {} others", found.side, found.others);
+    let small = Photo::from_rgb(640, 480, noise(640 * 480 * 3)).unwrap();
     let mut group = c.benchmark_group("photograph");
     group.sample_size(10);
     group.bench_function("decode", |b| b.iter(|| decode(black_box(&file), &limits)));
-    group.bench_function("detect at 640", |b| b.iter(|| detector.detect(black_box(&photo), 640)));
-    group.bench_function("align", |b| b.iter(|| align(black_box(&photo), &found.face.points)));
-    group.bench_function("file to crop", |b| {
-        b.iter(|| {
-            let photo = decode(black_box(&file), &limits).unwrap();
-            let found = detector.find(&photo, &Search::default()).unwrap();
-            align(&photo, &found.face.points).unwrap()
+    for detector in &detectors {
+        let engine = detector.engine();
+        let found = detector.find(&photo, &Search::default()).unwrap();
+        println!("{detector:?}, {photo:?}: a face at {}, {} others", found.side, found.others);
+        let name = |step: &str| format!("{step}, {engine}");
+        group.bench_function(name("detector's network alone, 640 x 480"), |b| {
+            b.iter(|| detector.detect(black_box(&small), 640));
         });
-    });
+        group.bench_function(name("detect at 640"), |b| b.iter(|| detector.detect(black_box(&photo), 640)));
+        group.bench_function(name("file to crop"), |b| {
+            b.iter(|| {
+                let photo = decode(black_box(&file), &limits).unwrap();
+                let found = detector.find(&photo, &Search::default()).unwrap();
+                align(&photo, &found.face.points).unwrap()
+            });
+        });
+    }
     group.finish();
 }
 

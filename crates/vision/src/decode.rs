@@ -3,11 +3,10 @@
 use std::fmt;
 use std::io::Cursor;
 
-use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError};
+use image::{DynamicImage, ImageDecoder, ImageError, RgbImage};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::{jpeg, webp};
@@ -26,6 +25,20 @@ impl Default for Limits {
     /// three times that and a 16-bit PNG with transparency four times while they are decoded.
     fn default() -> Self {
         Self { bytes: 64 << 20, pixels: 64_000_000 }
+    }
+}
+
+impl Limits {
+    /// The error for a photograph with more pixels.
+    pub(crate) fn exceeded(&self, width: u32, height: u32) -> Error {
+        Error::new(
+            ErrorKind::Limit,
+            format!(
+                "the photograph is {width} x {height} = {} pixels, the limit is {}; shrink it or raise the limit",
+                u64::from(width) * u64::from(height),
+                self.pixels
+            ),
+        )
     }
 }
 
@@ -101,9 +114,17 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Photo> {
     }
     match Format::of(bytes)? {
         Format::Jpeg => {
-            jpeg::check_complete(bytes)?;
-            let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(|e| failed("JPEG", e))?;
-            read("JPEG", decoder, limits)
+            let jpeg::Decoded { width, height, rgb, exif } = jpeg::decode(bytes, limits)?;
+            let orientation = exif.and_then(|exif| Orientation::from_exif_chunk(&exif));
+            match orientation {
+                None | Some(Orientation::NoTransforms) => Photo::from_rgb(width, height, rgb),
+                Some(turn) => {
+                    let picture = RgbImage::from_raw(width, height, rgb);
+                    let mut picture = DynamicImage::from(picture.ok_or_else(no_pixels)?);
+                    picture.apply_orientation(turn);
+                    Photo::from_rgb(picture.width(), picture.height(), picture.into_rgb8().into_raw())
+                }
+            }
         }
         Format::Png => {
             let mut allocation = image::Limits::default();
@@ -118,6 +139,13 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Photo> {
             read("WebP", decoder, limits)
         }
     }
+}
+
+fn no_pixels() -> Error {
+    Error::new(
+        ErrorKind::Size,
+        "the picture has fewer pixels than its size says; get it again from its source",
+    )
 }
 
 enum Format {
@@ -156,13 +184,7 @@ fn read(format: &str, mut decoder: impl ImageDecoder, limits: &Limits) -> Result
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     if pixels > limits.pixels {
-        return Err(Error::new(
-            ErrorKind::Limit,
-            format!(
-                "the photograph is {width} x {height} = {pixels} pixels, the limit is {}; shrink it or raise the limit",
-                limits.pixels
-            ),
-        ));
+        return Err(limits.exceeded(width, height));
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| failed(format, e))?;

@@ -8,18 +8,28 @@ mod file;
 mod letterbox;
 mod network;
 mod retinaface;
+mod runner;
 mod scrfd;
 mod suppress;
 mod yunet;
 
 use std::fmt;
+use std::sync::Arc;
 
+use ::rten::ThreadPool;
+
+use crate::OpenVino;
 use crate::align::{self, Points};
 use crate::decode::Photo;
 use crate::error::{Error, ErrorKind, Result};
+use crate::trunk::Precision;
 use file::DetectorFile;
 use letterbox::Letterbox;
 use network::Network;
+use runner::Runner;
+use runner::openvino::OpenVinoRunner;
+
+pub use runner::openvino::OpenVinoOptions;
 
 /// The detectors whose outputs are understood. All give five facial points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,6 +85,18 @@ pub struct Detection {
     pub score: f32,
 }
 
+/// Anchors that [`Detector::apart`] compares.
+pub const COMPARED: usize = 100;
+
+/// The largest distances between what two engines make of a photograph.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Apart {
+    /// Of a box's side or a point's coordinate, in pixels of the detector's input.
+    pub pixels: f32,
+    /// Of a score.
+    pub score: f32,
+}
+
 /// Where and how [`Detector::find`] looks for a face.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Search {
@@ -108,29 +130,63 @@ pub struct Found {
     pub padding: f32,
 }
 
-/// A face detector: an ONNX file, run by rten on the CPU.
+/// A face detector: an ONNX file, and the engine that runs it.
 pub struct Detector {
     kind: DetectorKind,
     network: Network,
 }
 
 impl Detector {
-    /// Loads a detector with as many threads as the current rayon pool has.
+    /// Loads a detector on rten, with as many threads as the current rayon pool has.
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if the bytes are not an ONNX network, [`ErrorKind::Detector`] if the network is not one of
-    /// [`DetectorKind`] (the message says what was found), [`ErrorKind::Engine`] if rten cannot run it.
+    /// [`DetectorKind`] (the message says what was found), [`ErrorKind::Engine`] if the engine cannot run it.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         Self::with_threads(bytes, rayon::current_num_threads())
     }
 
-    /// Loads a detector that runs on `threads` threads (at least 1).
+    /// Loads a detector on rten, with `threads` threads (at least 1).
     ///
     /// # Errors
     /// As [`parse`](Self::parse).
     pub fn with_threads(bytes: &[u8], threads: usize) -> Result<Self> {
-        let (kind, network) = Network::load(bytes, threads.max(1))?;
+        let pool = Arc::new(ThreadPool::with_num_threads(threads.max(1)));
+        let (kind, network) = Network::load(bytes, pool)?;
         Ok(Self { kind, network })
+    }
+
+    /// This detector on OpenVINO; `bytes` is the file that it was loaded from.
+    ///
+    /// What the file's outputs are and whether it takes any size stays as rten has shown it: a run that fails on free
+    /// lengths can take OpenVINO down, and the program with it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Detector`] if it is another file, [`ErrorKind::Engine`] if OpenVINO cannot load it.
+    pub fn on_openvino(
+        &self,
+        library: &Arc<OpenVino>,
+        bytes: &[u8],
+        options: &OpenVinoOptions<'_>,
+    ) -> Result<Self> {
+        self.moved(bytes, |file| {
+            Ok(Box::new(OpenVinoRunner::load(library, file, self.network.fixed, options)?))
+        })
+    }
+
+    /// This detector on ONNX Runtime, with `threads` threads (at least 1) where it runs on the processor; as
+    /// [`on_openvino`](Self::on_openvino).
+    ///
+    /// # Errors
+    /// As [`on_openvino`](Self::on_openvino).
+    #[cfg(feature = "onnxruntime")]
+    pub fn on_onnxruntime(&self, library: &crate::OnnxRuntime, bytes: &[u8], threads: usize) -> Result<Self> {
+        let load = runner::onnxruntime::OnnxRuntimeRunner::load;
+        self.moved(bytes, |file| Ok(Box::new(load(library, file, threads)?)))
+    }
+
+    fn moved(&self, bytes: &[u8], start: impl FnOnce(&[u8]) -> Result<Box<dyn Runner>>) -> Result<Self> {
+        Ok(Self { kind: self.kind, network: self.network.moved(bytes, start)? })
     }
 
     /// Which detector a file says it is, by its graph, without loading it.
@@ -149,6 +205,16 @@ impl Detector {
     /// SHA-256 of the file.
     pub fn digest(&self) -> [u8; 32] {
         self.network.digest
+    }
+
+    /// The engine that runs it.
+    pub fn engine(&self) -> &'static str {
+        self.network.runner.engine()
+    }
+
+    /// The numbers that it is computed in.
+    pub fn precision(&self) -> Precision {
+        self.network.runner.precision()
     }
 
     /// The width and height of the input, if the file fixes them. Then sides beyond them are not tried, and smaller
@@ -187,6 +253,34 @@ impl Detector {
             letterbox.back(face);
         }
         Ok(faces)
+    }
+
+    /// How far it is from the same detector on another engine, at one scale: over the [`COMPARED`] anchors of which
+    /// `reference` is the surest, faces or not.
+    ///
+    /// # Errors
+    /// As [`detect_at`](Self::detect_at), of either.
+    pub fn apart(&self, reference: &Self, photo: &Photo, side: usize) -> Result<Apart> {
+        let letterbox = Letterbox::new([photo.width(), photo.height()], side, 0.0, self.network.fixed)?;
+        let input = letterbox.input(photo, self.kind);
+        let anchors = |detector: &Self| -> Result<Vec<Detection>> {
+            let outputs = detector.network.run(letterbox.canvas, &input)?;
+            Ok(candidates(self.kind, &outputs, letterbox.canvas, 0.0))
+        };
+        let (found, expected) = (anchors(self)?, anchors(reference)?);
+        if found.len() != expected.len() {
+            return Ok(Apart { pixels: f32::INFINITY, score: f32::INFINITY });
+        }
+        let mut pairs: Vec<_> = found.iter().zip(&expected).collect();
+        pairs.sort_by(|a, b| b.1.score.total_cmp(&a.1.score));
+        let mut apart = Apart { pixels: 0.0, score: 0.0 };
+        for (found, expected) in pairs.into_iter().take(COMPARED) {
+            let numbers = |face: &Detection| face.bbox.into_iter().chain(face.points.0.into_iter().flatten());
+            let lengths = numbers(found).zip(numbers(expected)).map(|(a, b)| (a - b).abs());
+            apart.pixels = lengths.fold(apart.pixels, f32::max);
+            apart.score = apart.score.max((found.score - expected.score).abs());
+        }
+        Ok(apart)
     }
 
     /// Looks for the one face of a portrait, scale by scale, until there is one. Of several faces it takes the
@@ -241,6 +335,7 @@ impl fmt::Debug for Detector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Detector")
             .field("kind", &self.kind)
+            .field("engine", &self.engine())
             .field("fixed_input", &self.network.fixed)
             .finish_non_exhaustive()
     }
@@ -264,12 +359,21 @@ pub fn decode(
     canvas: [usize; 2],
     threshold: f32,
 ) -> Vec<Detection> {
-    let faces = match kind {
+    suppress::suppress(candidates(kind, outputs, canvas, threshold), kind.overlap())
+}
+
+/// The anchors whose score reaches the threshold, in the order of the outputs.
+fn candidates(
+    kind: DetectorKind,
+    outputs: &[Vec<f32>],
+    canvas: [usize; 2],
+    threshold: f32,
+) -> Vec<Detection> {
+    match kind {
         DetectorKind::YuNet => yunet::decode(outputs, canvas, threshold),
         DetectorKind::Scrfd => scrfd::decode(outputs, canvas, threshold),
         DetectorKind::RetinaFace => retinaface::decode(outputs, canvas, threshold),
-    };
-    suppress::suppress(faces, kind.overlap())
+    }
 }
 
 /// A face from its parts, if all numbers are finite and the box has an extent.

@@ -20,7 +20,10 @@ mod error;
 mod jpeg;
 pub mod onnx;
 #[cfg(feature = "onnxruntime")]
+mod onnxruntime_library;
+#[cfg(feature = "onnxruntime")]
 pub mod onnxruntime_trunk;
+mod openvino_library;
 pub mod openvino_trunk;
 mod resize;
 pub mod rten_trunk;
@@ -35,7 +38,10 @@ pub use detect::{Detection, Detector, DetectorKind, Found, Search};
 pub use error::{Error, ErrorKind, Result};
 pub use onnx::{Cut, NeckWeights, TrunkFile};
 #[cfg(feature = "onnxruntime")]
-pub use onnxruntime_trunk::{OnnxRuntime, OnnxRuntimeTrunk};
-pub use openvino_trunk::{OpenVino, OpenVinoTrunk};
+pub use onnxruntime_library::OnnxRuntime;
+#[cfg(feature = "onnxruntime")]
+pub use onnxruntime_trunk::OnnxRuntimeTrunk;
+pub use openvino_library::OpenVino;
+pub use openvino_trunk::OpenVinoTrunk;
 pub use rten_trunk::RtenTrunk;
 pub use trunk::{INPUT_LEN, Precision, Trunk, keeps_crops_apart, to_input};

@@ -1,49 +1,16 @@
-//! Trunks on ONNX Runtime, for graphics cards; its library is loaded at run time from where the caller says.
+//! Trunks on ONNX Runtime, for graphics cards.
 
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use ort::environment::Environment;
-use ort::ep;
 use ort::session::Session;
 use ort::value::TensorRef;
 
 use crate::crop::{CROP_SIDE, Crop};
 use crate::engine::guarded;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::onnx::TrunkFile;
-use crate::trunk::{INPUT_LEN, Precision, Trunk, check_finite, check_out, check_promise, to_input};
-
-const ONNX_RUNTIME: &str = "ONNX Runtime";
-
-/// ONNX Runtime's library, loaded into the process; a process has one.
-pub struct OnnxRuntime {
-    environment: Environment,
-}
-
-impl OnnxRuntime {
-    /// Loads `libonnxruntime` (1.17 or later) from this file, or from where the system's loader finds that name. It is
-    /// told to send nothing to its makers.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Engine`] if the file is no such library.
-    pub fn load(library: &Path) -> Result<Self> {
-        guarded(ONNX_RUNTIME, "load its library for", || {
-            let unusable = |e: &dyn std::fmt::Display| {
-                Error::new(
-                    ErrorKind::Engine,
-                    format!(
-                        "{} cannot be used as ONNX Runtime's library: {e}; install ONNX Runtime 1.17 or later",
-                        library.display()
-                    ),
-                )
-            };
-            let builder = ort::init_from(library).map_err(|e| unusable(&e))?;
-            let environment = builder.with_telemetry(false).build().map_err(|e| unusable(&e))?;
-            Ok(Self { environment })
-        })
-    }
-}
+use crate::onnxruntime_library::{ONNX_RUNTIME, OnnxRuntime, cannot};
+use crate::trunk::{INPUT_LEN, Precision, Trunk, check_finite, check_out, check_promise, fill};
 
 /// A network run by ONNX Runtime: on TensorRT or CUDA where library and machine have them, else on the processor.
 ///
@@ -63,20 +30,7 @@ impl OnnxRuntimeTrunk {
     /// [`ErrorKind::Engine`] if ONNX Runtime cannot load it, or a run on black crops fails or gives numbers of another
     /// shape than the file promises.
     pub fn new(library: &OnnxRuntime, file: &TrunkFile, threads: usize, batch: usize) -> Result<Self> {
-        let session = guarded(ONNX_RUNTIME, "load", || {
-            // The exhaustive search for kernels times them: which one wins, and so the last bits, would depend on luck.
-            let search = ep::cuda::ConvAlgorithmSearch::Heuristic;
-            let cards = [
-                ep::TensorRT::default().build(),
-                ep::CUDA::default().with_conv_algorithm_search(search).with_tf32(false).build(),
-            ];
-            let build = || -> ort::Result<Session> {
-                let builder = Session::builder(&library.environment)?;
-                let builder = builder.with_intra_threads(threads.max(1))?;
-                builder.with_execution_providers(cards)?.commit_from_memory(file.model())
-            };
-            build().map_err(unusable)
-        })?;
+        let session = library.session(file.model(), threads)?;
         let mut trunk =
             Self { session: Mutex::new(session), batch: batch.max(1), output_len: 0, digest: file.digest };
         let numbers = trunk.run(&[], |found| Ok(found.len()))?;
@@ -87,18 +41,14 @@ impl OnnxRuntimeTrunk {
 
     /// Runs one batch, filled up with black crops.
     fn run<R>(&self, crops: &[Crop], take: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
-        let black = Crop::black();
         let mut input = vec![0.0; self.batch * INPUT_LEN];
-        let filled = crops.iter().chain(std::iter::repeat(&black));
-        for (crop, planes) in filled.zip(input.chunks_exact_mut(INPUT_LEN)) {
-            to_input(crop, planes);
-        }
+        fill(crops, &mut input);
         guarded(ONNX_RUNTIME, "run", || {
             let shape = [self.batch, 3, CROP_SIDE, CROP_SIDE];
-            let input = TensorRef::from_array_view((shape, input.as_slice())).map_err(unusable)?;
+            let input = TensorRef::from_array_view((shape, input.as_slice())).map_err(cannot)?;
             let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-            let outputs = session.run(ort::inputs![input]).map_err(unusable)?;
-            let (_, features) = outputs[0].try_extract_tensor::<f32>().map_err(unusable)?;
+            let outputs = session.run(ort::inputs![input]).map_err(cannot)?;
+            let (_, features) = outputs[0].try_extract_tensor::<f32>().map_err(cannot)?;
             take(features)
         })
     }
@@ -132,12 +82,4 @@ impl Trunk for OnnxRuntimeTrunk {
     fn precision(&self) -> Precision {
         Precision::F32
     }
-}
-
-fn unusable(error: ort::Error) -> Error {
-    Error::with_source(
-        ErrorKind::Engine,
-        format!("ONNX Runtime cannot run the network; use the engine rten for it: {error}"),
-        error,
-    )
 }

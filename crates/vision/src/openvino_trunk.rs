@@ -1,78 +1,16 @@
-//! Trunks on OpenVINO, whose library is loaded at run time from where the caller says.
+//! Trunks on OpenVINO.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use openvino::{
-    CompiledModel, Core, DeviceType, InferRequest, InferenceError, PartialShape, PropertyKey, RwPropertyKey,
-};
+use openvino::{CompiledModel, InferRequest};
 
 use crate::crop::{CROP_SIDE, Crop};
 use crate::engine::{guarded, panicked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::TrunkFile;
-use crate::trunk::{INPUT_LEN, Precision, Trunk, check_finite, check_out, check_promise, to_input};
-
-const OPENVINO: &str = "OpenVINO";
-
-/// OpenVINO's library, loaded into the process; a process has one.
-pub struct OpenVino {
-    core: Mutex<Core>,
-    version: String,
-    processor: String,
-    bf16: bool,
-}
-
-impl OpenVino {
-    /// Loads `libopenvino_c` (of OpenVINO 2025.1 or later) from this file. A second call gives the library that was
-    /// loaded first.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Engine`] if the file is no such library, or it has no CPU plugin.
-    pub fn load(library: &Path) -> Result<Self> {
-        guarded(OPENVINO, "load its library for", || {
-            let unusable = |e: &dyn std::fmt::Display| {
-                Error::new(
-                    ErrorKind::Engine,
-                    format!(
-                        "{} cannot be used as OpenVINO's library: {e}; install OpenVINO 2025.1 or later",
-                        library.display()
-                    ),
-                )
-            };
-            openvino_sys::library::load_from(library).map_err(|e| unusable(&e))?;
-            let core = Core::new().map_err(|e| unusable(&e))?;
-            let property = |key| core.get_property(&DeviceType::CPU, &key).map_err(|e| unusable(&e));
-            let (able, processor) =
-                (property(PropertyKey::DeviceCapabilities)?, property(PropertyKey::DeviceFullName)?);
-            Ok(Self {
-                core: Mutex::new(core),
-                version: openvino::version().build_number,
-                processor,
-                bf16: able.split_whitespace().any(|capability| capability == "BF16"),
-            })
-        })
-    }
-
-    /// The library's version, e.g. `2026.4.1-...`.
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// The processor's name.
-    pub fn processor(&self) -> &str {
-        &self.processor
-    }
-
-    /// Whether this processor multiplies bfloat16 numbers in hardware.
-    pub fn has_bf16(&self) -> bool {
-        self.bf16
-    }
-
-    fn core(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use crate::openvino_library::{OPENVINO, OpenVino, Settings, cannot};
+use crate::trunk::{Precision, Trunk, check_finite, check_out, check_promise, fill};
 
 /// How a trunk is run.
 #[derive(Debug, Clone)]
@@ -128,30 +66,14 @@ impl OpenVinoTrunk {
         batch: usize,
     ) -> Result<Self> {
         let threads = options.threads.max(1);
-        let mut core = library.core();
-        let count = threads.to_string();
-        let cache = options.cache.map(|folder| folder.to_string_lossy().into_owned()).unwrap_or_default();
-        let settings = [
-            (RwPropertyKey::HintInferencePrecision, options.precision.to_string()),
-            (RwPropertyKey::NumStreams, count.clone()),
-            (RwPropertyKey::InferenceNumThreads, count),
-            // Threads that are bound to cores fare badly beside other work.
-            (RwPropertyKey::HintEnableCpuPinning, "NO".to_owned()),
-            (RwPropertyKey::CacheDir, cache),
-        ];
-        for (key, value) in settings {
-            core.set_property(&DeviceType::CPU, &key, &value).map_err(unusable)?;
-        }
-        let mut model = core.read_model_from_buffer(file.model(), None).map_err(unusable)?;
-        let side = CROP_SIDE as i64;
-        let shape = PartialShape::new_static(4, &[batch as i64, 3, side, side]).map_err(unusable)?;
-        model.reshape_single_input(&shape).map_err(unusable)?;
-        let mut network = core.compile_model(&model, DeviceType::CPU).map_err(unusable)?;
-        drop((model, core));
+        let settings =
+            Settings { streams: threads, threads, precision: options.precision, cache: options.cache };
+        let shape = [Some(batch), Some(3), Some(CROP_SIDE), Some(CROP_SIDE)];
+        let mut network = library.compile(file.model(), shape, &settings)?;
         let requests = (0..threads)
             .map(|_| network.create_infer_request().map(Mutex::new))
             .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(unusable)?;
+            .map_err(cannot)?;
         let mut trunk = Self {
             requests,
             batch,
@@ -190,23 +112,19 @@ impl OpenVinoTrunk {
     }
 
     fn output_numbers(&self) -> Result<usize> {
-        let tensor = self.request(0).get_output_tensor().map_err(unusable)?;
-        tensor.get_size().map_err(unusable)
+        let tensor = self.request(0).get_output_tensor().map_err(cannot)?;
+        tensor.get_size().map_err(cannot)
     }
 
     /// Runs one batch: `1..=batch` crops.
     fn run(&self, request: &mut InferRequest, crops: &[Crop], out: &mut [f32]) -> Result<()> {
         guarded(OPENVINO, "run", || {
-            let mut input = request.get_input_tensor().map_err(unusable)?;
-            let planes = input.get_data_mut::<f32>().map_err(unusable)?;
-            let black = Crop::black();
-            let filled = crops.iter().chain(std::iter::repeat(&black));
-            for (crop, planes) in filled.zip(planes.chunks_exact_mut(INPUT_LEN)) {
-                to_input(crop, planes);
-            }
-            request.infer().map_err(unusable)?;
-            let output = request.get_output_tensor().map_err(unusable)?;
-            let features = output.get_data::<f32>().map_err(unusable)?;
+            let mut input = request.get_input_tensor().map_err(cannot)?;
+            let planes = input.get_data_mut::<f32>().map_err(cannot)?;
+            fill(crops, planes);
+            request.infer().map_err(cannot)?;
+            let output = request.get_output_tensor().map_err(cannot)?;
+            let features = output.get_data::<f32>().map_err(cannot)?;
             let features = features.get(..out.len()).ok_or_else(|| {
                 Error::new(ErrorKind::Engine, "OpenVINO gave fewer numbers than before; use another engine")
             })?;
@@ -253,27 +171,5 @@ impl Trunk for OpenVinoTrunk {
 
     fn precision(&self) -> Precision {
         self.precision
-    }
-}
-
-fn unusable(error: InferenceError) -> Error {
-    Error::with_source(
-        ErrorKind::Engine,
-        format!("OpenVINO cannot run the network; use the engine rten for it: {error}"),
-        error,
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_is_no_library_is_refused_by_name() {
-        let error =
-            OpenVino::load(Path::new("/nowhere/libopenvino_c.so")).map(|_| ()).expect_err("no library");
-        assert_eq!(error.kind(), ErrorKind::Engine);
-        let text = error.to_string();
-        assert!(text.contains("/nowhere/libopenvino_c.so") && text.contains("install OpenVINO"), "{text}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
 /// Fraction bits of a weight: a sum of weighted bytes stays below 2^31.
@@ -34,23 +35,70 @@ fn reduce(rgb: &[u8], [width, height]: [usize; 2], [columns, rows]: [usize; 2]) 
     let bands = rgb.par_chunks(rows * width * 3);
     bands.zip(out.par_chunks_exact_mut(across)).for_each_init(
         || vec![0u32; width * 3],
-        |sums, (band, out)| {
-            sums.fill(0);
-            for row in band.chunks_exact(width * 3) {
-                for (sum, &value) in sums.iter_mut().zip(row) {
-                    *sum += u32::from(value);
-                }
-            }
-            let rows = band.len() / (width * 3);
-            for (block, out) in sums.chunks(columns * 3).zip(out.as_chunks_mut::<3>().0) {
-                let count = (block.len() / 3 * rows) as u32;
-                let (pixels, _) = block.as_chunks::<3>();
-                let total = pixels.iter().fold([0; 3], |t, p| [t[0] + p[0], t[1] + p[1], t[2] + p[2]]);
-                *out = total.map(|sum: u32| ((sum + count / 2) / count) as u8);
-            }
-        },
+        |sums, (band, out)| Arch::new().dispatch(Reduce { band, columns, sums, out }),
     );
     Cow::Owned(out)
+}
+
+/// One row of blocks, for the processor's widest vectors; `sums` has the length of a row of the picture.
+struct Reduce<'a> {
+    band: &'a [u8],
+    columns: usize,
+    sums: &'a mut [u32],
+    out: &'a mut [u8],
+}
+
+// A struct and not a closure: the compiler may leave a closure out of line, and so without wide vectors.
+impl NullaryFnOnce for Reduce<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { band, columns, sums, out } = self;
+        sums.fill(0);
+        for row in band.chunks_exact(sums.len()) {
+            for (sum, &value) in sums.iter_mut().zip(row) {
+                *sum += u32::from(value);
+            }
+        }
+        let rows = band.len() / sums.len();
+        let (out, _) = out.as_chunks_mut::<3>();
+        match columns {
+            2 => reduce_columns::<2>(sums, rows, out),
+            3 => reduce_columns::<3>(sums, rows, out),
+            4 => reduce_columns::<4>(sums, rows, out),
+            _ => sums.chunks(columns * 3).zip(out).for_each(|(block, out)| *out = mean(block, rows)),
+        }
+    }
+}
+
+/// As [`mean`] of every block, for a width that the compiler knows.
+#[inline(always)]
+fn reduce_columns<const COLUMNS: usize>(sums: &[u32], rows: usize, out: &mut [[u8; 3]]) {
+    let (pixels, _) = sums.as_chunks::<3>();
+    let (blocks, rest) = pixels.as_chunks::<COLUMNS>();
+    let count = (COLUMNS * rows) as u64;
+    if 256 * count * count >= 1 << 32 {
+        sums.chunks(COLUMNS * 3).zip(out).for_each(|(block, out)| *out = mean(block, rows));
+        return;
+    }
+    // A product in place of a division: exact, since sums below 256 * count times count stay below 2^32.
+    let reciprocal = (1u64 << 32).div_ceil(count);
+    for (block, out) in blocks.iter().zip(&mut *out) {
+        let total = block.iter().fold([0; 3], |t, p| [t[0] + p[0], t[1] + p[1], t[2] + p[2]]);
+        *out = total.map(|sum: u32| (((u64::from(sum) + count / 2) * reciprocal) >> 32) as u8);
+    }
+    if let (false, Some(last)) = (rest.is_empty(), out.last_mut()) {
+        *last = mean(rest.as_flattened(), rows);
+    }
+}
+
+/// The rounded mean of a block from the sums of its columns over `rows` rows.
+fn mean(block: &[u32], rows: usize) -> [u8; 3] {
+    let (pixels, _) = block.as_chunks::<3>();
+    let count = (pixels.len() * rows) as u32;
+    let total = pixels.iter().fold([0; 3], |t, p| [t[0] + p[0], t[1] + p[1], t[2] + p[2]]);
+    total.map(|sum: u32| ((sum + count / 2) / count) as u8)
 }
 
 /// The triangle filter over the upper left `extent` of a picture of `from` pixels.
@@ -60,21 +108,20 @@ fn triangle(rgb: &[u8], from: [usize; 2], extent: [f64; 2], to: [usize; 2]) -> V
         (0..to[axis]).map(|at| Taps::new(at, from[axis], extent[axis] / to[axis] as f64)).collect()
     });
     let (across, down): (Vec<Taps>, Vec<Taps>) = (across, down);
-    let mut narrow = Vec::with_capacity(from[1] * to[0] * 3);
-    for row in rgb.chunks_exact(from[0] * 3) {
-        let (pixels, _) = row.as_chunks::<3>();
-        for taps in &across {
-            narrow.extend(taps.sum(pixels[taps.first..].iter().copied()));
-        }
-    }
-    let (narrow, _) = narrow.as_chunks::<3>();
-    let mut out = Vec::with_capacity(to[0] * to[1] * 3);
-    for taps in &down {
-        for column in 0..to[0] {
-            let pixels = narrow[taps.first * to[0] + column..].iter().step_by(to[0]);
-            out.extend(taps.sum(pixels.copied()));
-        }
-    }
+    let mut narrow = vec![0; from[1] * to[0] * 3];
+    narrow.par_chunks_exact_mut(to[0] * 3).zip(rgb.par_chunks_exact(from[0] * 3)).with_min_len(16).for_each(
+        |(out, row)| {
+            let (pixels, _) = row.as_chunks::<3>();
+            for (out, taps) in out.as_chunks_mut::<3>().0.iter_mut().zip(&across) {
+                *out = taps.sum(&pixels[taps.first..]);
+            }
+        },
+    );
+    let mut out = vec![0; to[0] * to[1] * 3];
+    out.par_chunks_exact_mut(to[0] * 3).zip(&down).with_min_len(16).for_each_init(
+        || vec![0i32; to[0] * 3],
+        |sums, (out, taps)| Arch::new().dispatch(SumRows { taps, rows: &narrow, sums, out }),
+    );
     out
 }
 
@@ -98,13 +145,76 @@ impl Taps {
         Self { first, weights: weights.into_iter().map(fixed).collect() }
     }
 
-    fn sum(&self, pixels: impl Iterator<Item = [u8; 3]>) -> [u8; 3] {
-        let mut sums = [1 << (FRACTION - 1); 3];
+    fn sum(&self, pixels: &[[u8; 3]]) -> [u8; 3] {
+        let mut sums = [HALF; 3];
         for (&weight, pixel) in self.weights.iter().zip(pixels) {
-            for (sum, value) in sums.iter_mut().zip(pixel) {
+            for (sum, &value) in sums.iter_mut().zip(pixel) {
                 *sum += weight * i32::from(value);
             }
         }
-        sums.map(|sum| (sum >> FRACTION).clamp(0, 255) as u8)
+        sums.map(byte)
+    }
+}
+
+/// A row from rows of its length, for the processor's widest vectors.
+struct SumRows<'a> {
+    taps: &'a Taps,
+    rows: &'a [u8],
+    sums: &'a mut [i32],
+    out: &'a mut [u8],
+}
+
+impl NullaryFnOnce for SumRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { taps, rows, sums, out } = self;
+        sums.fill(HALF);
+        for (&weight, row) in taps.weights.iter().zip(rows.chunks_exact(out.len()).skip(taps.first)) {
+            for (sum, &value) in sums.iter_mut().zip(row) {
+                *sum += weight * i32::from(value);
+            }
+        }
+        for (out, &sum) in out.iter_mut().zip(&*sums) {
+            *out = byte(sum);
+        }
+    }
+}
+
+/// Half of the last kept bit.
+const HALF: i32 = 1 << (FRACTION - 1);
+
+#[inline(always)]
+fn byte(sum: i32) -> u8 {
+    (sum >> FRACTION).clamp(0, 255) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_become_their_rounded_means() {
+        let noise = |len: usize| (0..len).map(|i| (i * i * 31 / 7 % 256) as u8).collect::<Vec<u8>>();
+        for [width, height] in [[1, 1], [13, 9], [24, 12], [7, 700]] {
+            let rgb = noise(width * height * 3);
+            for block in [[1, 1], [2, 2], [3, 3], [4, 5], [2, 300], [5, 1], [6, 7]] {
+                let found = reduce(&rgb, [width, height], block);
+                let across = width.div_ceil(block[0]);
+                for (at, &value) in found.iter().enumerate() {
+                    let (pixel, channel) = (at / 3, at % 3);
+                    let (left, top) = (pixel % across * block[0], pixel / across * block[1]);
+                    let columns = left..(left + block[0]).min(width);
+                    let values: Vec<u32> = (top..(top + block[1]).min(height))
+                        .flat_map(|y| columns.clone().map(move |x| (y * width + x) * 3 + channel))
+                        .map(|at| u32::from(rgb[at]))
+                        .collect();
+                    let count = values.len() as u32;
+                    let mean = (values.iter().sum::<u32>() + count / 2) / count;
+                    assert_eq!(u32::from(value), mean, "{width} x {height}, {block:?}, {at}");
+                }
+            }
+        }
     }
 }

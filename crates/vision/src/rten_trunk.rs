@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::TrunkFile;
 use crate::trunk::{INPUT_LEN, Precision, Trunk, check_finite, check_out, check_promise, to_input};
 
-const RTEN: &str = "rten";
+pub(crate) const RTEN: &str = "rten";
 
 /// A network run by rten on the CPU.
 ///

@@ -130,6 +130,14 @@ pub fn to_input(crop: &Crop, out: &mut [f32]) {
     }
 }
 
+/// Writes a batch as [`to_input`] writes a crop, filled up with black crops: every batch costs and computes the same.
+pub(crate) fn fill(crops: &[Crop], out: &mut [f32]) {
+    let black = Crop::black();
+    for (crop, planes) in crops.iter().chain(std::iter::repeat(&black)).zip(out.chunks_exact_mut(INPUT_LEN)) {
+        to_input(crop, planes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

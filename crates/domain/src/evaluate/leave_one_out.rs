@@ -63,7 +63,8 @@ pub fn leave_one_out(cohort: &Cohort, encodings: &BTreeMap<ImageId, Encoding>) -
             .map_init(Scratch::default, |scratch, (&probe, row)| {
                 let others: Vec<(usize, u32)> =
                     labels.iter().copied().enumerate().filter(|&(at, _)| at != probe).collect();
-                scratch.place(row, &others, labels[probe], cohort.syndromes().len())
+                scratch.take(others.iter().map(|&(at, _)| row[at]));
+                scratch.place(&others, labels[probe], cohort.syndromes().len())
             })
             .collect();
         for (&probe, place) in wave.iter().zip(places) {

@@ -78,7 +78,7 @@ mod tests {
     use super::super::tests::counts;
     use super::*;
     use crate::plan::tests::toy_plan;
-    use crate::plan::{FormPlan, Rows};
+    use crate::plan::{Basis, FormPlan, Rows};
 
     #[test]
     fn sums_of_a_syndrome_that_too_few_sites_hold_do_not_leave() {
@@ -88,7 +88,9 @@ mod tests {
             name: "form".into(),
             on: None,
             trunk: [1; 32],
+            basis: Basis::Representation,
             dim: 2,
+            outputs: 2,
             ridge: 0.1,
             power: 0.25,
             floor: 0.0,

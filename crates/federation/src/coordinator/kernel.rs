@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use domain::rank;
+use domain::normalise::{Columns, Normaliser, normalisers};
+use domain::{Normalisation, rank};
 use prost::bytes::Bytes;
 use rayon::prelude::*;
 use secure::SiteIndex;
@@ -46,6 +47,8 @@ pub(super) struct Gallery {
     /// Rankings given to each site.
     pub(super) used: BTreeMap<SiteIndex, u32>,
     answers: BTreeMap<SiteIndex, BTreeMap<u32, Bytes>>,
+    /// Per gallery that was asked for what its similarities are normalised by, until an image comes or goes.
+    normalisers: BTreeMap<u32, Normaliser>,
 }
 
 impl Gallery {
@@ -56,6 +59,7 @@ impl Gallery {
     }
 
     pub(super) fn put(&mut self, entry: Entry, vector: &[f32]) {
+        self.normalisers.clear();
         match self.places.get(&entry.pseudonym) {
             Some(&place) => {
                 self.vectors[place * vector.len()..(place + 1) * vector.len()].copy_from_slice(vector);
@@ -72,6 +76,7 @@ impl Gallery {
     /// Removes an image and its vector; the last one takes its place.
     fn remove(&mut self, pseudonym: &[u8; 16], width: usize) {
         let Some(place) = self.places.remove(pseudonym) else { return };
+        self.normalisers.clear();
         let last = self.entries.len() - 1;
         self.vectors.copy_within(last * width..(last + 1) * width, place * width);
         self.vectors.truncate(last * width);
@@ -79,6 +84,32 @@ impl Gallery {
         if let Some(moved) = self.entries.get(place) {
             self.places.insert(moved.pseudonym, place);
         }
+    }
+
+    /// Makes the normalisers that these probes' rankings need, and with them those of every usual gallery: one pass over
+    /// all inner products of gallery images serves them all.
+    fn normalise(&mut self, kernel: &KernelPlan, probes: &[wire::KernelProbe]) -> Result<()> {
+        let asked: BTreeSet<u32> = probes.iter().flat_map(|probe| probe.galleries.iter().copied()).collect();
+        let known = |galleries: &u32| self.normalisers.contains_key(galleries);
+        if kernel.normalisation == Normalisation::None || asked.iter().all(known) {
+            return Ok(());
+        }
+        let usual = (0..u32::from(kernel.splits)).flat_map(|split| [2 << split, 1 | 2 << split]);
+        let wanted: BTreeSet<u32> =
+            asked.iter().copied().chain([1]).chain(usual).filter(|galleries| !known(galleries)).collect();
+        let columns: Vec<Columns> = wanted
+            .iter()
+            .map(|&galleries| {
+                let (columns, labels) = self.columns(galleries);
+                columns.into_iter().zip(labels).collect()
+            })
+            .collect();
+        let width = kernel.width;
+        let made = normalisers(kernel.normalisation, self.entries.len(), &columns, |band| {
+            gram(&self.vectors[band.start * width..band.end * width], &self.vectors, width)
+        })?;
+        self.normalisers.extend(wanted.into_iter().zip(made));
+        Ok(())
     }
 
     /// Columns of a gallery, in an order that does not depend on who was first to send, and for each a
@@ -225,6 +256,7 @@ impl Coordinator {
             array(&probe.id)?;
             flat.extend(vector(&probe.vector, kernel.width)?);
         }
+        self.gallery.normalise(&kernel, &query.probes)?;
         let rankings = self.rank(&kernel, &query.probes, &flat)?;
         self.gallery.seen.entry(site).or_default().insert(envelope.attempt);
         self.gallery.used.insert(site, used + asked as u32);
@@ -258,7 +290,16 @@ impl Coordinator {
                 let each = probe.galleries.iter().map(|galleries| {
                     let (columns, labels) = &columns[galleries];
                     let similarities: Vec<f32> = columns.iter().map(|&place| row[place]).collect();
-                    let ranked = rank::rank(&similarities, labels).into_iter().take(usize::from(kernel.top));
+                    let ranked = match self.gallery.normalisers.get(galleries) {
+                        Some(normaliser) => {
+                            let scores = similarities.iter().zip(labels);
+                            let scores: Vec<f32> =
+                                scores.map(|(&near, &label)| normaliser.apply(near, label)).collect();
+                            rank::rank_by(&scores, &similarities, labels)
+                        }
+                        None => rank::rank(&similarities, labels),
+                    };
+                    let ranked = ranked.into_iter().take(usize::from(kernel.top));
                     let ranked = ranked.map(|place| {
                         let nearest = &self.gallery.entries[columns[place.gallery_index]];
                         wire::Ranked {
@@ -301,5 +342,68 @@ impl Coordinator {
     /// Images in the gallery.
     pub fn gallery_len(&self) -> usize {
         self.gallery.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const WIDTH: usize = 4;
+
+    fn entry(number: u8, token: u8, galleries: u32) -> Entry {
+        Entry { site: SiteIndex(0), pseudonym: [number; 16], token: [token; 16], galleries }
+    }
+
+    fn kernel(normalisation: Normalisation) -> KernelPlan {
+        KernelPlan {
+            dim: WIDTH,
+            width: WIDTH,
+            views: 1,
+            splits: 1,
+            top: 30,
+            normalisation,
+            distance_step: 0.001,
+            answers_per_site: 40,
+        }
+    }
+
+    #[test]
+    fn normalisers_are_of_the_gallery_as_it_stands() {
+        let mut gallery = Gallery::default();
+        // Two images of token 1 and one of token 2 in the frequent gallery, one of token 3 in the rare one.
+        let images = [
+            (entry(1, 1, 1), [1.0, 0.0, 0.0, 0.0]),
+            (entry(2, 1, 1), [0.8, 0.6, 0.0, 0.0]),
+            (entry(3, 2, 1), [0.0, 1.0, 0.0, 0.0]),
+            (entry(4, 3, 2), [0.6, 0.0, 0.8, 0.0]),
+        ];
+        for (entry, vector) in &images {
+            gallery.put(entry.clone(), vector);
+        }
+        let probe = |galleries| wire::KernelProbe { id: Vec::new(), galleries, vector: Vec::new().into() };
+        gallery.normalise(&kernel(Normalisation::None), &[probe(vec![1])]).unwrap();
+        assert!(gallery.normalisers.is_empty());
+
+        let z = kernel(Normalisation::Z(1.0));
+        gallery.normalise(&z, &[probe(vec![1])]).unwrap();
+        // One pass serves the frequent gallery, the rare one of the split, and both together.
+        assert_eq!(gallery.normalisers.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
+        let (columns, labels) = gallery.columns(1);
+        let label = |pseudonym: u8| {
+            let at = columns.iter().position(|&place| gallery.entries[place].pseudonym == [pseudonym; 16]);
+            labels[at.unwrap()]
+        };
+        // Among the frequent, token 2 has to token 1 the similarity 0.6 and no spread; token 1 to token 2 0 and 0.6.
+        let normaliser = &gallery.normalisers[&1];
+        assert!((normaliser.apply(0.9, label(3)) - (0.9 - 0.3) / 0.3).abs() < 1e-5);
+        assert!(normaliser.apply(0.9, label(1)) > 1e4);
+
+        gallery.put(entry(5, 4, 1), &[0.0, 0.0, 0.0, 1.0]);
+        assert!(gallery.normalisers.is_empty(), "a new image makes them anew");
+        gallery.normalise(&z, &[probe(vec![3])]).unwrap();
+        gallery.remove(&[5; 16], WIDTH);
+        assert!(gallery.normalisers.is_empty(), "and one that is withdrawn");
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::evaluate::{HitCounts, Setting};
-use domain::{ImageId, SyndromeId};
+use domain::{ImageId, Normalisation, SyndromeId};
 use federation::*;
 
 pub type Model = Tensors;
@@ -148,6 +148,7 @@ pub fn toy_plan(roster: &Roster) -> Plan {
         epochs: 6,
         interval: 2,
         aggregation: Aggregation::SampleWeighted,
+        server_rate: 1.0,
         rows: Rows::All,
         blind: true,
         min_cohort: 1,
@@ -156,7 +157,16 @@ pub fn toy_plan(roster: &Roster) -> Plan {
 }
 
 pub fn toy_kernel() -> KernelPlan {
-    KernelPlan { dim: 8, width: 12, views: 1, splits: 1, top: 30, distance_step: 0.001, answers_per_site: 40 }
+    KernelPlan {
+        dim: 8,
+        width: 12,
+        views: 1,
+        splits: 1,
+        top: 30,
+        normalisation: Normalisation::None,
+        distance_step: 0.001,
+        answers_per_site: 40,
+    }
 }
 
 pub fn toy_form() -> FormPlan {
@@ -164,7 +174,9 @@ pub fn toy_form() -> FormPlan {
         name: "form".into(),
         on: Some("r50".into()),
         trunk: [3; 32],
+        basis: Basis::Representation,
         dim: 3,
+        outputs: 3,
         ridge: 0.1,
         power: 0.25,
         floor: 0.0,
@@ -499,7 +511,8 @@ impl World {
                 let rows = begin.trained.len();
                 sim.model = begin.plan.members.iter().map(|m| zeros(m, rows)).collect();
                 let forms = begin.plan.forms.iter();
-                sim.model.extend(forms.map(|form| vec![vec![0.0; form.dim], vec![0.0; form.dim * form.dim]]));
+                sim.model
+                    .extend(forms.map(|form| vec![vec![0.0; form.dim], vec![0.0; form.outputs * form.dim]]));
                 sim.begin = Some(begin);
                 self.confirm(site);
             }

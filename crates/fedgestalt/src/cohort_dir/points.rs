@@ -14,8 +14,8 @@ pub const POINTS_FILE: &str = "points.csv";
 
 const HEADER: [&str; 11] = ["image_id", "x0", "y0", "x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4"];
 
-/// The file that GestaltEngine-FaceCropper writes (`detect_pipe.py --result_type coords`) and reads (`align_pipe.py
-/// --coords_file`), branch `retinaface`, since November 2022: a picture's file name, always with `.jpg`, below a folder
+/// The file that GestaltEngine-FaceCropper (repository AlexanderHustinx/GestaltEngine-FaceCropper at commit b2be530)
+/// writes (`detect_pipe.py --result_type coords`) and reads (`align_pipe.py --coords_file`): a picture's file name, always with `.jpg`, below a folder
 /// of pictures; the box of the face; and the five points, in pixels. FaceCropper writes whole numbers and turns a
 /// picture upright first, so that its rows are those of its `<name>_rot.jpg`.
 pub const FACE_COORDS_FILE: &str = "face_coords.csv";

@@ -18,6 +18,8 @@ use crate::store::{Folder, atomic, make_folder, write_cache};
 
 /// Quality of the crops' JPEG files, that of OpenCV and so of FaceCropper.
 const QUALITY: u8 = 95;
+/// The file that notes on which photographs several faces were seen, so that later runs say it too.
+const SEVERAL_FILE: &str = "several_faces.csv";
 /// Photographs after which the table of points is written: what a killed process does again.
 const WAVE: usize = 64;
 
@@ -96,7 +98,6 @@ struct Failed {
 ///
 /// When the photographs cannot be listed, the detector or the points cannot be read, or OUT cannot be written.
 pub fn run(args: AlignArgs, context: &Context) -> anyhow::Result<Done> {
-    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict)?;
     let given = match &args.points {
         Some(file) => {
             let bytes = atomic::read(file)?
@@ -113,8 +114,14 @@ pub fn run(args: AlignArgs, context: &Context) -> anyhow::Result<Done> {
         "there are no photographs in {}",
         args.photos[0].display()
     );
+    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict, photographs.len())?;
+    faces.note().into_iter().for_each(|note| context.output.note(note));
     let coords = folder.path().join(FACE_COORDS_FILE);
     let mut table = PointsTable::read_if_there(&coords)?;
+
+    // A file of its own: FaceCropper takes the last ten columns of face_coords.csv for the points.
+    let several_file = folder.path().join(SEVERAL_FILE);
+    let mut several = read_several(&several_file)?;
 
     let extension = if args.png { "png" } else { "jpg" };
     let mut jobs = Vec::with_capacity(photographs.len());
@@ -134,11 +141,18 @@ pub fn run(args: AlignArgs, context: &Context) -> anyhow::Result<Done> {
         for ((job, name), outcome) in wave.iter().zip(names).zip(outcomes) {
             let file = job.file.to_owned();
             match outcome {
-                Outcome::Kept => kept += 1,
+                Outcome::Kept => {
+                    kept += 1;
+                    if let Some(&faces) = several.get(*name) {
+                        several_faces.push(Several { file, faces });
+                    }
+                }
                 Outcome::Failed(reason) => failed.push(Failed { file, reason }),
                 Outcome::Made(place) => {
                     made += 1;
+                    several.remove(*name);
                     if place.others() > 0 {
+                        several.insert((*name).clone(), place.others() + 1);
                         several_faces.push(Several { file, faces: place.others() + 1 });
                     }
                     if let Some(&points) = place.points() {
@@ -151,6 +165,7 @@ pub fn run(args: AlignArgs, context: &Context) -> anyhow::Result<Done> {
                 }
             }
         }
+        write_several(&several_file, &several)?;
         // Points before crops: a crop that is there is never without its points.
         write_cache(&coords, table.write_face_coords().as_bytes())?;
         wave.par_iter().try_for_each(Align::save)?;
@@ -173,6 +188,25 @@ pub fn run(args: AlignArgs, context: &Context) -> anyhow::Result<Done> {
     };
     context.output.result(&summary, shown)?;
     Ok(if summary.failed.is_empty() { Done::Done } else { Done::Unclean })
+}
+
+/// The photographs with several faces by their names, and how many each has; none if the file is not there.
+fn read_several(file: &Path) -> anyhow::Result<BTreeMap<String, usize>> {
+    let bytes = atomic::read(file)?.unwrap_or_default();
+    let mut reader = csv::ReaderBuilder::new().from_reader(bytes.as_slice());
+    reader.deserialize().collect::<Result<_, _>>().with_context(|| {
+        format!("{} is damaged; remove it, or make the crops anew with --force", file.display())
+    })
+}
+
+fn write_several(file: &Path, several: &BTreeMap<String, usize>) -> anyhow::Result<()> {
+    if several.is_empty() && !file.exists() {
+        return Ok(());
+    }
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(["img", "faces"])?;
+    several.iter().try_for_each(|row| writer.serialize(row))?;
+    Ok(write_cache(file, &writer.into_inner()?)?)
 }
 
 /// One photograph.

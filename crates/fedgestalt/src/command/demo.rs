@@ -32,6 +32,9 @@ pub struct DemoArgs {
     /// Let a site vanish in a round and come back later, such as 2@3; may be given again
     #[arg(long, value_name = "SITE@ROUND")]
     pub drop: Vec<Absence>,
+    /// Federate the default members, exact after one sum, and not the paper's recipe, whose rounds are more to look at
+    #[arg(long)]
+    pub exact: bool,
     /// Folder for sites, results.json and report.html
     #[arg(long, value_name = "DIR", default_value = "out/demo")]
     pub out: PathBuf,
@@ -44,6 +47,9 @@ pub struct DemoArgs {
 /// When a stage fails.
 pub fn run(args: DemoArgs, context: &Context) -> anyhow::Result<Outcome> {
     let mut config = context.config.clone();
+    if !args.exact && config.members == Config::default().members {
+        config = config.as_recipe();
+    }
     args.schedule.apply(&mut config)?;
     config.federation.sites = args.sites.unwrap_or(config.federation.sites);
     config.federation.draw = args.draw.unwrap_or(config.federation.draw);

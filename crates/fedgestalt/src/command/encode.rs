@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use domain::ImageId;
+use domain::{ImageId, Normalisation};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use vision::Crop;
@@ -15,7 +15,7 @@ use crate::cohort_dir::{CohortDir, aligned_crop};
 use crate::context::Context;
 use crate::faces::{FaceFinder, Job, Outcome, Place, batch, failure};
 use crate::pipeline::bundle::Loaded;
-use crate::pipeline::encodings::{EncodingFile, Format, layout};
+use crate::pipeline::encodings::{EncodingFile, Format, GallerySpreads, gallery, layout};
 use crate::pipeline::engines::{CalibrationFaces, Runs};
 use crate::pipeline::features::{Crops, Variants, table};
 use crate::site::tables::Tables;
@@ -54,8 +54,11 @@ pub struct EncodeArgs {
 /// When cohort, models, detector or trunk cannot be used, or no image has a face.
 pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Done> {
     let format = args.format.map_or_else(|| Format::of(&args.out), Ok)?;
-    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict)?;
-    let cohort = CohortDir::open(&args.cohort)?.with_faces(faces);
+    let cohort = CohortDir::open(&args.cohort)?;
+    let images = cohort.cohort.cases().len();
+    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict, images)?;
+    faces.note().into_iter().for_each(|note| context.output.note(note));
+    let cohort = cohort.with_faces(faces);
     if let Some(parent) = args.out.parent() {
         store::make_folder(parent)?;
     }
@@ -87,7 +90,10 @@ pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Done> {
     stage.finish("");
     let tables = Tables { draws: Vec::new(), views };
     let encodings = tables.encode(&loaded.ensemble()?, &images)?;
-    let file = EncodingFile::new(Some(loaded.name.clone()), layout(&loaded.blueprint), &encodings)?;
+    let mut file = EncodingFile::new(Some(loaded.name.clone()), layout(&loaded.blueprint), &encodings)?;
+    if context.config.kernel.normalisation != Normalisation::None && aligned.left_out.is_empty() {
+        file.spreads = Some(GallerySpreads::new(&file, &gallery(&cohort.cohort)?)?);
+    }
     file.save(&args.out, format)?;
     let summary = Summary {
         images: images.len(),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use domain::evaluate::{Comparison, Setting, comparisons, evaluate, leave_one_out};
+use domain::Normalisation;
+use domain::evaluate::{Comparison, Setting, comparisons, evaluate_normalised, leave_one_out};
 use serde::Serialize;
 
 use crate::Outcome;
@@ -32,6 +33,10 @@ pub struct EvaluateArgs {
     /// Ask about every image of the cohort, against all its other images, instead of the four settings
     #[arg(long)]
     pub leave_one_out: bool,
+    /// How similarities are normalised: none, or z:STRENGTH [default: none with --metadata, as in GestaltMatcher; else
+    /// from the configuration]
+    #[arg(long, value_name = "HOW", conflicts_with = "leave_one_out")]
+    pub normalisation: Option<Normalisation>,
     /// Also write the table to this JSON file
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -58,10 +63,18 @@ pub fn run(args: EvaluateArgs, context: &Context) -> anyhow::Result<Outcome> {
             accuracies: found.accuracies,
         }
     } else {
-        let accuracies = evaluate(&cohort, &encodings).with_context(failed)?.table();
+        let usual = if args.metadata.is_some() {
+            Normalisation::None
+        } else {
+            context.config.kernel.normalisation
+        };
+        let normalisation = args.normalisation.unwrap_or(usual);
+        let counts = evaluate_normalised(&cohort, &encodings, normalisation).with_context(failed)?;
+        let accuracies = counts.table();
         let sizes = comparisons(&cohort);
         Results::Settings {
             model: file.model,
+            normalisation,
             settings: Setting::ALL.iter().map(|&s| (s.key(), accuracies.get(s))).collect(),
             sizes: Setting::ALL.iter().filter_map(|&s| Some((s.key(), Sizes::of(s, &sizes)?))).collect(),
         }
@@ -80,6 +93,7 @@ enum Results {
     /// Of the four settings.
     Settings {
         model: Option<String>,
+        normalisation: Normalisation,
         settings: BTreeMap<&'static str, [f64; 4]>,
         sizes: BTreeMap<&'static str, Sizes>,
     },

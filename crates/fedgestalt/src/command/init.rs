@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::Outcome;
-use crate::config::{FILE_NAME, TEMPLATE};
+use crate::config::{FILE_NAME, TEMPLATE, recipe_template};
 use crate::context::Context;
 use crate::store::atomic::{self, Access};
 
@@ -17,12 +17,15 @@ pub struct InitArgs {
     /// Folder that gets fedgestalt.toml; made if it is not there
     #[arg(value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
+    /// Write the paper's recipe of trained members instead of the defaults
+    #[arg(long)]
+    pub recipe: bool,
     /// Replace a fedgestalt.toml that is there
     #[arg(long)]
     pub force: bool,
 }
 
-/// Writes [`TEMPLATE`].
+/// Writes [`TEMPLATE`], or [`recipe_template`].
 ///
 /// # Errors
 ///
@@ -36,7 +39,8 @@ pub fn run(args: InitArgs, context: &Context) -> anyhow::Result<Outcome> {
         "{} is there already; give another folder, or --force to replace it",
         file.display()
     );
-    atomic::write(&file, TEMPLATE.as_bytes(), Access::Shared)?;
+    let text = if args.recipe { recipe_template() } else { TEMPLATE.to_owned() };
+    atomic::write(&file, text.as_bytes(), Access::Shared)?;
     context.output.result(&json!({ "written": file }), |_| format!("wrote {}", file.display()))?;
     Ok(Outcome::Done)
 }

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use domain::cohort::{Cohort, Part};
-use domain::rank::rank;
-use domain::{Encoding, ImageId, SyndromeId};
+use domain::cohort::Cohort;
+use domain::normalise::Normaliser;
+use domain::rank::{rank, rank_by};
+use domain::{Encoding, ImageId, Normalisation, SyndromeId};
 use serde::Serialize;
 use vision::Points;
 
@@ -18,7 +19,7 @@ use crate::context::Context;
 use crate::faces::{FaceFinder, failure, reason};
 use crate::output::Table;
 use crate::pipeline::bundle::Loaded;
-use crate::pipeline::encodings::EncodingFile;
+use crate::pipeline::encodings::{EncodingFile, gallery};
 use crate::pipeline::ensemble::Ensemble;
 
 /// Arguments of `rank`.
@@ -59,6 +60,9 @@ pub struct RankArgs {
     /// Frozen face network (ONNX) [default: from the configuration, the shipped one]
     #[arg(long, value_name = "FILE")]
     pub trunk: Option<PathBuf>,
+    /// How similarities are normalised: none, or z:STRENGTH [default: from the configuration]
+    #[arg(long, value_name = "HOW")]
+    pub normalisation: Option<Normalisation>,
     /// Syndromes to show
     #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     pub top: u16,
@@ -76,8 +80,9 @@ pub fn run(args: RankArgs, context: &Context) -> anyhow::Result<Outcome> {
     let points = points(&args.points, args.photos.len())?;
     let (dir, cohort_seconds) = timed(|| CohortDir::open(&args.cohort))?;
     // The gallery is read while the photographs are encoded.
+    let normalisation = args.normalisation.unwrap_or(context.config.kernel.normalisation);
     let (gallery, encoded) = std::thread::scope(|scope| {
-        let gallery = scope.spawn(|| timed(|| Gallery::open(&dir.cohort, &args.encodings)));
+        let gallery = scope.spawn(|| timed(|| Gallery::open(&dir.cohort, &args.encodings, normalisation)));
         let encoded = (!args.photos.is_empty()).then(|| Encoded::new(&args, points.as_ref(), context));
         let gallery = gallery.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (gallery, encoded)
@@ -210,7 +215,9 @@ struct Probe {
 impl Encoded {
     fn new(args: &RankArgs, points: Option<&Points>, context: &Context) -> anyhow::Result<Self> {
         let began = Instant::now();
-        let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict)?;
+        let faces =
+            FaceFinder::open(&context.config, args.detector.as_deref(), args.strict, args.photos.len())?;
+        faces.note().into_iter().for_each(|note| context.output.note(note));
         let (model, trunk) = (args.model.as_deref(), args.trunk.as_deref());
         let loaded = Loaded::open(&context.config, model, trunk, None, true)?;
         loaded.blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
@@ -284,28 +291,17 @@ struct Gallery<'a> {
     file: EncodingFile,
     /// The images of all galleries of the cohort, sorted, and their syndromes' indexes.
     images: Vec<(ImageId, usize)>,
+    normaliser: Option<Normaliser>,
 }
 
 impl<'a> Gallery<'a> {
-    fn open(cohort: &'a Cohort, encodings: &Path) -> anyhow::Result<Self> {
+    fn open(cohort: &'a Cohort, encodings: &Path, normalisation: Normalisation) -> anyhow::Result<Self> {
         let file = EncodingFile::load(encodings)?;
-        let mut images: Vec<&ImageId> = cohort
-            .parts()
-            .filter(|(part, _)| matches!(part, Part::FrequentGallery | Part::RareGallery(_)))
-            .flat_map(|(_, images)| images)
-            .collect();
-        images.sort();
-        images.dedup();
-        let images = images
-            .into_iter()
-            .map(|image| {
-                let case =
-                    cohort.case(image).with_context(|| format!("image {image} is not in the cohort"))?;
-                let index = cohort.syndrome_index(&case.syndrome).context("a case without a syndrome")?;
-                Ok((image.clone(), index))
-            })
-            .collect::<anyhow::Result<_>>()?;
-        Ok(Self { cohort, file, images })
+        let images = gallery(cohort)?;
+        let normaliser = file
+            .normaliser(normalisation, &images)
+            .with_context(|| format!("cannot use {}; run `encode` again", encodings.display()))?;
+        Ok(Self { cohort, file, images, normaliser })
     }
 
     /// Ranks against every gallery image, without the probe itself.
@@ -329,7 +325,17 @@ impl<'a> Gallery<'a> {
                 })
                 .collect::<anyhow::Result<Vec<&[f32]>>>()?;
             let labels: Vec<usize> = images.iter().map(|(_, label)| *label).collect();
-            let places = rank(&encoding.similarities(&rows), &labels).into_iter().take(top);
+            let similarities = encoding.similarities(&rows);
+            let places = match &self.normaliser {
+                Some(normaliser) => {
+                    let scores = similarities.iter().zip(&labels);
+                    let scores: Vec<f32> =
+                        scores.map(|(&near, &label)| normaliser.apply(near, label as u32)).collect();
+                    rank_by(&scores, &similarities, &labels)
+                }
+                None => rank(&similarities, &labels),
+            };
+            let places = places.into_iter().take(top);
             Ok(places
                 .map(|place| {
                     let syndrome = self.cohort.syndromes()[place.label].id.clone();

@@ -71,7 +71,7 @@ pub fn run(args: TrainArgs, context: &Context) -> anyhow::Result<Outcome> {
     let mut results = Results { models: BTreeMap::new() };
     for (name, learners) in &trainings {
         stage.note(name.clone());
-        let baseline = baseline(&run, name, learners, &everybody, &|| stage.advance(1))?;
+        let baseline = baseline(&run, run.method(), name, learners, &everybody, &|| stage.advance(1))?;
         let settings = Setting::ALL.iter().map(|&s| (s.key(), baseline.accuracies.get(s))).collect();
         let folder = run.folder.path().join("baselines").join(name);
         results.models.insert(name.clone(), Trained { folder: folder.display().to_string(), settings });

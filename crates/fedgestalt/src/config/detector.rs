@@ -4,6 +4,8 @@ use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 use vision::Search;
 
+use super::{Engine, Precision};
+
 /// `[detector]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -11,6 +13,10 @@ pub struct DetectorConfig {
     /// The ONNX file; `None` (empty in the file): no detector.
     #[serde(with = "super::empty_is_none")]
     pub file: Option<PathBuf>,
+    /// What runs it; libraries and cache are those of `[trunk]`.
+    pub engine: Engine,
+    /// The numbers it is computed in.
+    pub precision: Precision,
     /// Lengths in pixels that the photograph's longer side is brought to, one after the other until there is a face.
     pub sides: Vec<usize>,
     /// Borders as shares of the photograph, tried one after the other with all sides.
@@ -24,7 +30,15 @@ pub struct DetectorConfig {
 impl Default for DetectorConfig {
     fn default() -> Self {
         let Search { sides, paddings, threshold, strict } = Search::default();
-        Self { file: None, sides, paddings, threshold: threshold.unwrap_or(0.0), strict }
+        Self {
+            file: None,
+            engine: Engine::Auto,
+            precision: Precision::Auto,
+            sides,
+            paddings,
+            threshold: threshold.unwrap_or(0.0),
+            strict,
+        }
     }
 }
 
@@ -40,6 +54,10 @@ impl DetectorConfig {
     }
 
     pub(super) fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            !(self.engine == Engine::Rten && self.precision == Precision::Bf16),
+            "[detector] engine is \"rten\" and precision \"bf16\" is asked for, and rten computes in f32 only; give engine = \"openvino\""
+        );
         ensure!(
             !self.sides.is_empty() && self.sides.iter().all(|side| (32..=4096).contains(side)),
             "[detector] sides is {:?}; give one or more lengths from 32 to 4096",

@@ -49,6 +49,15 @@ pub struct MemberConfig {
     /// Closed form: the tuned member it stands on; none for the network as published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<String>,
+    /// Closed form: so many random features of the representation, rectified, take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lift: Option<usize>,
+    /// Closed form: so many random sums of the trunk's feature map take the representation's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection: Option<usize>,
+    /// Closed form: directions that are kept; none for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<usize>,
     /// Closed form: ridge of the covariance within syndromes, in units of its mean eigenvalue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ridge: Option<f64>,
@@ -82,8 +91,11 @@ pub enum RecipeName {
     R100,
 }
 
+/// Most values that a closed form can be an analysis of.
+const MAX_BASIS: usize = 4096;
+
 /// How a closed form is computed unless its member says otherwise.
-pub const DEFAULT_FORM: FormSettings = FormSettings { ridge: 0.3, power: 0.25, floor: 0.1 };
+pub const DEFAULT_FORM: FormSettings = FormSettings { ridge: 0.3, power: 0.25, floor: 0.1, outputs: None };
 
 impl MemberConfig {
     /// A trained member with a recipe unchanged.
@@ -107,6 +119,9 @@ impl MemberConfig {
             classifier_wd: None,
             dropout: None,
             on: None,
+            lift: None,
+            projection: None,
+            outputs: None,
             ridge: None,
             power: None,
             floor: None,
@@ -124,6 +139,7 @@ impl MemberConfig {
             ridge: self.ridge.unwrap_or(DEFAULT_FORM.ridge),
             power: self.power.unwrap_or(DEFAULT_FORM.power),
             floor: self.floor.unwrap_or(DEFAULT_FORM.floor),
+            outputs: self.outputs,
         }
     }
 
@@ -157,9 +173,30 @@ impl MemberConfig {
 
     /// Whether what a closed form stands on is there.
     pub(super) fn check_stand(&self, members: &[Self]) -> anyhow::Result<()> {
-        let Some(on) = &self.on else { return Ok(()) };
         let name = &self.name;
-        ensure!(self.kind == MemberKind::ClosedForm, "[[members]] {name}: only a closed form has `on`");
+        if self.kind != MemberKind::ClosedForm {
+            let keys = [
+                ("on", self.on.is_some()),
+                ("lift", self.lift.is_some()),
+                ("projection", self.projection.is_some()),
+                ("outputs", self.outputs.is_some()),
+            ];
+            if let Some((key, _)) = keys.iter().find(|(_, given)| *given) {
+                bail!("[[members]] {name}: only a closed form has `{key}`");
+            }
+            return Ok(());
+        }
+        for (key, width) in [("lift", self.lift), ("projection", self.projection)] {
+            ensure!(
+                width.is_none_or(|width| (1..=MAX_BASIS).contains(&width)),
+                "[[members]] {name}: {key} must be 1 to {MAX_BASIS}"
+            );
+        }
+        ensure!(
+            self.projection.is_none() || (self.lift.is_none() && self.on.is_none()),
+            "[[members]] {name}: a projection is of the trunk's feature map; leave `lift` and `on` out"
+        );
+        let Some(on) = &self.on else { return Ok(()) };
         let base = members.iter().find(|member| member.name == *on && member.kind == MemberKind::Tuned);
         let Some(base) = base else {
             bail!("[[members]] {name}: on = {on:?} is not the name of a tuned member");

@@ -126,10 +126,12 @@ impl CoordinatorHost for CoordinatorNode {
     }
 
     fn standing(&self) -> Standing {
+        let plan = self.coordinator.accepted_plan();
         Standing {
             stage: self.coordinator.stage(),
             attempt: self.coordinator.attempt(),
-            rounds: self.coordinator.accepted_plan().map_or(0, |plan| plan.rounds()),
+            rounds: plan.map_or(0, |plan| plan.rounds()),
+            moments: plan.is_some_and(|plan| !plan.forms.is_empty()),
             awaited: self.coordinator.awaited(),
             summing: self.coordinator.is_summing(),
             serving: self.finished,

@@ -90,6 +90,7 @@ pub fn plan_of(
         forms: form_plans(blueprint),
         interval: config.training.interval,
         aggregation: config.federation.aggregation,
+        server_rate: config.federation.server_rate,
         rows: config.federation.rows,
         blind: config.federation.blind,
         min_cohort: config.federation.minimum_cohort,
@@ -99,6 +100,7 @@ pub fn plan_of(
             views: VIEWS as u8,
             splits,
             top: config.kernel.top,
+            normalisation: config.kernel.normalisation,
             distance_step: config.kernel.distance_step,
             answers_per_site: config.kernel.answers_per_site,
         }),
@@ -236,6 +238,7 @@ pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
         .filter(|drop| !back.contains(&(drop.round, drop.site.0)))
         .collect();
     let mut engine = Local::new(&mut node, &mut sites, drops, rounds);
+    engine.moments = run.blueprint.forms().next().is_some();
     engine.observer = Some(Box::new(|event| run.context.progress.say(event)));
     let over = engine.coordinator.finished && engine.sites.iter().all(|site| site.finished);
     if over {

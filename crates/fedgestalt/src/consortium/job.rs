@@ -10,7 +10,7 @@ use super::newcomer;
 use super::pooled::{Baseline, Patients, accuracies, baseline};
 use super::results::{Results, settings};
 use super::show::{NewcomerStory, Story};
-use super::{Member, Order, Run, peak_rss_mb};
+use super::{Member, Method, Order, Run, peak_rss_mb};
 use crate::cohort_dir::CohortDir;
 use crate::context::Context;
 use crate::pipeline::bundle;
@@ -30,13 +30,18 @@ pub struct Extras {
 /// Runs the job in its folder, or what is left of it, and writes `results.json` and `report.html`.
 pub fn run(context: &Context, order: &Order, extras: &Extras) -> Result<Results> {
     let mut run = Run::open(context, order)?;
+    run.compare_with_recipe();
     let members = run.phase("features", Run::members)?;
     let published = {
         let ensemble = run.blueprint.published()?;
         let everybody: Vec<Patients<'_>> = members.iter().map(Member::patients).collect();
-        accuracies(&run, &ensemble, &everybody)?
+        accuracies(run.method(), &run.cohort.cohort, &ensemble, &everybody)?
     };
     let central = run.phase("central training", |run| central(run, &members))?;
+    let recipe = match run.recipe().is_some() {
+        true => Some(run.phase("paper's recipe", |run| recipe(run, &members))?.accuracies),
+        false => None,
+    };
     let local = run.phase("local training", |run| {
         let everybody: Vec<Patients<'_>> = members.iter().map(Member::patients).collect();
         local(run, &members, &everybody)
@@ -48,7 +53,8 @@ pub fn run(context: &Context, order: &Order, extras: &Extras) -> Result<Results>
         Some(folder) => Some(run.phase("newcomer", |run| newcomer::join(run, &mut federated, folder))?),
         None => None,
     };
-    let results = results(&run, &central.accuracies, &local, &published, &federated, newcomer.as_ref());
+    let baselines = Baselines { central: &central.accuracies, local: &local, published: &published, recipe };
+    let results = results(&run, baselines, &federated, newcomer.as_ref());
     write(&run, extras, results, &central, &federated, newcomer)
 }
 
@@ -59,33 +65,43 @@ fn save_model(run: &Run<'_>, federated: &Federated) -> Result<()> {
     let release = hex::encode(federated.release.release.digest());
     bundle::save(
         &super::file(run, "model"),
-        &run.model("federated", trained.to_vec(), Some(release)),
+        &run.model(run.method(), "federated", trained.to_vec(), Some(release)),
         &run.blueprint,
         &weights,
     )
 }
 
-fn epochs(run: &Run<'_>, trainings: usize) -> u64 {
-    u64::from(run.settings.config.training.epochs) * run.blueprint.tuned().count() as u64 * trainings as u64
+fn epochs(method: Method<'_>, trainings: usize) -> u64 {
+    u64::from(method.config.training.epochs) * method.blueprint.tuned().count() as u64 * trainings as u64
 }
 
 fn central(run: &Run<'_>, members: &[Member]) -> Result<Baseline> {
-    let stage = run.context.progress.stage("Centralised training", epochs(run, 1));
+    let stage = run.context.progress.stage("Centralised training", epochs(run.method(), 1));
     let all: Vec<Patients<'_>> = members.iter().map(Member::patients).collect();
-    let baseline = baseline(run, "central", &all, &all, &|| stage.advance(1))?;
+    let baseline = baseline(run, run.method(), "central", &all, &all, &|| stage.advance(1))?;
+    stage.finish(format_args!("top-1 {:.2} %", baseline.accuracies.frequent_frequent[0]));
+    Ok(baseline)
+}
+
+/// The paper's recipe on everybody's images.
+fn recipe(run: &Run<'_>, members: &[Member]) -> Result<Baseline> {
+    let method = run.recipe().context("the paper's recipe is not compared with")?;
+    let stage = run.context.progress.stage("The paper's recipe, centralised", epochs(method, 1));
+    let all: Vec<Patients<'_>> = members.iter().map(Member::patients).collect();
+    let baseline = baseline(run, method, "recipe", &all, &all, &|| stage.advance(1))?;
     stage.finish(format_args!("top-1 {:.2} %", baseline.accuracies.frequent_frequent[0]));
     Ok(baseline)
 }
 
 /// Each site by itself, asked everybody's questions.
 pub(crate) fn local(run: &Run<'_>, members: &[Member], everybody: &[Patients<'_>]) -> Result<Vec<Baseline>> {
-    let stage = run.context.progress.stage("Local training", epochs(run, members.len()));
+    let stage = run.context.progress.stage("Local training", epochs(run.method(), members.len()));
     let baselines = members
         .iter()
         .map(|member| {
             stage.note(member.name.clone());
             let name = format!("local-{}", member.name);
-            baseline(run, &name, &[member.patients()], everybody, &|| stage.advance(1))
+            baseline(run, run.method(), &name, &[member.patients()], everybody, &|| stage.advance(1))
         })
         .collect::<Result<Vec<_>>>()?;
     let tables: Vec<Accuracies> = baselines.iter().map(|b| b.accuracies).collect();
@@ -93,12 +109,22 @@ pub(crate) fn local(run: &Run<'_>, members: &[Member], everybody: &[Patients<'_>
     Ok(baselines)
 }
 
-/// What the job came to. The mean over `local` stands for its sites.
+/// What a federation is compared with.
+pub(crate) struct Baselines<'a> {
+    /// One training on everybody's images.
+    pub(crate) central: &'a Accuracies,
+    /// Each site by itself; their mean stands for them.
+    pub(crate) local: &'a [Accuracies],
+    /// The networks as published.
+    pub(crate) published: &'a Accuracies,
+    /// The paper's recipe, centralised.
+    pub(crate) recipe: Option<Accuracies>,
+}
+
+/// What the job came to.
 pub(crate) fn results(
     run: &Run<'_>,
-    central: &Accuracies,
-    local: &[Accuracies],
-    published: &Accuracies,
+    baselines: Baselines<'_>,
     federated: &Federated,
     newcomer: Option<&NewcomerStory>,
 ) -> Results {
@@ -108,7 +134,13 @@ pub(crate) fn results(
     }
     bytes.values_mut().for_each(|sum| *sum /= u64::from(run.settings.sites));
     Results {
-        settings: settings(central, &federated.accuracies, &Accuracies::mean(local), published),
+        settings: settings(
+            baselines.central,
+            &federated.accuracies,
+            &Accuracies::mean(baselines.local),
+            baselines.published,
+            baselines.recipe.as_ref(),
+        ),
         sites: run.settings.sites,
         draw: run.settings.draw.to_string(),
         seed: run.settings.config.training.seed,

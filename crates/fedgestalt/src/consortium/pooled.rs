@@ -2,14 +2,14 @@
 
 use anyhow::{Context as _, Result};
 use domain::cohort::{Cohort, Part};
-use domain::evaluate::{Accuracies, evaluate};
+use domain::evaluate::{Accuracies, evaluate_normalised};
 use domain::{Encoding, ImageId, SyndromeId};
 use learn::{ClosedForm, Head};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use super::Run;
+use super::{Method, Run};
 use crate::pipeline::bundle;
 use crate::pipeline::ensemble::Ensemble;
 use crate::pipeline::features::Union;
@@ -43,6 +43,7 @@ pub struct Patients<'a> {
 /// The baseline of one training over the tables of some sites. Kept in the run's folder under `name`.
 pub fn baseline(
     run: &Run<'_>,
+    method: Method<'_>,
     name: &str,
     learners: &[Patients<'_>],
     everybody: &[Patients<'_>],
@@ -52,15 +53,16 @@ pub fn baseline(
     let file = format!("{name}.json");
     let kept = crate::store::read_json::<Baseline>(&folder.join(&file))?;
     if let Some(kept) = kept {
-        (0..run.settings.config.training.epochs as usize * kept.curves.len()).for_each(|_| tick());
+        (0..method.config.training.epochs as usize * kept.curves.len()).for_each(|_| tick());
         return Ok(kept);
     }
     let trained = trained(learners);
     let (weights, curves) =
-        training(run, learners, &trained, tick).with_context(|| format!("{name} training"))?;
-    let ensemble = run.blueprint.ensemble(weights.clone())?;
-    let accuracies = accuracies(run, &ensemble, everybody)?;
-    bundle::save(&folder.join(name), &run.model(name, trained, None), &run.blueprint, &weights)?;
+        training(method, learners, &trained, tick).with_context(|| format!("{name} training"))?;
+    let ensemble = method.blueprint.ensemble(weights.clone())?;
+    let accuracies = accuracies(method, &run.cohort.cohort, &ensemble, everybody)?;
+    let model = run.model(method, name, trained, None);
+    bundle::save(&folder.join(name), &model, method.blueprint, &weights)?;
     let baseline = Baseline { curves, accuracies };
     crate::store::write_json(&folder.join(&file), &baseline)?;
     Ok(baseline)
@@ -69,17 +71,17 @@ pub fn baseline(
 /// Trains every tuned member on the images of some sites, and computes the closed-form ones from them. A member that
 /// they have too few images for stays as it was published.
 fn training(
-    run: &Run<'_>,
+    method: Method<'_>,
     learners: &[Patients<'_>],
     trained: &[SyndromeId],
     tick: &(dyn Fn() + Sync),
 ) -> Result<(Weights, Vec<Vec<CurvePoint>>)> {
-    let config = &run.settings.config.training;
-    let heads = starting_heads(&run.blueprint, trained.len().max(1), config.seed)?;
+    let (blueprint, config) = (method.blueprint, &method.config.training);
+    let heads = starting_heads(blueprint, trained.len().max(1), config.seed)?;
     let merged = Cohort::merge(&learners.iter().map(|m| m.cohort).collect::<Vec<_>>())?;
     let results: Vec<(Head, Vec<CurvePoint>)> = heads
         .into_par_iter()
-        .zip(run.blueprint.tuned().cloned().collect::<Vec<_>>())
+        .zip(blueprint.tuned().cloned().collect::<Vec<_>>())
         .enumerate()
         .map(|(at, (head, member))| {
             let draws = learners
@@ -109,11 +111,10 @@ fn training(
         .collect::<Result<_>>()?;
     let (heads, curves) = results.into_iter().unzip();
     if trained.len() < LEAST_SYNDROMES {
-        let forms =
-            run.blueprint.forms().map(|(member, _)| unchanged(run.blueprint.network(member).neck.output()));
+        let forms = blueprint.forms().map(|(_, form)| unchanged(form.dim, form.outputs()));
         return Ok((Weights { heads, forms: forms.collect::<Result<_>>()? }, curves));
     }
-    let weights = forms::complete(&run.blueprint, heads, trained.len(), |network| {
+    let weights = forms::complete(blueprint, heads, trained.len(), |network| {
         let views = Union::new(learners.iter().map(|l| &l.tables.views[network]).collect())?;
         let lessons = Lessons::new(&merged, trained, None, &|image| views.row_of(image))?;
         Ok((Box::new(views), lessons.training_views))
@@ -121,9 +122,9 @@ fn training(
     Ok((weights, curves))
 }
 
-/// The closed form that leaves representations as they are.
-fn unchanged(dim: usize) -> Result<ClosedForm> {
-    let mut projection = vec![0.0; dim * dim];
+/// The closed form that leaves representations as they are, or takes the first values of them.
+fn unchanged(dim: usize, outputs: usize) -> Result<ClosedForm> {
+    let mut projection = vec![0.0; outputs * dim];
     projection.iter_mut().step_by(dim + 1).for_each(|value| *value = 1.0);
     Ok(ClosedForm::from_tensors(vec![0.0; dim], projection)?)
 }
@@ -136,9 +137,14 @@ fn trained(learners: &[Patients<'_>]) -> Vec<SyndromeId> {
 }
 
 /// The four settings for an ensemble, over the gallery and probes of every site.
-pub fn accuracies(run: &Run<'_>, ensemble: &Ensemble<'_>, everybody: &[Patients<'_>]) -> Result<Accuracies> {
+pub fn accuracies(
+    method: Method<'_>,
+    cohort: &Cohort,
+    ensemble: &Ensemble<'_>,
+    everybody: &[Patients<'_>],
+) -> Result<Accuracies> {
     let encodings = encodings(ensemble, everybody)?;
-    Ok(evaluate(&run.cohort.cohort, &encodings)?.table())
+    Ok(evaluate_normalised(cohort, &encodings, method.config.kernel.normalisation)?.table())
 }
 
 /// The encodings of every site's gallery and probes.

@@ -23,11 +23,19 @@ pub struct SettingResults {
     /// The networks as published.
     #[serde(deserialize_with = "null_is_nan")]
     pub published: [f64; 4],
+    /// The paper's recipe (two tuned members and a published one), trained on everybody's images; where it was compared
+    /// with.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "nulls_are_nan")]
+    pub recipe: Option<[f64; 4]>,
 }
 
 /// A setting without probes has no accuracy: NaN, which JSON writes as `null`.
 fn null_is_nan<'de, D: Deserializer<'de>>(from: D) -> Result<[f64; 4], D::Error> {
     Ok(<[Option<f64>; 4]>::deserialize(from)?.map(|value| value.unwrap_or(f64::NAN)))
+}
+
+fn nulls_are_nan<'de, D: Deserializer<'de>>(from: D) -> Result<Option<[f64; 4]>, D::Error> {
+    null_is_nan(from).map(Some)
 }
 
 /// The whole of `results.json`.
@@ -74,6 +82,7 @@ pub fn settings(
     federated: &Accuracies,
     local: &Accuracies,
     published: &Accuracies,
+    recipe: Option<&Accuracies>,
 ) -> BTreeMap<String, SettingResults> {
     Setting::ALL
         .iter()
@@ -83,6 +92,7 @@ pub fn settings(
                 federated: federated.get(setting),
                 local: local.get(setting),
                 published: published.get(setting),
+                recipe: recipe.map(|recipe| recipe.get(setting)),
             };
             (setting.key().to_owned(), results)
         })
@@ -119,6 +129,9 @@ impl Results {
             row("centralised", &results.central, None);
             row("federated (retention)", &results.federated, Some(&results.central));
             row("local only, mean over sites", &results.local, None);
+            if let Some(recipe) = &results.recipe {
+                row("the paper's recipe, central", recipe, None);
+            }
             row("networks as published", &results.published, None);
         }
         out

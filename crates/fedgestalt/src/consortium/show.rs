@@ -144,6 +144,12 @@ impl Story<'_> {
             row(RowKind::Local, "Local only", Some("trained at one site, mean over sites"), &|r| r.local),
             row(RowKind::Baseline, "Networks as published", Some("no training"), &|r| r.published),
         ];
+        if self.results.settings.values().any(|results| results.recipe.is_some()) {
+            let note = Some("two tuned members and a published one, all data in one place");
+            rows.push(row(RowKind::Baseline, "The paper's recipe", note, &|r| {
+                r.recipe.unwrap_or([f64::NAN; 4])
+            }));
+        }
         rows.extend(self.extra_rows.iter().map(|(name, note, accuracies)| AccuracyRow {
             kind: RowKind::Baseline,
             name: name.clone(),

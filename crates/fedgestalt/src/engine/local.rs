@@ -44,6 +44,8 @@ pub struct Local<'a, C, S> {
     pub drops: Vec<Drop>,
     /// Rounds of the plan: tells counts, rounds and metrics apart in the accounts.
     pub rounds: u32,
+    /// Whether a sum behind closed forms comes after them.
+    pub moments: bool,
     /// Bytes sent so far.
     pub traffic: Traffic,
     /// What happened, in order.
@@ -66,6 +68,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
             sites,
             drops,
             rounds,
+            moments: false,
             traffic: Traffic::default(),
             events: Vec::new(),
             observer: None,
@@ -224,6 +227,10 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
             Action::Apply(apply) => {
                 self.applied.insert(apply.round);
             }
+            // The sum behind closed forms comes after the rounds.
+            Action::Solve(_) => {
+                self.applied.insert(self.rounds + 1);
+            }
             Action::Notice(text) => self.record(Event::Notice(party, text.clone())),
             _ => {}
         }
@@ -249,7 +256,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
                 }
             }
             self.sites[usize::from(site.0)].sends(&message)?;
-            let phase = phase(&message, self.rounds);
+            let phase = phase(&message, self.rounds, self.moments);
             *self.traffic.up.entry((site, phase)).or_default() += message.bytes.len() as u64;
         }
         self.queue.push_back(Task::Deliver(message));
@@ -261,7 +268,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
         let actions = match to {
             Party::Site(site) if self.away.contains_key(&site) => return,
             Party::Site(site) => {
-                let phase = phase(&message, self.rounds);
+                let phase = phase(&message, self.rounds, self.moments);
                 *self.traffic.down.entry((site, phase)).or_default() += message.bytes.len() as u64;
                 self.sites[usize::from(site.0)].handle(message.bytes)
             }

@@ -58,7 +58,13 @@ pub(super) fn run(
     })?;
     let local: Vec<Accuracies> = local.iter().map(|baseline| baseline.accuracies).collect();
     let federated = run.phase("federation", |run| federate(run, members))?;
-    let results = job::results(&run, &baselines.central, &local, &baselines.published, &federated, None);
+    let baselines = job::Baselines {
+        central: &baselines.central,
+        local: &local,
+        published: &baselines.published,
+        recipe: None,
+    };
+    let results = job::results(&run, baselines, &federated, None);
     run.folder.write_json(RESULTS, &results)?;
     drop(federated);
     clear(run.folder.path(), &BULK)?;
@@ -68,6 +74,7 @@ pub(super) fn run(
 /// The configuration with which `federate` does the same from any folder.
 fn by_itself(config: &Config, trunk: Option<&Path>) -> Result<Config> {
     let mut whole = config.clone();
+    whole.federation.compare_recipe = false;
     let absolute = |path: PathBuf| std::path::absolute(&path).with_context(|| path.display().to_string());
     let shared = trunk.map(Path::to_path_buf).or(config.trunk.file.as_ref().map(|file| config.resolve(file)));
     whole.trunk.file = shared.map(absolute).transpose()?;

@@ -55,7 +55,7 @@ pub(super) fn prepare(
             .with_context(|| format!("[[methods]] {:?}", method.name))
     });
     let blueprints: Vec<Arc<Blueprint>> = blueprints.collect::<Result<_>>()?;
-    let steps: usize = blueprints.iter().map(|blueprint| Tables::steps(blueprint, &cohort.cohort)).sum();
+    let steps: usize = blueprints.iter().map(|blueprint| Tables::steps(&[blueprint], &cohort.cohort)).sum();
     let stage = context.progress.stage("Trunk features", (steps * plan.seeds.len()) as u64);
     let mut grounds = Vec::new();
     for (method, blueprint) in blueprints.into_iter().enumerate() {
@@ -64,7 +64,7 @@ pub(super) fn prepare(
             let draws = Variants::Draws { count: plan.methods[method].config.training.draws, seed };
             let crops = Photographs(cohort);
             let tick = |images: usize| stage.advance(images as u64);
-            let tables = Tables::prepare(&features, &blueprint, &cohort.cohort, &crops, draws, &tick)?;
+            let tables = Tables::prepare(&features, &[&blueprint], &cohort.cohort, &crops, draws, &tick)?;
             let (blueprint, cohort) = (blueprint.clone(), cohort.clone());
             grounds.push(Ground { method, seed, cohort, blueprint, tables: Arc::new(tables) });
         }
@@ -98,8 +98,10 @@ pub(super) fn central(
         None => {
             let baselines = run.phase("central training", |run| {
                 let everybody = [Patients { cohort: &ground.cohort.cohort, tables: &ground.tables }];
-                let published = accuracies(run, &run.blueprint.published()?, &everybody)?;
-                let central = baseline(run, "central", &everybody, &everybody, &|| {})?.accuracies;
+                let published =
+                    accuracies(run.method(), &run.cohort.cohort, &run.blueprint.published()?, &everybody)?;
+                let central =
+                    baseline(run, run.method(), "central", &everybody, &everybody, &|| {})?.accuracies;
                 Ok(Baselines { central, published })
             })?;
             run.folder.write_json(BASELINES, &baselines)?;

@@ -4,6 +4,7 @@
 mod csv;
 mod npz;
 mod own;
+mod spreads;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use vision::views::VIEWS;
 
+pub use self::spreads::{GallerySpreads, gallery};
 use super::ensemble::Blueprint;
 
 /// How encodings are written.
@@ -69,7 +71,7 @@ pub fn layout(blueprint: &Blueprint) -> Vec<Slot> {
     let members = blueprint.members.iter().enumerate();
     members
         .flat_map(|(at, member)| {
-            let len = blueprint.network(member).neck.output();
+            let len = blueprint.outputs(member);
             views.map(|(flip, gray)| Slot { model: format!("m{at}"), flip, gray, len })
         })
         .collect()
@@ -82,6 +84,8 @@ pub struct EncodingFile {
     pub model: Option<String>,
     /// What an encoding is laid together from; empty where the file does not say.
     pub layout: Vec<Slot>,
+    /// How near the gallery's syndromes are to each other, where the file says it.
+    pub spreads: Option<GallerySpreads>,
     images: Vec<ImageId>,
     dim: usize,
     rows: Rows,
@@ -125,7 +129,7 @@ impl EncodingFile {
             layout.is_empty() || total == dim,
             "its encodings have {dim} values but its members and views make {total}"
         );
-        let mut file = Self { model, layout, images, dim, rows };
+        let mut file = Self { model, layout, spreads: None, images, dim, rows };
         ensure!(
             file.values().len() == file.images.len() * dim,
             "it has {} values for {} images of {dim}",

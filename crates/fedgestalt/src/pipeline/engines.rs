@@ -1,6 +1,7 @@
 //! Which engine runs a network, and in which precision: the fastest that is there and gives the same features.
 
 mod calibration;
+mod detector;
 mod library;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::config::{Config, Engine, Precision};
 use crate::pipeline::features::Crops;
 use crate::store;
 pub use calibration::{Agreement, FACES, LEAST_COSINE, LEAST_COSINE_F32};
+pub use detector::{ChosenDetector, MOST_APART, WORTH_AN_ENGINE};
 use domain::ImageId;
 
 /// Crops in a batch of a photograph's views: there are four of them.
@@ -130,17 +132,19 @@ impl<'a> Engines<'a> {
                     Err(error) => rten(file, Some(format!("OpenVINO is not used: {error:#}"))),
                 },
             },
-            Engine::OpenVino => {
-                let Some(library) = self.openvino()? else {
-                    bail!(
-                        "[trunk] engine is \"openvino\", and its library is not there; `pip install openvino`, or name its \
-                         folder in [trunk] openvino"
-                    );
-                };
-                self.on_openvino(&library, &file, precision)
-            }
+            Engine::OpenVino => self.on_openvino(&self.needed_openvino("trunk")?, &file, precision),
             Engine::OnnxRuntime => self.on_onnxruntime(&file, precision),
         }
+    }
+
+    /// OpenVINO's library, which this section of the configuration asks for.
+    fn needed_openvino(&self, section: &str) -> Result<Arc<OpenVino>> {
+        self.openvino()?.with_context(|| {
+            format!(
+                "[{section}] engine is \"openvino\", and its library is not there; `pip install openvino`, or name its \
+                 folder in [trunk] openvino"
+            )
+        })
     }
 
     /// OpenVINO's library, looked for once; `None` if there is none.
@@ -155,10 +159,10 @@ impl<'a> Engines<'a> {
                 let file = library::openvino_in(path).with_context(|| {
                     format!("[trunk] openvino: {} holds no libopenvino_c", path.display())
                 })?;
-                Some(Arc::new(OpenVino::load(&file)?))
+                Some(library::load_openvino(&file)?)
             }
             // A library that nobody asked for and that cannot be loaded is as good as none.
-            None => library::openvino().and_then(|file| OpenVino::load(&file).ok()).map(Arc::new),
+            None => library::openvino().and_then(|file| library::load_openvino(&file).ok()),
         };
         Ok(looked.insert(library).clone())
     }
@@ -222,7 +226,8 @@ impl<'a> Engines<'a> {
             batch: self.batch,
         };
         let own = self.faces.as_ref().is_some_and(|faces| !faces.images.is_empty());
-        if let Some(known) = cache.as_deref().and_then(|folder| calibration::read(folder, &key, own)) {
+        let known = cache.as_deref().and_then(|folder| calibration::read::<Agreement>(folder, &key));
+        if let Some(known) = known.filter(|known| known.serves(own)) {
             return Ok((make(if known.crops_apart { self.batch } else { 1 })?, known));
         }
         let mut trunk = make(self.batch)?;
@@ -248,12 +253,17 @@ impl<'a> Engines<'a> {
     }
 
     #[cfg(feature = "onnxruntime")]
-    fn on_onnxruntime(&self, file: &TrunkFile, precision: Precision) -> Result<Chosen> {
+    fn onnxruntime(&self) -> Result<vision::OnnxRuntime> {
         let name = match &self.config.trunk.onnxruntime {
             Some(path) => self.config.resolve(path),
             None => PathBuf::from(library::named("onnxruntime")),
         };
-        let library = vision::OnnxRuntime::load(&name)?;
+        Ok(vision::OnnxRuntime::load(&name)?)
+    }
+
+    #[cfg(feature = "onnxruntime")]
+    fn on_onnxruntime(&self, file: &TrunkFile, precision: Precision) -> Result<Chosen> {
+        let library = self.onnxruntime()?;
         let threads = rayon::current_num_threads();
         let f32 = vision::Precision::F32;
         let (trunk, agreement) = self.measured(file, "onnxruntime", "", f32, &|batch| {
@@ -266,11 +276,16 @@ impl<'a> Engines<'a> {
 
     #[cfg(not(feature = "onnxruntime"))]
     fn on_onnxruntime(&self, _: &TrunkFile, _: Precision) -> Result<Chosen> {
-        bail!(
-            "[trunk] engine is \"onnxruntime\", and this program is built without it; build it with `--features \
-             onnxruntime`, or give \"auto\""
-        )
+        Err(without_onnxruntime("trunk"))
     }
+}
+
+#[cfg(not(feature = "onnxruntime"))]
+fn without_onnxruntime(section: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "[{section}] engine is \"onnxruntime\", and this program is built without it; build it with `--features \
+         onnxruntime`, or give \"auto\""
+    )
 }
 
 fn rten(file: TrunkFile, note: Option<String>) -> Result<Chosen> {

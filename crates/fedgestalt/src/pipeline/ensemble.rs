@@ -1,11 +1,12 @@
 //! The ensemble: the networks its members stand on, and how their representations make an encoding.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use domain::Encoding;
-use learn::{ClosedForm, FormSettings, Head, NeckInit, Recipe};
+use learn::{ClosedForm, FormSettings, Head, NeckInit, RandomFeatures, Recipe};
 use rayon::prelude::*;
 use vision::onnx::TrunkFile;
 use vision::views::VIEWS;
@@ -13,7 +14,8 @@ use vision::{NeckWeights, Trunk};
 
 use super::engines::{Engines, Runs};
 use super::weights::Weights;
-use crate::config::{Config, Cut, MemberKind, Precision};
+use crate::config::{Config, Cut, MemberConfig, MemberKind, Precision};
+use crate::site::model::member_seed;
 
 /// The small network that is shipped; how it was trained is in `reference/train_trunk.py`.
 const SHIPPED_TRUNK: &[u8] = include_bytes!("../../assets/trunk.onnx");
@@ -109,14 +111,66 @@ pub struct Member {
 pub struct Form {
     /// Place of the tuned member it stands on, among the tuned ones; `None` for the network as published.
     pub on: Option<usize>,
+    /// What of it the form is an analysis of.
+    pub basis: Basis,
+    /// Values of the basis.
+    pub dim: usize,
     /// How.
     pub settings: FormSettings,
+}
+
+/// What a closed form is an analysis of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Basis {
+    /// The representation.
+    Representation,
+    /// Random features of the representation, and what their signs are drawn from.
+    Lift(Arc<RandomFeatures>, u64),
+    /// Random sums of the trunk's feature map, and what their signs are drawn from.
+    Projection(Arc<RandomFeatures>, u64),
+}
+
+impl Basis {
+    fn new(config: &MemberConfig, seed: u64, network: &Network) -> Result<(Self, usize)> {
+        let features = |input, width: usize, rectified| {
+            let features = RandomFeatures::new(input, width, seed, rectified);
+            Ok::<_, anyhow::Error>(Arc::new(features.with_context(|| format!("member {}", config.name))?))
+        };
+        Ok(match (config.lift, config.projection) {
+            (Some(width), _) => (Self::Lift(features(network.neck.output(), width, true)?, seed), width),
+            (None, Some(width)) => {
+                (Self::Projection(features(network.neck.input(), width, false)?, seed), width)
+            }
+            (None, None) => (Self::Representation, network.neck.output()),
+        })
+    }
+}
+
+impl Form {
+    /// Values of the form's representations.
+    pub fn outputs(&self) -> usize {
+        self.settings.outputs.unwrap_or(self.dim)
+    }
+
+    /// The basis of `rows` views: from their features or, where it stands on a representation, from that.
+    pub fn basis<'a>(
+        &self,
+        features: &[f32],
+        representations: impl FnOnce() -> Result<Cow<'a, [f32]>>,
+        rows: usize,
+    ) -> Result<Cow<'a, [f32]>> {
+        Ok(match &self.basis {
+            Basis::Representation => representations()?,
+            Basis::Lift(random, _) => Cow::Owned(random.apply(&representations()?, rows)?),
+            Basis::Projection(random, _) => Cow::Owned(random.apply(features, rows)?),
+        })
+    }
 }
 
 /// What the ensemble is made of: networks, each loaded once however many members stand on it, and members.
 pub struct Blueprint {
     /// The networks.
-    pub networks: Vec<Network>,
+    pub networks: Vec<Arc<Network>>,
     /// The members, in the order of their representations in an encoding.
     pub members: Vec<Member>,
 }
@@ -141,19 +195,49 @@ impl Blueprint {
                 wanted.len() - 1
             });
             let recipe = (member.kind == MemberKind::Tuned).then(|| member.recipe());
-            let mut tuned = config.members.iter().filter(|other| other.kind == MemberKind::Tuned);
-            let form = (member.kind == MemberKind::ClosedForm).then(|| Form {
-                on: member.on.as_ref().and_then(|on| tuned.position(|other| other.name == *on)),
-                settings: member.form(),
-            });
-            members.push(Member { name: member.name.clone(), recipe, network, form });
+            members.push(Member { name: member.name.clone(), recipe, network, form: None });
         }
         // Reading, checking and packing hundreds of megabytes: one thread each.
-        let networks = wanted
+        let networks: Vec<Arc<Network>> = wanted
             .into_par_iter()
-            .map(|(file, cut, precision)| load(file, cut, precision, engines))
+            .map(|(file, cut, precision)| Ok(Arc::new(load(file, cut, precision, engines)?)))
             .collect::<Result<_>>()?;
+        for (at, (member, config_of)) in members.iter_mut().zip(&config.members).enumerate() {
+            if config_of.kind != MemberKind::ClosedForm {
+                continue;
+            }
+            let seed = member_seed(config.training.seed, at);
+            let (basis, dim) = Basis::new(config_of, seed, &networks[member.network])?;
+            let settings = config_of.form();
+            if settings.outputs.is_some_and(|outputs| outputs > dim) {
+                bail!("[[members]] {}: more outputs than the {dim} values it is an analysis of", member.name);
+            }
+            let mut tuned = config.members.iter().filter(|other| other.kind == MemberKind::Tuned);
+            let on = config_of.on.as_ref().and_then(|on| tuned.position(|other| other.name == *on));
+            member.form = Some(Form { on, basis, dim, settings });
+        }
         Ok(Self { networks, members })
+    }
+
+    /// The paper's recipe on the networks of these members: a tuned one on that of the first member, a tuned and a published
+    /// one on that of the last.
+    pub fn recipe(&self) -> Self {
+        let network = |member: Option<&Member>| member.map_or(0, |member| member.network);
+        let (first, last) = (network(self.members.first()), network(self.members.last()));
+        let member =
+            |name: &str, recipe, network| Member { name: name.to_owned(), recipe, network, form: None };
+        let members = vec![
+            member("r50", Some(Recipe::r50()), first),
+            member("r100", Some(Recipe::r100()), last),
+            member("published", None, last),
+        ];
+        Self { networks: self.networks.clone(), members }
+    }
+
+    /// The networks that members stand on, in order.
+    pub fn used(&self) -> impl Iterator<Item = &Network> {
+        let is_used = |at: &usize| self.members.iter().any(|member| member.network == *at);
+        (0..self.networks.len()).filter(is_used).map(|at| &*self.networks[at])
     }
 
     /// How the networks are run, in order.
@@ -205,7 +289,15 @@ impl Blueprint {
 
     /// Values of an encoding: over members, views x representation.
     pub fn dim(&self) -> usize {
-        self.members.iter().map(|member| VIEWS * self.network(member).neck.output()).sum()
+        self.members.iter().map(|member| VIEWS * self.outputs(member)).sum()
+    }
+
+    /// Values of a member's representation.
+    pub fn outputs(&self, member: &Member) -> usize {
+        match &member.form {
+            Some(form) => form.outputs(),
+            None => self.network(member).neck.output(),
+        }
     }
 
     /// The head of the network as published, without a classifier.
@@ -298,41 +390,48 @@ impl Ensemble<'_> {
         let mut bases: Vec<Base<'_>> = Vec::new();
         let mut values: Vec<Arc<Vec<f32>>> = Vec::with_capacity(self.parts.len());
         for (member, (head, form)) in self.blueprint.members.iter().zip(&self.parts) {
-            let network = member.network;
-            // Members on one network with one neck are the same function: computed once.
-            let twin = bases.iter().find(|(other, on, _)| {
-                *on == network && (Arc::ptr_eq(other, head) || same_neck(other, head))
-            });
-            let base = match twin {
-                Some((_, _, base)) => base.clone(),
-                None => {
-                    let base = head
-                        .represent(&features[network], rows)
-                        .with_context(|| format!("cannot represent images with member {}", member.name))?;
-                    let base = Arc::new(base);
-                    bases.push((head, network, base.clone()));
-                    base
-                }
+            let features = &features[member.network];
+            let mut represent = || represent(&mut bases, head, member.network, features, rows);
+            let of_member = match (&member.form, form) {
+                (Some(plan), Some(form)) => plan
+                    .basis(features, || Ok(Cow::Owned(represent()?.to_vec())), rows)
+                    .and_then(|basis| Ok(Arc::new(form.apply(&basis, rows)?))),
+                _ => represent(),
             };
-            values.push(match form {
-                Some(form) => Arc::new(
-                    form.apply(&base, rows)
-                        .with_context(|| format!("cannot represent images with member {}", member.name))?,
-                ),
-                None => base,
-            });
+            values.push(
+                of_member.with_context(|| format!("cannot represent images with member {}", member.name))?,
+            );
         }
         (0..images)
             .map(|image| {
                 let mut parts: Vec<&[f32]> = Vec::with_capacity(self.parts.len() * VIEWS);
-                for (values, (head, _)) in values.iter().zip(&self.parts) {
-                    let dim = head.shape().dim;
+                for values in &values {
+                    let dim = values.len() / rows;
                     parts.extend(values[image * VIEWS * dim..][..VIEWS * dim].chunks_exact(dim));
                 }
                 Ok(Encoding::from_representations(&parts)?)
             })
             .collect()
     }
+}
+
+/// The representations of a head, kept in `bases`: members on one network with one neck are the same function.
+fn represent<'a>(
+    bases: &mut Vec<Base<'a>>,
+    head: &'a Arc<Head>,
+    network: usize,
+    features: &[f32],
+    rows: usize,
+) -> Result<Arc<Vec<f32>>> {
+    let twin = bases
+        .iter()
+        .find(|(other, on, _)| *on == network && (Arc::ptr_eq(other, head) || same_neck(other, head)));
+    if let Some((_, _, base)) = twin {
+        return Ok(base.clone());
+    }
+    let base = Arc::new(head.represent(features, rows)?);
+    bases.push((head, network, base.clone()));
+    Ok(base)
 }
 
 /// Whether two heads represent alike: all but the classifier is equal.

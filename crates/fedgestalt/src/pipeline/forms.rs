@@ -1,5 +1,7 @@
 //! Closed-form members on feature tables: their sums at one site, or over many.
 
+use std::borrow::Cow;
+
 use anyhow::{Context as _, Result};
 use learn::{ClosedForm, Example, FeatureSource, FormMoments, Head};
 use vision::views::VIEWS;
@@ -13,16 +15,16 @@ const CHUNK: usize = 512;
 
 /// The sums of one closed-form member over some training images: every view of each counts.
 pub fn moments(
+    form: &Form,
     head: &Head,
     views: &dyn FeatureSource,
     training: &[Example],
     shared: &[bool],
 ) -> Result<FormMoments> {
-    let dim = head.shape().dim;
-    let mut total = FormMoments::zeros(dim, shared.len());
+    let mut total = FormMoments::zeros(form.dim, shared.len());
     if shared.iter().all(|&shared| shared) {
         for chunk in training.chunks(CHUNK) {
-            total.add(&collect(head, views, chunk, shared)?)?;
+            total.add(&collect(form, head, views, chunk, shared)?)?;
         }
         return Ok(total);
     }
@@ -30,12 +32,13 @@ pub fn moments(
     let mut by_label: Vec<Vec<Example>> = vec![Vec::new(); shared.len()];
     training.iter().for_each(|example| by_label[example.label as usize].push(*example));
     for examples in by_label.iter().filter(|examples| !examples.is_empty()) {
-        total.add(&collect(head, views, examples, shared)?)?;
+        total.add(&collect(form, head, views, examples, shared)?)?;
     }
     Ok(total)
 }
 
 fn collect(
+    form: &Form,
     head: &Head,
     views: &dyn FeatureSource,
     examples: &[Example],
@@ -47,8 +50,9 @@ fn collect(
         features.extend(view_features(views, example.row));
         labels.extend([example.label; VIEWS]);
     }
-    let representations = head.represent(&features, labels.len())?;
-    Ok(FormMoments::collect(&representations, head.shape().dim, &labels, shared)?)
+    let represent = || Ok(Cow::Owned(head.represent(&features, labels.len())?));
+    let basis = form.basis(&features, represent, labels.len())?;
+    Ok(FormMoments::collect(&basis, form.dim, &labels, shared)?)
 }
 
 /// The head under a closed-form member: that of a tuned member, or of the network as published.
@@ -85,7 +89,7 @@ pub fn complete<'a>(
         .map(|(member, form)| {
             let (views, training) = views(member.network)?;
             let head = base(blueprint, member, form, &heads)?;
-            moments(&head, views.as_ref(), &training, &shared)
+            moments(form, &head, views.as_ref(), &training, &shared)
                 .with_context(|| format!("member {}", member.name))
         })
         .collect::<Result<Vec<_>>>()?;

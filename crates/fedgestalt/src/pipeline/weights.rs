@@ -44,7 +44,7 @@ pub fn save(path: &Path, heads: &[String], forms: &[String], weights: &Weights) 
     for (name, form) in forms.iter().zip(&weights.forms) {
         let dim = form.dim();
         for ((tensor, values), shape) in
-            FORM_TENSORS.iter().zip(form.tensors()).zip([&[dim][..], &[dim, dim]])
+            FORM_TENSORS.iter().zip(form.tensors()).zip([&[dim][..], &[form.outputs(), dim]])
         {
             all.insert(format!("{name}/{tensor}"), Tensor::new(shape, values));
         }
@@ -99,7 +99,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.safetensors");
         let heads = vec![Head::identity(4, 3, 1).unwrap(), Head::identity(2, 5, 2).unwrap()];
-        let form = ClosedForm::from_tensors(vec![0.5, -1.0], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
+        let form = ClosedForm::from_tensors(vec![0.5, -1.0], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
         let weights = Weights { heads, forms: vec![form] };
         save(&path, &["b".to_owned(), "a".to_owned()], &["c".to_owned()], &weights).unwrap();
         assert_eq!(load(&path).unwrap(), weights);

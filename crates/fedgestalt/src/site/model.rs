@@ -5,7 +5,7 @@ use federation::{Aggregation, Begin, FormPlan, FormSums, Plan, RecipePlan, Rows,
 use learn::{ClosedForm, FormMoments, Head, Moments, Recipe, Trainer, class_weights};
 use rayon::prelude::*;
 
-use crate::pipeline::ensemble::{Blueprint, StartingNeck};
+use crate::pipeline::ensemble::{Basis, Blueprint, StartingNeck};
 use crate::pipeline::training::{LEAST_IMAGES, Pool, validate};
 use crate::pipeline::weights::Weights;
 
@@ -70,7 +70,13 @@ pub fn form_plans(blueprint: &Blueprint) -> Vec<FormPlan> {
             name: member.name.clone(),
             on: form.on.map(|at| tuned[at].clone()),
             trunk: network.trunk.digest(),
-            dim: network.neck.output(),
+            basis: match &form.basis {
+                Basis::Representation => federation::Basis::Representation,
+                Basis::Lift(_, seed) => federation::Basis::Lift { seed: *seed },
+                Basis::Projection(_, seed) => federation::Basis::Projection { seed: *seed },
+            },
+            dim: form.dim,
+            outputs: form.outputs(),
             ridge: form.settings.ridge,
             power: form.settings.power,
             floor: form.settings.floor,
@@ -131,6 +137,13 @@ pub fn shared_syndromes(begin: &Begin) -> Vec<bool> {
         .collect()
 }
 
+/// The server's step: the values and `rate` times their average change. Every site makes it, since the sum opens nowhere
+/// else. Statistics are averages and not steps.
+fn step(values: &[f32], delta: &[f32], kind: TensorKind, rate: f64) -> Vec<f32> {
+    let rate = if kind == TensorKind::Statistics { 1.0 } else { rate as f32 };
+    values.iter().zip(delta).map(|(value, delta)| value + rate * delta).collect()
+}
+
 impl SiteModel {
     /// The starting model: the same at every site, from the trunk's own neck and the plan's seed.
     pub fn start(begin: &Begin, blueprint: &Blueprint) -> Result<Self> {
@@ -141,7 +154,7 @@ impl SiteModel {
             .into_iter()
             .map(|shared| shared && plan.aggregation != Aggregation::EncoderOnly)
             .collect();
-        let forms = plan.forms.iter().map(|form| ClosedForm::zeros(form.dim)).collect();
+        let forms = plan.forms.iter().map(|form| ClosedForm::zeros(form.dim, form.outputs)).collect();
         let mut model = Self { plan, shared_rows, weights, base: Vec::new(), trainers: Vec::new(), forms };
         model.restart(base)?;
         Ok(model)
@@ -264,7 +277,7 @@ impl SiteModel {
                 let spec = &self.plan.members[member].tensors[at];
                 let mut values: Vec<f32> = {
                     let base = self.base[member].tensors();
-                    base[at].values.iter().zip(delta).map(|(value, delta)| value + delta).collect()
+                    step(base[at].values, delta, spec.kind, self.plan.server_rate)
                 };
                 if spec.kind == TensorKind::ClassifierRows {
                     let width: usize = spec.shape.iter().product();
@@ -291,5 +304,19 @@ impl SiteModel {
     /// Loss and accuracy of the round's weights on validation images.
     pub fn validate(&self, pools: &[Pool<'_>]) -> Result<Validation> {
         self.base.iter().zip(pools).map(|(head, pool)| validate(head, pool, &self.weights)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_step_is_a_multiple_of_the_change_and_statistics_are_averaged() {
+        let (values, delta) = ([1.0, -2.0], [0.5, 0.25]);
+        assert_eq!(step(&values, &delta, TensorKind::Encoder, 1.0), [1.5, -1.75]);
+        assert_eq!(step(&values, &delta, TensorKind::Encoder, 1.5), [1.75, -1.625]);
+        assert_eq!(step(&values, &delta, TensorKind::ClassifierRows, 2.0), [2.0, -1.5]);
+        assert_eq!(step(&values, &delta, TensorKind::Statistics, 2.0), [1.5, -1.75]);
     }
 }

@@ -17,17 +17,18 @@ const ENCODE_CHUNK: usize = 256;
 
 /// The feature tables of a site, per network of the blueprint.
 pub struct Tables {
-    /// Augmented draws of the training images; `None` where no tuned member stands on the network.
+    /// Augmented draws of the training images; `None` where nothing is tuned on the network.
     pub draws: Vec<Option<Table>>,
     /// The four views of every image.
     pub views: Vec<Table>,
 }
 
 impl Tables {
-    /// Opens the tables in `folder`, computing what is missing. `tick` is told of finished images.
+    /// Opens the tables in `folder`, computing what is missing; with augmented draws on the networks that any of the
+    /// blueprints tunes, the first of which says which networks there are. `tick` is told of finished images.
     pub fn prepare(
         folder: &Path,
-        blueprint: &Blueprint,
+        blueprints: &[&Blueprint],
         cohort: &Cohort,
         crops: &dyn Crops,
         draws: Variants,
@@ -36,10 +37,11 @@ impl Tables {
         let all: Vec<ImageId> = cohort.cases().iter().map(|case| case.image.clone()).collect();
         let training = cohort.part(Part::Train);
         let mut tables = Self { draws: Vec::new(), views: Vec::new() };
-        for (at, network) in blueprint.networks.iter().enumerate() {
+        let networks = blueprints.first().map_or(&[][..], |blueprint| &blueprint.networks);
+        for (at, network) in networks.iter().enumerate() {
             let trunk = network.trunk.as_ref();
             tables.views.push(table(folder, trunk, &all, crops, Variants::Views, tick)?);
-            tables.draws.push(match blueprint.is_tuned(at) {
+            tables.draws.push(match is_tuned(blueprints, at) {
                 true => Some(table(folder, trunk, training, crops, draws, tick)?),
                 false => None,
             });
@@ -48,9 +50,10 @@ impl Tables {
     }
 
     /// How many steps [`Tables::prepare`] counts.
-    pub fn steps(blueprint: &Blueprint, cohort: &Cohort) -> usize {
-        let tuned = (0..blueprint.networks.len()).filter(|&at| blueprint.is_tuned(at)).count();
-        blueprint.networks.len() * cohort.cases().len() + tuned * cohort.part(Part::Train).len()
+    pub fn steps(blueprints: &[&Blueprint], cohort: &Cohort) -> usize {
+        let networks = blueprints.first().map_or(0, |blueprint| blueprint.networks.len());
+        let tuned = (0..networks).filter(|&at| is_tuned(blueprints, at)).count();
+        networks * cohort.cases().len() + tuned * cohort.part(Part::Train).len()
     }
 
     /// Encodes images of these tables.
@@ -76,6 +79,10 @@ impl Tables {
         }
         Ok(out)
     }
+}
+
+fn is_tuned(blueprints: &[&Blueprint], network: usize) -> bool {
+    blueprints.iter().any(|blueprint| blueprint.is_tuned(network))
 }
 
 /// Finds an image's row in a table.

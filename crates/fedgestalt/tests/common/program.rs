@@ -10,6 +10,20 @@ use tempfile::TempDir;
 
 /// Seven syndromes, some ninety photographs, three rounds: all stages of a run, each as short as it can be.
 pub(crate) const CONFIG: &str = r#"
+[[members]]
+name = "r50"
+kind = "tuned"
+recipe = "r50"
+
+[[members]]
+name = "r100"
+kind = "tuned"
+recipe = "r100"
+
+[[members]]
+name = "published"
+kind = "published"
+
 [training]
 epochs = 3
 interval = 1
@@ -17,6 +31,9 @@ draws = 2
 
 [federation]
 sites = 4
+
+[kernel]
+normalisation = "none"
 
 [demo.small]
 frequent_syndromes = 5

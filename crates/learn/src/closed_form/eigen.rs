@@ -134,12 +134,12 @@ fn rotate(vectors: &mut [f64], n: usize, i: usize, s: f64, c: f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::linear::product;
+    use super::super::linear::{View, product};
     use super::*;
 
     fn matrix(n: usize, rank: usize) -> Vec<f64> {
         let x: Vec<f64> = (0..rank * n).map(|i| ((i * i * 37 + i * 11) % 101) as f64 / 50.0 - 1.0).collect();
-        super::super::linear::product_transposed(&x, &x, n)
+        product(View::new(&x, n).t(), View::new(&x, n))
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
             assert!(values.is_sorted());
             for i in 0..n {
                 let v = &vectors[i * n..(i + 1) * n];
-                let image = product(v, &a, n, n);
+                let image = product(View::new(v, n), View::new(&a, n));
                 for (x, y) in image.iter().zip(v) {
                     assert!((x - values[i] * y).abs() < 1e-12 * size * n as f64, "{n} {rank}");
                 }

@@ -281,40 +281,30 @@ fn ear(side: f32, anchor: Vec3, params: &Params) -> (Grid, Vec<f32>) {
                 q,
             )
     };
-    let shape = |a: f32, b: f32| {
-        let q = 1.0 - 2.0 * b;
+    let mut open = Vec::with_capacity(columns * rows);
+    let mut points = Vec::with_capacity(columns * rows);
+    for row in 0..rows {
+        let q = 1.0 - 2.0 * (row as f32 / (rows - 1) as f32);
         let edge = outline(q);
-        let p = a * edge;
-        let rim = smooth(0.72, 0.93, a) * smooth(-0.75, -0.3, q);
-        let concha = crate::model::base::bump(p - 0.34, q + 0.12, 0.2, 0.33);
-        let antihelix = crate::model::base::bump(p - edge * 0.68, 0.0, 0.11, 1.0) * smooth(-0.6, -0.1, q);
-        let tragus = crate::model::base::bump(p - 0.1, q + 0.2, 0.08, 0.15);
-        let relief = folds * (0.34 * rim - 0.40 * concha + 0.22 * antihelix) + 0.25 * tragus
-            - 0.75 * smooth(-0.35, -1.0, q) * (1.0 - 0.5 * a);
-        (p, q, relief, concha)
-    };
-    let grid = Grid::new(columns, rows, |a, b| {
-        let (p, q, relief, _) = shape(a, b);
-        base + back * (p * wide) + up * (q * tall) + out * relief
-    });
-    let open = (0..rows)
-        .flat_map(|r| (0..columns).map(move |c| (c as f32 / 12.0, r as f32 / 20.0)))
-        .map(|(a, b)| {
-            let (_, _, relief, concha) = shape(a, b);
-            (0.85 + 0.5 * relief - 0.45 * concha - 0.25 * smooth(0.2, 0.0, a)).clamp(0.25, 1.05)
-        })
-        .collect();
-    let mut grid = grid;
+        for column in 0..columns {
+            let a = column as f32 / (columns - 1) as f32;
+            let p = a * edge;
+            let rim = smooth(0.72, 0.93, a) * smooth(-0.75, -0.3, q);
+            let concha = crate::model::base::bump(p - 0.34, q + 0.12, 0.2, 0.33);
+            let antihelix = crate::model::base::bump(p - edge * 0.68, 0.0, 0.11, 1.0) * smooth(-0.6, -0.1, q);
+            let tragus = crate::model::base::bump(p - 0.1, q + 0.2, 0.08, 0.15);
+            let relief = folds * (0.34 * rim - 0.40 * concha + 0.22 * antihelix) + 0.25 * tragus
+                - 0.75 * smooth(-0.35, -1.0, q) * (1.0 - 0.5 * a);
+            points.push(base + back * (p * wide) + up * (q * tall) + out * relief);
+            open.push((0.85 + 0.5 * relief - 0.45 * concha - 0.25 * smooth(0.2, 0.0, a)).clamp(0.25, 1.05));
+        }
+    }
     if side < 0.0 {
         // Mirror the columns, so that they run rightwards on both sides.
-        for row in grid.points.chunks_mut(columns) {
-            row.reverse();
-        }
-        let mut open: Vec<f32> = open;
-        open.chunks_mut(columns).for_each(|row| row.reverse());
-        return (grid, open);
+        points.chunks_mut(columns).for_each(<[Vec3]>::reverse);
+        open.chunks_mut(columns).for_each(<[f32]>::reverse);
     }
-    (grid, open)
+    (Grid { columns, rows, points }, open)
 }
 
 fn neck(params: &Params, person: &Person) -> Grid {

@@ -269,16 +269,22 @@ impl Shader<'_> {
         if above < -0.9 {
             return 0.0;
         }
-        let (sx, _) = self.person.skin_offset;
-        let ragged =
-            BLOTCH.smooth(azimuth * 90.0 + sx, y * 5.0) + 0.6 * GRAIN.smooth(azimuth * 160.0, y * 2.5);
+        // Noise lies within +-1.6, so that beyond here the edge's raggedness no longer shows.
+        let edge = if above > 1.3 {
+            1.0
+        } else {
+            let (sx, _) = self.person.skin_offset;
+            let ragged =
+                BLOTCH.smooth(azimuth * 90.0 + sx, y * 5.0) + 0.6 * GRAIN.smooth(azimuth * 160.0, y * 2.5);
+            smooth(-0.35, 0.75, above + 0.30 * ragged)
+        };
         let sparse = (-self.params[Param::HairDensity]).max(0.0) / 3.2;
         let thin = if sparse > 0.3 {
             smooth(sparse * 1.9 - 1.6, sparse * 1.9 - 1.0, GRAIN.smooth(azimuth * 120.0 + 5.0, y * 1.5))
         } else {
             1.0
         };
-        smooth(-0.35, 0.75, above + 0.30 * ragged) * thin * self.paint.hair_cover
+        edge * thin * self.paint.hair_cover
     }
 
     fn skin(&self, albedo: Vec3, n: Vec3, open: f32, gloss: f32, softness: f32) -> Vec3 {

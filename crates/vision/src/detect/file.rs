@@ -16,6 +16,8 @@ pub(super) struct DetectorFile {
     pub(super) kind: DetectorKind,
     /// Width and height of the input that it declares, if fixed.
     pub(super) declared: Option<[usize; 2]>,
+    /// Names of its outputs, in the graph's order.
+    pub(super) outputs: Vec<String>,
     /// The network with a dynamic height and width.
     pub(super) dynamic: Vec<u8>,
 }
@@ -33,7 +35,8 @@ impl DetectorFile {
         let graph = Graph::new(GraphProto::decode(graph).map_err(not_onnx)?)?;
         let declared = input_size(&graph)?;
         let kind = kind(&graph)?;
-        Ok(Self { kind, declared, dynamic: without_sizes(model, graph) })
+        let outputs = graph.outputs().iter().map(|output| output.name.clone()).collect();
+        Ok(Self { kind, declared, outputs, dynamic: without_sizes(model, graph) })
     }
 }
 

@@ -1,12 +1,11 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
-use rten_tensor::prelude::*;
-use rten_tensor::{NdTensorView, Tensor};
+use ::rten::ThreadPool;
 use sha2::{Digest, Sha256};
 
 use super::file::{DetectorFile, EXPECTED};
+use super::runner::Runner;
+use super::runner::rten::RtenRunner;
 use super::{DetectorKind, retinaface, scrfd, yunet};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -18,66 +17,62 @@ pub(super) struct Network {
     pub(super) digest: [u8; 32],
     /// Width and height of the input, if no others work.
     pub(super) fixed: Option<[usize; 2]>,
-    model: Model,
-    input: NodeId,
-    outputs: Vec<NodeId>,
+    pub(super) runner: Box<dyn Runner>,
+    /// The outputs' places among those of the graph.
+    order: Vec<usize>,
     /// Whether the class scores are still logits.
     logits: bool,
-    pool: Arc<ThreadPool>,
 }
 
 impl Network {
-    pub(super) fn load(bytes: &[u8], threads: usize) -> Result<(DetectorKind, Self)> {
+    /// Loads a file on rten.
+    pub(super) fn load(bytes: &[u8], pool: Arc<ThreadPool>) -> Result<(DetectorKind, Self)> {
         let file = DetectorFile::parse(bytes)?;
-        let pool = Arc::new(ThreadPool::with_num_threads(threads));
-        let kind = file.kind;
         let digest = Sha256::digest(bytes).into();
-        let network = |file, fixed| {
-            Self::start(file, digest, fixed, pool.clone())?.ordered(kind, fixed.unwrap_or(PROBE))
+        let network = |bytes: &[u8], fixed: Option<[usize; 2]>| -> Result<Self> {
+            let runner = Box::new(RtenRunner::load(bytes.to_vec(), pool.clone())?);
+            let network = Self { digest, fixed, runner, order: Vec::new(), logits: false };
+            network.ordered(&file, fixed.unwrap_or(PROBE))
         };
         // Exporters often fix the size of an input on which nothing depends; only a run tells.
-        let network = match (network(file.dynamic, None), file.declared) {
-            (Err(_), Some(fixed)) => network(bytes.to_vec(), Some(fixed))?,
+        let network = match (network(&file.dynamic, None), file.declared) {
+            (Err(_), Some(fixed)) => network(bytes, Some(fixed))?,
             (network, _) => network?,
         };
-        Ok((kind, network))
+        Ok((file.kind, network))
     }
 
-    fn start(
-        file: Vec<u8>,
-        digest: [u8; 32],
-        fixed: Option<[usize; 2]>,
-        pool: Arc<ThreadPool>,
+    /// The same file on another engine.
+    pub(super) fn moved(
+        &self,
+        bytes: &[u8],
+        start: impl FnOnce(&[u8]) -> Result<Box<dyn Runner>>,
     ) -> Result<Self> {
-        let model = guarded("load", || {
-            ModelOptions::with_all_ops().prepack_weights(true).load(file).map_err(|e| {
-                Error::with_source(
-                    ErrorKind::Engine,
-                    format!("rten cannot load the detector; export it with standard operators: {e}"),
-                    e,
-                )
-            })
-        })?;
-        let &[input] = model.input_ids() else {
+        let file = DetectorFile::parse(bytes)?;
+        if self.digest != <[u8; 32]>::from(Sha256::digest(bytes)) {
             return Err(Error::new(
-                ErrorKind::Engine,
-                "rten does not see one input in the detector; export it again",
+                ErrorKind::Detector,
+                "the detector was loaded from another file; load this one first",
             ));
-        };
-        let outputs = model.output_ids().to_vec();
-        Ok(Self { digest, fixed, model, input, outputs, logits: false, pool })
+        }
+        let runner = start(if self.fixed.is_some() { bytes } else { &file.dynamic })?;
+        Ok(Self {
+            digest: self.digest,
+            fixed: self.fixed,
+            runner,
+            order: self.order.clone(),
+            logits: self.logits,
+        })
     }
 
-    /// Runs the network on a black input and puts its outputs into the order of `kind`.
-    fn ordered(mut self, kind: DetectorKind, canvas: [usize; 2]) -> Result<Self> {
-        let found = self.tensors(canvas, &vec![0.0; 3 * canvas[0] * canvas[1]])?;
-        let shapes: Vec<Vec<usize>> = found.iter().map(|tensor| tensor.shape().to_vec()).collect();
+    /// Runs the network on a black input and finds its outputs in the order of its kind.
+    fn ordered(mut self, file: &DetectorFile, canvas: [usize; 2]) -> Result<Self> {
+        let kind = file.kind;
+        let found = self.runner.outputs(canvas, &vec![0.0; 3 * canvas[0] * canvas[1]])?;
+        let shapes: Vec<&[usize]> = found.iter().map(|output| output.shape.as_slice()).collect();
         let order: Option<Vec<usize>> = match kind {
             DetectorKind::YuNet => {
-                let name =
-                    |id: NodeId| self.model.node_info(id).and_then(|info| info.name().map(str::to_owned));
-                let names: Vec<Option<String>> = self.outputs.iter().map(|&id| name(id)).collect();
-                let at = |wanted: &str| names.iter().position(|name| name.as_deref() == Some(wanted));
+                let at = |wanted: &str| file.outputs.iter().position(|name| name == wanted);
                 yunet::OUTPUTS.into_iter().map(at).collect()
             }
             DetectorKind::Scrfd | DetectorKind::RetinaFace => {
@@ -86,7 +81,8 @@ impl Network {
             }
         };
         let fits = |order: &Vec<usize>| {
-            order.iter().zip(expected(kind, canvas)).all(|(&at, shape)| is(&shapes[at], shape))
+            let mut places = order.iter().zip(expected(kind, canvas));
+            places.all(|(&at, shape)| shapes.get(at).is_some_and(|found| is(found, shape)))
         };
         let Some(order) = order.filter(fits) else {
             return Err(Error::new(
@@ -101,50 +97,35 @@ impl Network {
         };
         if kind == DetectorKind::RetinaFace {
             // Exports made in training mode end before the softmax.
-            let classes: Vec<f32> = found[order[1]].iter().copied().collect();
-            self.logits = classes.as_chunks::<2>().0.iter().any(|[no, face]| (no + face - 1.0).abs() > 1e-3);
+            let (classes, _) = found[order[1]].values.as_chunks::<2>();
+            self.logits = classes.iter().any(|[no, face]| (no + face - 1.0).abs() > 1e-3);
         }
-        self.outputs = order.into_iter().map(|at| self.outputs[at]).collect();
+        self.order = order;
         Ok(self)
     }
 
     /// The outputs for one input `[1, 3, height, width]`.
     pub(super) fn run(&self, canvas: [usize; 2], input: &[f32]) -> Result<Vec<Vec<f32>>> {
-        // A plain thread waits for the pool without taking up other work, as a worker of another pool would.
-        let tensors = std::thread::scope(|scope| {
-            scope.spawn(|| self.tensors(canvas, input)).join().unwrap_or_else(|_| Err(panicked("run")))
-        })?;
-        let mut outputs: Vec<Vec<f32>> = tensors.into_iter().map(|tensor| tensor.to_vec()).collect();
+        let mut found = self.runner.outputs(canvas, input)?;
+        let take = |&at: &usize| found.get_mut(at).map(|output| std::mem::take(&mut output.values));
+        let mut outputs: Vec<Vec<f32>> = self.order.iter().filter_map(take).collect();
+        if outputs.len() != self.order.len() {
+            return Err(Error::new(
+                ErrorKind::Engine,
+                format!(
+                    "{} gave {} outputs of {}; use the engine rten",
+                    self.runner.engine(),
+                    outputs.len(),
+                    self.order.len()
+                ),
+            ));
+        }
         if self.logits {
             for [no, face] in outputs[1].as_chunks_mut::<2>().0 {
                 [*no, *face] = [1.0 / (1.0 + (*face - *no).exp()), 1.0 / (1.0 + (*no - *face).exp())];
             }
         }
         Ok(outputs)
-    }
-
-    fn tensors(&self, [width, height]: [usize; 2], input: &[f32]) -> Result<Vec<Tensor<f32>>> {
-        let view = NdTensorView::from_data([1, 3, height, width], input);
-        let options = RunOptions::default().with_thread_pool(Some(self.pool.clone()));
-        let failed = |e: Box<dyn std::error::Error + Send + Sync>| {
-            Error::with_source(
-                ErrorKind::Engine,
-                format!(
-                    "rten cannot run the detector on an input of {width} x {height}; export it again, with a dynamic input: {e}"
-                ),
-                e,
-            )
-        };
-        guarded("run", || {
-            let outputs = self
-                .model
-                .run(vec![(self.input, view.into())], &self.outputs, Some(options))
-                .map_err(|e| failed(e.into()))?;
-            let floats = outputs
-                .into_iter()
-                .map(|output| Tensor::<f32>::try_from(output).map_err(|e| failed(e.into())));
-            floats.collect()
-        })
     }
 }
 
@@ -165,19 +146,4 @@ fn expected(kind: DetectorKind, [width, height]: [usize; 2]) -> Vec<[usize; 2]> 
 
 fn is(shape: &[usize], [rows, numbers]: [usize; 2]) -> bool {
     shape == [rows, numbers] || shape == [1, rows, numbers]
-}
-
-/// Runs a call into rten, whose panic on a network it does not expect must not end the program. What the call
-/// borrows is not used again after a panic: loading gives it up, and a run leaves the loaded network as it was.
-fn guarded<R>(doing: &str, call: impl FnOnce() -> Result<R>) -> Result<R> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(panicked(doing)))
-}
-
-fn panicked(doing: &str) -> Error {
-    Error::new(
-        ErrorKind::Engine,
-        format!(
-            "rten panicked when it tried to {doing} the detector; check that the file is intact, or use another one"
-        ),
-    )
 }

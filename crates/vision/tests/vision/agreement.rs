@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use vision::align::{align, similarity};
 use vision::decode::{Limits, decode};
-use vision::{Crop, Cut, Detector, Photo, Points, RtenTrunk, Search, Trunk, TrunkFile};
+use vision::{Crop, Cut, Detector, Points, RtenTrunk, Search, Trunk, TrunkFile};
 
 use crate::detect::{Face, distances};
 
@@ -31,20 +31,22 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
+/// Where `reference/agreement.py` wrote to: `agreement` in the material, or what `FEDGESTALT_AGREEMENT` says.
+pub(crate) fn folder() -> Option<PathBuf> {
+    let inside = || Some(PathBuf::from(std::env::var_os("FEDGESTALT_MATERIAL")?).join("agreement"));
+    std::env::var_os("FEDGESTALT_AGREEMENT").map(PathBuf::from).or_else(inside)
+}
+
 /// Real photographs through YuNet, alignment and EdgeFace, against what `reference/agreement.py` wrote: the whole way from the
 /// file to the embedding, and each step by itself.
 #[test]
+#[cfg_attr(not(has_material), ignore = "the material is not there: set FEDGESTALT_MATERIAL")]
 fn real_photographs_agree_with_opencv_skimage_and_onnx_runtime() {
-    let Some(material) = std::env::var_os("FEDGESTALT_MATERIAL").map(PathBuf::from) else {
-        println!("skipped: FEDGESTALT_MATERIAL is not set");
+    let material = PathBuf::from(std::env::var_os("FEDGESTALT_MATERIAL").unwrap());
+    let Some(folder) = folder().filter(|folder| folder.join("agreement.json").exists()) else {
+        println!("skipped: there is no agreement.json; write it with reference/agreement.py");
         return;
     };
-    let folder =
-        std::env::var_os("FEDGESTALT_AGREEMENT").map_or_else(|| material.join("agreement"), PathBuf::from);
-    if !folder.join("agreement.json").exists() {
-        println!("skipped: no agreement.json in {}; write it with reference/agreement.py", folder.display());
-        return;
-    }
     let read = |path: PathBuf| std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let cases: Vec<Case> = serde_json::from_slice(&read(folder.join("agreement.json"))).unwrap();
     let detector = Detector::parse(&read(material.join("models/yunet.onnx"))).unwrap();
@@ -52,7 +54,7 @@ fn real_photographs_agree_with_opencv_skimage_and_onnx_runtime() {
     let embedder = RtenTrunk::new(embedder).unwrap();
     let picture = |path: PathBuf| decode(&read(path), &Limits::default()).unwrap();
     let (mut sides, mut points, mut score, mut matrix, mut psnr) = (0f32, 0f32, 0f32, 0f32, f64::MAX);
-    let (mut from_pixels, mut from_files) = (Vec::new(), Vec::new());
+    let mut least = 1f32;
     for case in &cases {
         let photo = picture(folder.join(&case.decoded));
         let found =
@@ -72,23 +74,17 @@ fn real_photographs_agree_with_opencv_skimage_and_onnx_runtime() {
         }
         let reference = Crop::from_photo(&picture(folder.join(&case.crop))).unwrap();
         psnr = psnr.min(peak_signal_to_noise(&align(&photo, &expected).unwrap(), &reference));
-        // And the whole way with our own points: from the same pixels, and from the file.
-        let embed = |photo: &Photo| {
-            let found = detector.find(photo, &Search::default()).unwrap();
-            let mut embedding = vec![0.0; embedder.output_len()];
-            embedder.features(&[align(photo, &found.face.points).unwrap()], &mut embedding).unwrap();
-            cosine(&embedding, &case.embedding)
-        };
-        from_pixels.push(embed(&photo));
-        from_files.push(embed(&picture(material.join(&case.photo))));
+        // And the whole way with our own points, from the file.
+        let file = picture(material.join(&case.photo));
+        assert!(file == photo, "{}: other pixels than Pillow's", case.photo);
+        let found = detector.find(&file, &Search::default()).unwrap();
+        let mut embedding = vec![0.0; embedder.output_len()];
+        embedder.features(&[align(&file, &found.face.points).unwrap()], &mut embedding).unwrap();
+        least = least.min(cosine(&embedding, &case.embedding));
     }
-    let least = from_pixels.iter().copied().fold(1.0, f32::min);
-    // Two JPEG decoders differ by a level in one pixel of ten: where two anchors see a face equally well, that decides
-    // between them.
-    let close = from_files.iter().filter(|&&c| c >= 0.999).count();
     println!(
         "{} photographs: boxes within {sides:.4} px, points {points:.4} px, scores {score:.4}, matrices {matrix:.6}, crops from {psnr:.1} dB, \
-         embeddings from cosine {least:.6}; from the files {close} of 0.999 or more",
+         embeddings from cosine {least:.6}",
         cases.len()
     );
     assert!(cases.len() >= 50);
@@ -96,5 +92,4 @@ fn real_photographs_agree_with_opencv_skimage_and_onnx_runtime() {
     assert!(matrix < 1e-3, "matrix {matrix}");
     assert!(psnr >= 40.0, "crops {psnr} dB");
     assert!(least >= 0.999, "embeddings {least}");
-    assert!(close * 10 >= cases.len() * 8, "{close} of {} embeddings from files", cases.len());
 }

@@ -1,4 +1,8 @@
+use std::path::PathBuf;
+
 use proptest::prelude::*;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 use vision::ErrorKind;
 use vision::decode::{Limits, decode};
 
@@ -19,6 +23,72 @@ fn every_variant_becomes_the_same_upright_rgb() {
         // JPEG decoders round in their own ways; everything else is exact.
         assert!(worst <= Some(tolerance), "{file}: {worst:?} > {tolerance}");
     }
+}
+
+/// What `reference/jpeg_vectors.py` wrote: a name, where the file lies in `jpeg.bin`, its length, the picture's width and
+/// height, and the SHA-256 of its pixels by libjpeg-turbo.
+type Jpeg = (String, usize, usize, u32, u32, String);
+
+#[test]
+fn every_kind_of_jpeg_has_the_bits_that_libjpeg_turbo_gives_it() {
+    let (bytes, files) = (data("jpeg.bin"), json::<Vec<Jpeg>>("jpeg.json"));
+    assert!(files.len() > 100);
+    let wrong: Vec<String> = files
+        .iter()
+        .filter_map(|(name, start, length, width, height, digest)| {
+            match decode(&bytes[*start..][..*length], &Limits::default()) {
+                Ok(found) if (found.width(), found.height()) != (*width, *height) => {
+                    Some(format!("{name}: size"))
+                }
+                Ok(found) if hex(&Sha256::digest(found.rgb())) != *digest => Some(format!("{name}: pixels")),
+                Ok(_) => None,
+                Err(error) => Some(format!("{name}: {error}")),
+            }
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), files.len(), wrong.join("\n"));
+}
+
+/// All JPEG files that the reference script found in the material, by path and SHA-256 of OpenCV's pixels.
+#[test]
+#[cfg_attr(not(has_material), ignore = "the material is not there: set FEDGESTALT_MATERIAL")]
+fn real_jpegs_have_the_bits_that_opencv_reads() {
+    let material = PathBuf::from(std::env::var_os("FEDGESTALT_MATERIAL").unwrap());
+    let Some(listed) = crate::agreement::folder().map(|folder| folder.join("jpegs.json")) else { return };
+    if !listed.exists() {
+        println!("skipped: {} is not there; write it with reference/agreement.py", listed.display());
+        return;
+    }
+    let files: Vec<(String, String)> = serde_json::from_slice(&std::fs::read(listed).unwrap()).unwrap();
+    assert!(files.len() > 1000);
+    let wrong: Vec<&str> = files
+        .par_iter()
+        .filter_map(|(file, digest)| {
+            let found = decode(&std::fs::read(material.join(file)).unwrap(), &Limits::default());
+            let same = found.is_ok_and(|photo| hex(&Sha256::digest(photo.rgb())) == *digest);
+            (!same).then_some(file.as_str())
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{} of {} differ: {wrong:?}", wrong.len(), files.len());
+    println!("{} files", files.len());
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn threads_change_no_bit_of_a_jpeg() {
+    let noise: Vec<u8> =
+        (0..700 * 500 * 3).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut jpeg = Vec::new();
+    let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 90);
+    encoder.encode(&noise, 700, 500, image::ExtendedColorType::Rgb8).unwrap();
+    let on = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| decode(&jpeg, &Limits::default()).unwrap())
+    };
+    assert!(on(1) == on(3));
 }
 
 #[test]

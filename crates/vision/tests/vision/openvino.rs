@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vision::augment::augment;
+use vision::detect::OpenVinoOptions;
 use vision::openvino_trunk::Options;
 use vision::{
-    Crop, Cut, ErrorKind, OpenVino, OpenVinoTrunk, Precision, RtenTrunk, Trunk, TrunkFile, keeps_crops_apart,
+    Crop, Cut, Detector, ErrorKind, OpenVino, OpenVinoTrunk, Precision, RtenTrunk, Trunk, TrunkFile,
+    keeps_crops_apart,
 };
 
 use crate::trunk::{features, parse};
-use crate::{crop, data};
+use crate::{crop, data, photo};
 
 fn library() -> Arc<OpenVino> {
     let named = PathBuf::from(std::env::var_os("FEDGESTALT_OPENVINO").unwrap());
@@ -129,4 +131,33 @@ fn networks_that_cannot_run_are_refused_and_fixed_batches_are_run_crop_by_crop()
     let trunk = OpenVinoTrunk::new(&library, &one, &options(2, 8, Precision::F32)).unwrap();
     let expected = features(&RtenTrunk::new(one).unwrap(), &crops(9));
     assert!(least_cosine(&features(&trunk, &crops(9)), &expected, 9) > 0.999_999);
+}
+
+#[test]
+#[cfg_attr(not(has_openvino), ignore = "OpenVINO is not there: set FEDGESTALT_OPENVINO to its folder")]
+fn every_kind_of_detector_sees_on_it_what_it_sees_on_rten_with_any_number_of_threads() {
+    let library = library();
+    for file in ["yunet.onnx", "scrfd.onnx", "scrfd_640.onnx", "retinaface.onnx", "retinaface_200.onnx"] {
+        let bytes = data(&format!("detectors/{file}"));
+        let reference = Detector::parse(&bytes).unwrap();
+        let on = |photos, threads| {
+            let options = OpenVinoOptions { photos, threads, precision: Precision::F32, cache: None };
+            reference.on_openvino(&library, &bytes, &options).unwrap()
+        };
+        let (one, two) = (on(1, 1), on(2, 3));
+        assert_eq!((one.engine(), one.precision()), ("openvino", Precision::F32));
+        assert_eq!((one.kind(), one.fixed_input()), (reference.kind(), reference.fixed_input()), "{file}");
+        let sides = if one.fixed_input() == Some([200, 200]) { [96, 200] } else { [160, 640] };
+        for (name, side) in [("squares.png", sides[0]), ("squares.png", sides[1]), ("large.png", sides[0])] {
+            let photo = photo(&format!("detectors/{name}"));
+            let apart = one.apart(&reference, &photo, side).unwrap();
+            assert!(apart.pixels < 0.01 && apart.score < 1e-4, "{file} {name} {side}: {apart:?}");
+            let faces = one.detect(&photo, side).unwrap();
+            assert_eq!(faces.len(), reference.detect(&photo, side).unwrap().len(), "{file} {name} {side}");
+            assert_eq!(faces, two.detect(&photo, side).unwrap(), "{file} {name} {side}");
+        }
+        let options = OpenVinoOptions { photos: 1, threads: 1, precision: Precision::F32, cache: None };
+        let other = reference.on_openvino(&library, &data("detectors/bad_half.onnx"), &options);
+        assert_eq!(other.map(|_| ()).unwrap_err().kind(), ErrorKind::Detector);
+    }
 }

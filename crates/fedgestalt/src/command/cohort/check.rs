@@ -157,7 +157,7 @@ fn decode_all(
     points: &PointsTable,
     context: &Context,
 ) -> anyhow::Result<Vec<Found>> {
-    let faces = FaceFinder::open(&context.config, None, false)?;
+    let faces = FaceFinder::open(&context.config, None, false, 1)?;
     let stage = context.progress.stage("Decode", listed.len() as u64);
     let findings: Vec<Found> = listed
         .par_iter()

@@ -20,6 +20,7 @@ use crate::cohort_dir::{
 use crate::context::Context;
 use crate::faces::{FaceFinder, Job, Outcome, Place, batch, failure};
 use crate::output::Table;
+use crate::pipeline::engines::WORTH_AN_ENGINE;
 use crate::store::{Folder, atomic};
 
 /// What is being imported into a folder, and how: a second import of something else must not mix with it.
@@ -137,7 +138,8 @@ pub fn run(args: ImportArgs, context: &Context) -> anyhow::Result<Done> {
     ensure!(source.is_dir(), "{} is not a folder", args.source.display());
     let layout = args.layout.unwrap_or(if Tables::are_in(&source) { Layout::Gmdb } else { Layout::Folders });
     let points = read_points(&args)?;
-    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict)?;
+    let faces = FaceFinder::open(&context.config, args.detector.as_deref(), args.strict, WORTH_AN_ENGINE)?;
+    faces.note().into_iter().for_each(|note| context.output.note(note));
     let order = Order {
         source,
         layout,

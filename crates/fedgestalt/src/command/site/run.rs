@@ -76,7 +76,7 @@ pub fn run(args: RunArgs, context: &Context) -> Result<Outcome> {
     let http = Http::new(args.url.as_ref().unwrap_or(&invitation.url), &invitation.authority, true)?;
     let folder = Folder::open(&args.store.join("line"))?;
 
-    let faces = FaceFinder::open(&context.config, None, false)?;
+    let faces = FaceFinder::open(&context.config, None, false, 1)?;
     let cohort = CohortDir::open(&args.cohort)?.with_faces(faces);
     let blueprint = networks(context, &context.config, args.trunk.as_deref(), &cohort)?;
     let name = keys.identity.name.as_str().to_owned();
@@ -130,13 +130,13 @@ fn prepare(
     blueprint: &crate::pipeline::ensemble::Blueprint,
     cohort: &CohortDir,
 ) -> Result<Tables> {
-    let total = cohort.cohort.cases().len() + Tables::steps(blueprint, &cohort.cohort);
+    let total = cohort.cohort.cases().len() + Tables::steps(&[blueprint], &cohort.cohort);
     let stage = context.progress.stage("Import and trunk features", total as u64);
     files.import(&cohort.cohort, &Photographs(cohort), &|| stage.advance(1)).context("cannot import")?;
     let training = &context.config.training;
     let draws = Variants::Draws { count: training.draws, seed: training.seed };
     let tick = |images| stage.advance(images as u64);
-    let tables = Tables::prepare(&files.features(), blueprint, &cohort.cohort, files, draws, &tick)
+    let tables = Tables::prepare(&files.features(), &[blueprint], &cohort.cohort, files, draws, &tick)
         .context("cannot compute features")?;
     stage.finish(format_args!("{} images", cohort.cohort.cases().len()));
     Ok(tables)

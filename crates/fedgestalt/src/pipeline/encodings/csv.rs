@@ -5,7 +5,8 @@
 //!
 //! - `img_name` is the aligned face's file, `123_aligned.jpg` or `123_rot_aligned.jpg`; the image id stands before that;
 //! - `model` is `m0`, `m1`, `m2`; `flip` and `gray` are 0 or 1, the latter changing faster;
-//! - `class_conf` is a list of class scores, `[0]` for a network without classifier, as it is written here;
+//! - `class_conf` is a list of the classifier's scores (nothing of a detector), `[0]` for a network without one, as it is
+//!   written here: an evaluation reads representations only;
 //! - `representations` is a list of length 1 in the Euclidean sense.
 
 use std::collections::BTreeMap;

@@ -14,6 +14,7 @@ const TENSOR: &str = "encodings";
 const IMAGES: &str = "images";
 const MODEL: &str = "model";
 const LAYOUT: &str = "layout";
+const SPREADS: &str = "spreads";
 
 /// The matrix of a file, left where it lies.
 #[derive(Debug)]
@@ -43,6 +44,9 @@ pub(super) fn save(file: &EncodingFile, path: &Path) -> Result<()> {
         (LAYOUT.to_owned(), serde_json::to_string(&file.layout)?),
     ]);
     facts.extend(file.model.clone().map(|model| (MODEL.to_owned(), model)));
+    if let Some(spreads) = &file.spreads {
+        facts.insert(SPREADS.to_owned(), serde_json::to_string(spreads)?);
+    }
     let all = BTreeMap::from([(TENSOR.to_owned(), Tensor::new(&[images.len(), file.dim], file.values()))]);
     Ok(tensors::save(path, &all, &facts)?)
 }
@@ -54,6 +58,7 @@ pub(super) fn load(path: &Path) -> Result<EncodingFile> {
     let layout: Vec<Slot> =
         facts.get(LAYOUT).map(|text| serde_json::from_str(text)).transpose()?.unwrap_or_default();
     let model = facts.get(MODEL).cloned();
+    let spreads = facts.get(SPREADS).map(|text| serde_json::from_str(text)).transpose()?;
     let all = file.get(TENSOR)?;
     let &[rows, dim] = &all.shape[..] else { bail!("its tensor {TENSOR} is not a matrix") };
     if rows != images.len() {
@@ -63,5 +68,6 @@ pub(super) fn load(path: &Path) -> Result<EncodingFile> {
         Cow::Borrowed(_) => None,
         Cow::Owned(values) => Some(values),
     };
-    EncodingFile::checked(model, layout, images, dim, Rows::Mapped(Mapped { file, copied }))
+    let loaded = EncodingFile::checked(model, layout, images, dim, Rows::Mapped(Mapped { file, copied }))?;
+    Ok(EncodingFile { spreads, ..loaded })
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use synthface::Population;
@@ -36,6 +37,13 @@ pub struct Agreement {
     pub crops_apart: bool,
 }
 
+impl Agreement {
+    /// Whether it need not be measured again: what was measured on rendered faces gives way to `own` ones.
+    pub(super) fn serves(&self, own: bool) -> bool {
+        self.own >= own
+    }
+}
+
 impl fmt::Display for Agreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whose = if self.own { "of the cohort" } else { "rendered for it" };
@@ -54,9 +62,9 @@ pub(super) struct Key {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct Record<T> {
     key: Key,
-    agreement: Agreement,
+    agreement: T,
 }
 
 fn file(folder: &Path, key: &Key) -> Option<PathBuf> {
@@ -64,16 +72,16 @@ fn file(folder: &Path, key: &Key) -> Option<PathBuf> {
     Some(folder.join(format!("agreement-{}.json", hex::encode(&digest[..12]))))
 }
 
-/// What was measured before; nothing where it was on rendered faces and there are `own` ones now.
-pub(super) fn read(folder: &Path, key: &Key, own: bool) -> Option<Agreement> {
-    let record: Record = store::read_json(&file(folder, key)?).ok()??;
-    (record.key == *key && record.agreement.own >= own).then_some(record.agreement)
+/// What was measured before.
+pub(super) fn read<T: DeserializeOwned>(folder: &Path, key: &Key) -> Option<T> {
+    let record: Record<T> = store::read_json(&file(folder, key)?).ok()??;
+    (record.key == *key).then_some(record.agreement)
 }
 
 /// Keeps it; where that fails it is measured again.
-pub(super) fn write(folder: &Path, key: &Key, agreement: &Agreement) {
+pub(super) fn write<T: Serialize>(folder: &Path, key: &Key, agreement: &T) {
     if let Some(file) = file(folder, key) {
-        let _ = store::write_json(&file, &Record { key: key.clone(), agreement: agreement.clone() });
+        let _ = store::write_json(&file, &Record { key: key.clone(), agreement });
     }
 }
 
@@ -88,14 +96,18 @@ pub(super) fn crops(faces: Option<&CalibrationFaces<'_>>) -> Result<(Vec<Crop>, 
             return Ok((own, true));
         }
     }
-    let rendered = (0..FACES as u64)
-        .map(|person| {
-            let photograph = Population::varied(RENDERED_SEED, person).photograph(0, RENDERED_SIDE);
-            let photo = Photo::from_rgb(photograph.width, photograph.height, photograph.rgb)?;
-            Ok(vision::align::align(&photo, &Points(photograph.points))?)
-        })
-        .collect::<Result<_>>()?;
-    Ok((rendered, false))
+    let aligned = |person| {
+        let (photo, points) = rendered(person)?;
+        Ok(vision::align::align(&photo, &points)?)
+    };
+    Ok(((0..FACES as u64).map(aligned).collect::<Result<_>>()?, false))
+}
+
+/// A photograph of a person who does not exist, and the points of the face.
+pub(super) fn rendered(person: u64) -> Result<(Photo, Points)> {
+    let photograph = Population::varied(RENDERED_SEED, person).photograph(0, RENDERED_SIDE);
+    let photo = Photo::from_rgb(photograph.width, photograph.height, photograph.rgb)?;
+    Ok((photo, Points(photograph.points)))
 }
 
 /// The least cosine between two trunks' features of the same crop.
@@ -180,12 +192,12 @@ mod tests {
         };
         let agreement = Agreement { cosine: 0.9995, faces: 16, own: false, crops_apart: true };
         write(folder.path(), &key, &agreement);
-        assert_eq!(read(folder.path(), &key, false), Some(agreement.clone()));
-        assert_eq!(read(folder.path(), &key, true), None);
+        assert_eq!(read(folder.path(), &key), Some(agreement.clone()));
+        assert_eq!(read::<Agreement>(folder.path(), &Key { processor: "q".into(), ..key.clone() }), None);
+        assert!(agreement.serves(false) && !agreement.serves(true));
         let own = Agreement { own: true, ..agreement };
         write(folder.path(), &key, &own);
-        assert_eq!(read(folder.path(), &key, true), Some(own.clone()));
-        assert_eq!(read(folder.path(), &key, false), Some(own));
-        assert_eq!(read(folder.path(), &Key { processor: "q".into(), ..key }, false), None);
+        assert_eq!(read(folder.path(), &key), Some(own.clone()));
+        assert!(own.serves(false) && own.serves(true));
     }
 }

@@ -1,9 +1,13 @@
 //! Where libraries that are not compiled in may lie.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vision::{OpenVino, Result};
 
 /// Where system packages and Intel's installer put libraries.
 const SYSTEM: [&str; 6] = [
@@ -30,6 +34,18 @@ pub(super) fn openvino() -> Option<PathBuf> {
     let packages = prefixes.chain(home).flat_map(|prefix| python_packages(&prefix));
     let pip = packages.map(|packages| packages.join("openvino/libs"));
     loader.into_iter().chain(pip).chain(SYSTEM.map(PathBuf::from)).find_map(|folder| openvino_in(&folder))
+}
+
+/// Loads OpenVINO's library from a file, once in the process: it takes a tenth of a second.
+pub(super) fn load_openvino(file: &Path) -> Result<Arc<OpenVino>> {
+    static LOADED: Mutex<BTreeMap<PathBuf, Arc<OpenVino>>> = Mutex::new(BTreeMap::new());
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(library) = loaded.get(file) {
+        return Ok(library.clone());
+    }
+    let library = Arc::new(OpenVino::load(file)?);
+    loaded.insert(file.to_owned(), library.clone());
+    Ok(library)
 }
 
 /// A library's file name, as the system's loader takes it.

@@ -1,0 +1,86 @@
+//! Closed-form members in the plan.
+
+use serde::{Deserialize, Serialize};
+
+use super::MemberPlan;
+use crate::identity::hexed;
+use crate::refusal::{Result, refuse};
+
+/// What a closed form is an analysis of. Seeds are the plan's, so that every site draws the same random features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Basis {
+    /// The representation itself.
+    Representation,
+    /// So many random features of the representation, rectified.
+    Lift {
+        /// What the signs are drawn from.
+        seed: u64,
+    },
+    /// So many random sums of the trunk's feature map.
+    Projection {
+        /// What the signs are drawn from.
+        seed: u64,
+    },
+}
+
+/// A member that is computed from sums and not trained: linear discriminant analysis of another representation. The sites
+/// read how the sums become weights; to the protocol it is two tensors, a mean of `dim` values and an `outputs` x `dim` map.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FormPlan {
+    /// Name, such as `form`.
+    pub name: String,
+    /// The trained member whose representation it stands on; none for the network as published.
+    pub on: Option<String>,
+    /// Digest of the frozen trunk below it.
+    #[serde(with = "hexed")]
+    pub trunk: [u8; 32],
+    /// What of the network or the member it is an analysis of.
+    pub basis: Basis,
+    /// Values of the basis.
+    pub dim: usize,
+    /// Values of the result, at most as many.
+    pub outputs: usize,
+    /// Added to the covariance within syndromes, in units of its mean eigenvalue.
+    pub ridge: f64,
+    /// Power of the spread of the syndromes' means.
+    pub power: f64,
+    /// Added to the spread before the power.
+    pub floor: f64,
+}
+
+impl FormPlan {
+    /// Words of one site's sums: whole numbers of two words each.
+    pub(crate) fn words(&self, trained: usize) -> usize {
+        let numbers = 1 + trained + trained.saturating_mul(self.dim) + self.dim * (self.dim + 1) / 2;
+        numbers.saturating_mul(secure::fixed::Integers::WORDS)
+    }
+
+    pub(super) fn check(&self, members: &[MemberPlan]) -> Result<()> {
+        if self.dim == 0 || self.dim > 1 << 12 {
+            refuse!(PlanInvalid, "a closed form of {} values; 1 to 4096 are possible", self.dim);
+        }
+        if self.outputs == 0 || self.outputs > self.dim {
+            refuse!(
+                PlanInvalid,
+                "{} outputs of {} values; at least 1 and no more than those",
+                self.outputs,
+                self.dim
+            );
+        }
+        if matches!(self.basis, Basis::Projection { .. }) && self.on.is_some() {
+            refuse!(PlanInvalid, "a projection is of the trunk's feature map; it stands on no member");
+        }
+        let settings = [self.ridge, self.power, self.floor];
+        if settings.iter().any(|x| !x.is_finite() || *x < 0.0) {
+            refuse!(PlanInvalid, "ridge, power and floor must be finite and not negative");
+        }
+        match &self.on {
+            Some(on) if !members.iter().any(|m| m.name == *on && m.trunk == self.trunk) => {
+                refuse!(PlanInvalid, "it stands on {on}, and no trained member of its trunk is called so")
+            }
+            _ => Ok(()),
+        }
+    }
+}
