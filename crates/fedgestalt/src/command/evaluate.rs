@@ -63,11 +63,8 @@ pub fn run(args: EvaluateArgs, context: &Context) -> anyhow::Result<Outcome> {
             accuracies: found.accuracies,
         }
     } else {
-        let usual = if args.metadata.is_some() {
-            Normalisation::None
-        } else {
-            context.config.kernel.normalisation
-        };
+        let usual =
+            if args.metadata.is_some() { Normalisation::None } else { context.config.kernel.normalisation };
         let normalisation = args.normalisation.unwrap_or(usual);
         let counts = evaluate_normalised(&cohort, &encodings, normalisation).with_context(failed)?;
         let accuracies = counts.table();

@@ -22,6 +22,8 @@ use super::wire::{
 
 /// The SuperLink's own number.
 pub const SUPERLINK: u64 = 1;
+/// Runs whose start was cut short and that are ended before one's own begins.
+const LEFTOVERS: usize = 16;
 const SERVER_APP: &str = "flwr-serverapp";
 
 /// The app that a run needs to have. Its modules do not exist: with process isolation nobody runs them.
@@ -123,24 +125,31 @@ impl<'a> Control<'a> {
         let request = StartRunRequest { fab: Some(Fab { hash_str, content }) };
         let id = self.call::<StartRunResponse>("start-run", &request)?.run_id;
         anyhow::ensure!(id != 0, "the SuperLink started no run; see its log");
+        let mut nonce = nonce;
+        for _ in 0..LEFTOVERS {
+            let response = self.acquire(nonce, now)?;
+            let task = response.task.context("the SuperLink has no task for the run it started")?;
+            if task.run_id == id {
+                let run = Run { id, token: response.token };
+                // Moves the task from starting to running.
+                RunClient { http: self.http, run: &run }.call::<Nothing>("pull-task-input", &Nothing {})?;
+                return Ok(run);
+            }
+            // Left by a start that was cut short between run and task; the oldest comes first.
+            self.stop(task.run_id)?;
+            nonce = Sha256::digest(nonce)[..16].try_into()?;
+        }
+        anyhow::bail!("the SuperLink gives tasks of other runs than {id}; something else starts runs on it")
+    }
+
+    fn acquire(&self, nonce: [u8; 16], now: Timestamp) -> Result<AcquireTaskResponse> {
         let request = AcquireTaskRequest { supported_task_types: vec![SERVER_APP.to_owned()] };
         let body = request.encode_to_vec();
         let headers = match self.secret {
             Some(secret) => signed("/flwr.proto.Runtime/AcquireTask", secret, &body, nonce, now)?.to_vec(),
             None => Vec::new(),
         };
-        let response: AcquireTaskResponse =
-            self.http.call_raw("/v1/runtime/acquire-task", &headers, &body)?;
-        let task = response.task.context("the SuperLink has no task for the run it started")?;
-        anyhow::ensure!(
-            task.run_id == id,
-            "the SuperLink gave the task of run {} instead of {id}; something else starts runs on it",
-            task.run_id
-        );
-        let run = Run { id, token: response.token };
-        // Moves the task from starting to running.
-        RunClient { http: self.http, run: &run }.call::<Nothing>("pull-task-input", &Nothing {})?;
-        Ok(run)
+        Ok(self.http.call_raw("/v1/runtime/acquire-task", &headers, &body)?)
     }
 }
 

@@ -28,6 +28,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(30), Duration::from_m
 const IDLE: Duration = Duration::from_millis(200);
 /// Pauses before the line is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// A line that was up for so long is tried again soon.
+const SETTLED: Duration = Duration::from_secs(5);
 /// How long an object may be announced and not there.
 const ARRIVAL: Duration = Duration::from_secs(240);
 /// Flower's number for an answer that only says no.
@@ -126,7 +128,7 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
                 Err(Broken::Fatal(error)) => return Err(error),
                 Err(Broken::Line(error)) => {
                     desk.line(Some(&error.to_string()));
-                    if began.elapsed() > BACKOFF.1 {
+                    if began.elapsed() > SETTLED {
                         pause = BACKOFF.0;
                     }
                     let until = Instant::now() + jitter(pause);
