@@ -36,7 +36,7 @@ pub enum Action {
     Save,
     /// Site: the lists and counts stand. Build the starting model from the plan's seed, then call
     /// [`crate::Participant::model_applied`].
-    Begin(Begin),
+    Begin(Box<Begin>),
     /// Site: train these epochs (from 0), then call [`crate::Participant::submit_update`] or
     /// [`crate::Participant::abstain`].
     Train {

@@ -237,7 +237,7 @@ impl Site {
             }
         };
         let trained = match kept {
-            Some((weights, loss, accuracy)) => model.trained_before(&weights.heads, loss, accuracy),
+            Some(kept) => model.trained_before(&kept.heads, kept.loss, kept.accuracy),
             None => model.train(epochs, &pools, &tick),
         };
         match trained {
@@ -509,7 +509,7 @@ impl Host for Site {
 
     fn perform(&mut self, action: Action) -> Result<Vec<Action>> {
         match action {
-            Action::Begin(begin) => self.begin(begin),
+            Action::Begin(begin) => self.begin(*begin),
             Action::Train { epochs, .. } => self.train(epochs),
             Action::Apply(apply) => self.apply(apply),
             Action::Collect => self.collect(),

@@ -363,7 +363,7 @@ impl Participant {
             Stage::Counts => {
                 let counts = Counts::from_sum(&opened.sum, rows)?;
                 self.take_result(stage, finished)?.counts = counts;
-                actions.extend(self.begin().map(Action::Begin));
+                actions.extend(self.begin().map(|begin| Action::Begin(Box::new(begin))));
             }
             Stage::Round => {
                 let (deltas, metrics) = layout.decode(&opened.sum, &session.counts)?;

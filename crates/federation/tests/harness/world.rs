@@ -513,7 +513,7 @@ impl World {
                 let forms = begin.plan.forms.iter();
                 sim.model
                     .extend(forms.map(|form| vec![vec![0.0; form.dim], vec![0.0; form.outputs * form.dim]]));
-                sim.begin = Some(begin);
+                sim.begin = Some(*begin);
                 self.confirm(site);
             }
             Action::Train { round, epochs } => {

@@ -155,7 +155,7 @@ fn connect(args: &CoordinateArgs, consortium: &Consortium) -> Result<(Http, Link
         let superlink =
             Superlink::start(&std::path::absolute(&args.engine)?, consortium.subfolder("superlink")?)?;
         let http = Http::new(&superlink.url(), superlink.authority(), false)?;
-        return Ok((http, Link::Own(superlink)));
+        return Ok((http, Link::Own(Box::new(superlink))));
     };
     let read =
         |file: &PathBuf| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));

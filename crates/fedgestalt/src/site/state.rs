@@ -48,6 +48,17 @@ pub struct SiteFiles {
     store: SiteStore,
 }
 
+/// A round's training as an earlier process kept it, per tuned member.
+#[derive(Debug)]
+pub struct Update {
+    /// The trained heads.
+    pub heads: Vec<learn::Head>,
+    /// Mean training loss of the last epoch.
+    pub loss: Vec<f64>,
+    /// Share of training images classified right in it.
+    pub accuracy: Vec<f64>,
+}
+
 impl SiteFiles {
     /// Opens the site's folder; one process at a time.
     pub fn open(path: &Path) -> Result<Self> {
@@ -205,13 +216,8 @@ impl SiteFiles {
         Ok(())
     }
 
-    /// What an earlier process kept of a round's training: the heads, loss and accuracy per member.
-    pub fn update(
-        &self,
-        plan: &str,
-        round: u32,
-        blueprint: &Blueprint,
-    ) -> Result<Option<(Weights, Vec<f64>, Vec<f64>)>> {
+    /// What an earlier process kept of a round's training.
+    pub fn update(&self, plan: &str, round: u32, blueprint: &Blueprint) -> Result<Option<Update>> {
         let Some(kept) = self.folder().read_json::<KeptUpdate>(UPDATE)? else { return Ok(None) };
         let path = self.store.model_path(UPDATE_HEADS);
         if kept.plan != plan || kept.round != round || !path.exists() {
@@ -220,7 +226,7 @@ impl SiteFiles {
         let weights = weights::load(&path)?;
         let fits = hex::encode(Sha256::digest(std::fs::read(&path)?)) == kept.heads
             && weights.heads.len() == blueprint.tuned().count();
-        Ok(fits.then_some((weights, kept.loss, kept.accuracy)))
+        Ok(fits.then_some(Update { heads: weights.heads, loss: kept.loss, accuracy: kept.accuracy }))
     }
 
     /// Keeps what a round's training gave; the one before is replaced.

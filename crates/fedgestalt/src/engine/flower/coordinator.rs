@@ -89,7 +89,7 @@ pub trait Watcher {
 /// Where the SuperLink is.
 pub enum Link {
     /// One of our own.
-    Own(Superlink),
+    Own(Box<Superlink>),
     /// One that the operator runs, with the secret of its executors if it has one.
     Foreign(Option<Vec<u8>>),
 }
