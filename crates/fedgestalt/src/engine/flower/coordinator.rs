@@ -231,7 +231,7 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
                         down = true;
                         pause = PAUSE.1;
                     }
-                    Ok(call) if call.is_unauthorised() => self.lose_run(),
+                    Ok(call) if call.is_unauthorised() || call.is_of_an_ended_run() => self.lose_run(),
                     Ok(call) => return Err(call.into()),
                     Err(error) => return Err(error),
                 },

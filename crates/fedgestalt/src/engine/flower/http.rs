@@ -75,7 +75,13 @@ impl CallError {
 
     /// Whether the caller's key, token or signature is not accepted.
     pub fn is_unauthorised(&self) -> bool {
-        matches!(self, Self::Refused { status: 401 | 403, .. })
+        matches!(self, Self::Refused { status: 401 | 403, .. }) && !self.is_of_an_ended_run()
+    }
+
+    /// Whether what was called about belongs to a run that has ended: Flower's error 2007, which has the status of a
+    /// refused key.
+    pub fn is_of_an_ended_run(&self) -> bool {
+        matches!(self, Self::Refused { status: 403, detail, .. } if detail.contains("\"code\":2007"))
     }
 }
 
@@ -221,4 +227,25 @@ fn tls_fault(error: &ureq::Error) -> Option<String> {
         };
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ended_run_is_no_refused_key() {
+        let refused = |detail: &str| CallError::Refused {
+            path: "/v1/fleet/push-messages".to_owned(),
+            status: 403,
+            detail: detail.to_owned(),
+        };
+        // As SuperLink 1.41.0 words it.
+        let ended = refused(
+            r#"{"code":2007,"detail":"The current run status does not allow this Fleet API operation."}"#,
+        );
+        assert!(ended.is_of_an_ended_run() && !ended.is_unauthorised() && !ended.is_passing());
+        let key = refused("");
+        assert!(key.is_unauthorised() && !key.is_of_an_ended_run());
+    }
 }
