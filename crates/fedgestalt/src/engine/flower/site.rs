@@ -275,7 +275,6 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
     fn answer(&mut self, node: &FleetNode<'_>, idle: bool) -> Result<bool, Broken> {
         let mut any = false;
         loop {
-            let again = self.begun.is_some();
             if self.begun.is_none() {
                 let Some((ticket, letter)) = self.link.answer(idle) else { return Ok(any) };
                 let (header, arrays) = letter.write();
@@ -288,8 +287,8 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
             let pushed = node.push(ticket.run_id, parcel, &mut |_| {});
             match pushed {
                 Ok(Pushed::Whole) => {}
-                // All of it had arrived before the line was cut.
-                Ok(Pushed::Unwanted) if again => {}
+                // After a cut all of it may have arrived, or a part that a SuperLink killed meanwhile does not let be
+                // completed. It is said again with another ticket: what had arrived is known by its number.
                 Ok(Pushed::Unwanted) => self.link.dead(letter),
                 Err(error @ CallError::Refused { .. }) if !error.is_passing() && !error.is_unauthorised() => {
                     tracing::info!(%error, "an answer is not wanted any more");

@@ -82,7 +82,11 @@ impl World {
                 }
                 _ if self.flower.pulled.contains(&id) => {
                     self.flower.pulled.remove(&id);
-                    self.flower.replies.insert(id, letter);
+                    self.flower.replies.insert(id, letter.clone());
+                    // It arrived, and the site cannot know.
+                    if self.chance(faults / 4) {
+                        self.site.dead(&letter);
+                    }
                 }
                 _ => self.site.dead(&letter),
             }
