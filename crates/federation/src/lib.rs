@@ -83,6 +83,7 @@ pub use identity::{ConsortiumKey, ConsortiumPublic, CoordinatorKey, CoordinatorP
 pub use participant::{AbstainReason, Participant, SiteSetup};
 pub use plan::{
     Aggregation, Basis, FormPlan, KernelPlan, MemberPlan, Plan, RecipePlan, Rows, TensorKind, TensorSpec,
+    Weighting,
 };
 pub use policy::Policy;
 pub use prost::bytes::Bytes;

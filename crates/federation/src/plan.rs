@@ -7,7 +7,7 @@ use std::str::FromStr;
 use domain::Normalisation;
 use serde::{Deserialize, Serialize};
 
-pub use self::form::{Basis, FormPlan};
+pub use self::form::{Basis, FormPlan, Weighting};
 use crate::identity::{CoordinatorKey, CoordinatorPublic, Digest, digest, hexed};
 use crate::refusal::{Refusal, RefusalKind, Result, refusal, refuse};
 use crate::wire;
@@ -479,8 +479,7 @@ pub(crate) mod tests {
             dim: 4,
             outputs: 4,
             ridge: 0.1,
-            power: 0.25,
-            floor: 0.0,
+            weighting: Weighting::Power { power: 0.25, floor: 0.0 },
         };
         let mut plan = toy_plan();
         plan.forms.push(form("toy"));

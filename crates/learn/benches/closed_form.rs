@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use learn::{ClosedForm, FormMoments, FormSettings};
+use learn::{ClosedForm, FormMoments, FormSettings, Weighting};
 
 const CLASSES: usize = 204;
 
@@ -27,7 +27,8 @@ fn closed_form(c: &mut Criterion) {
         let (rows, labels) = rows(2048, dim);
         let collect = || FormMoments::collect(&rows, dim, &labels, &[true; CLASSES]).unwrap();
         let moments = collect();
-        let settings = FormSettings { ridge: 0.3, power: 0.25, floor: 0.1, outputs: None };
+        let settings =
+            FormSettings { ridge: 0.3, weighting: Weighting::HeldOut { per_image: 4 }, outputs: None };
         group.bench_function(format!("solve {dim}"), |b| {
             b.iter(|| ClosedForm::solve(black_box(&moments), settings).unwrap());
         });

@@ -12,11 +12,13 @@
 //! fused operations, so equal moments give equal weights on every processor.
 
 mod eigen;
+mod held_out;
 mod linear;
 mod random_features;
 
 use rayon::prelude::*;
 
+use self::held_out::HeldOut;
 use self::linear::{Part, View};
 pub use self::random_features::RandomFeatures;
 use crate::error::{Result, TrainError};
@@ -44,17 +46,33 @@ pub struct Moments {
     pub scatter: Vec<i64>,
 }
 
+/// How much a direction counts, by the spread of class means along it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Weighting {
+    /// By a power of the trained classes' spread.
+    Power {
+        /// 0 whitens only, 0.25 to 0.5 favours what tells the trained classes apart. A multiple of 0.25 from 0 to 1.
+        power: f64,
+        /// Added to the spread before the power is taken: what keeps directions in which trained classes do not differ, and
+        /// untrained ones may. In units of the within-class spread, 0 or more.
+        floor: f64,
+    },
+    /// By the spread that classes show which had no part in finding the directions: with `e` their spread and `w` that
+    /// within classes, `sqrt(e / (e + w))`, the share of the variance that tells classes apart (the weights of
+    /// probabilistic linear discriminant analysis: Ioffe 2006). Nothing is to be chosen.
+    HeldOut {
+        /// Representations that are views of one image, at least 1: together they scatter like one.
+        per_image: usize,
+    },
+}
+
 /// How the sums become weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FormSettings {
     /// Added to the within-class covariance, in units of its mean eigenvalue; above 0.
     pub ridge: f64,
-    /// Power of the spread of class means along each direction: 0 whitens only, 0.25 to 0.5 favours what tells the trained
-    /// classes apart. A multiple of 0.25 from 0 to 1.
-    pub power: f64,
-    /// Added to the spread before the power is taken: what keeps directions in which trained classes do not differ, and
-    /// untrained ones may. In units of the within-class spread, 0 or more.
-    pub floor: f64,
+    /// How much each direction counts.
+    pub weighting: Weighting,
     /// Values of the result, where they shall be fewer than those that come in: only so many directions are kept, those
     /// along which class means differ most.
     pub outputs: Option<usize>,
@@ -172,6 +190,11 @@ impl Moments {
         Ok((mean, apart))
     }
 
+    /// Representations of each class that has any.
+    fn shared_counts(&self) -> impl Iterator<Item = f64> {
+        self.counts.iter().filter(|&&count| count > 0).map(|&count| count as f64)
+    }
+
     /// The covariance within classes, `dim` x `dim`; its lower triangle alone is filled.
     fn within(&self) -> Vec<f64> {
         let dim = self.dim;
@@ -224,35 +247,40 @@ impl FormSettings {
     /// # Errors
     /// Names the setting that does not.
     pub fn check(&self) -> Result<()> {
-        let Self { ridge, power, floor, outputs } = *self;
-        let quarters = power * 4.0;
+        let Self { ridge, weighting, outputs } = *self;
         if !(ridge > 0.0 && ridge.is_finite()) {
             return Err(TrainError::invalid(format!("ridge {ridge} must be above 0; 0.1 is usual")));
         }
-        if !(0.0..=1.0).contains(&power) || quarters != quarters.round() {
-            return Err(TrainError::invalid(format!("power {power} must be 0, 0.25, 0.5, 0.75 or 1")));
+        if let Weighting::Power { power, floor } = weighting {
+            let quarters = power * 4.0;
+            if !(0.0..=1.0).contains(&power) || quarters != quarters.round() {
+                return Err(TrainError::invalid(format!("power {power} must be 0, 0.25, 0.5, 0.75 or 1")));
+            }
+            if !(floor >= 0.0 && floor.is_finite()) {
+                return Err(TrainError::invalid(format!("floor {floor} must be 0 or more")));
+            }
         }
-        if !(floor >= 0.0 && floor.is_finite()) {
-            return Err(TrainError::invalid(format!("floor {floor} must be 0 or more")));
+        if weighting == (Weighting::HeldOut { per_image: 0 }) {
+            return Err(TrainError::invalid("an image has at least 1 representation".to_owned()));
         }
         if outputs == Some(0) {
             return Err(TrainError::invalid("outputs must be at least 1".to_owned()));
         }
         Ok(())
     }
+}
 
-    /// The weight of a direction along which class means have this variance.
-    fn weight(&self, spread: f64) -> f64 {
-        let quarter = (spread + self.floor).sqrt().sqrt();
-        // By square roots alone: a library's power function may differ between machines.
-        (0..(self.power * 4.0) as usize).fold(1.0, |product, _| product * quarter)
-    }
+/// `(spread + floor)^power`.
+fn powered(spread: f64, power: f64, floor: f64) -> f64 {
+    let quarter = (spread + floor).sqrt().sqrt();
+    // By square roots alone: a library's power function may differ between machines.
+    (0..(power * 4.0) as usize).fold(1.0, |product, _| product * quarter)
 }
 
 impl ClosedForm {
     /// Linear discriminant analysis of `moments`. With the within-class covariance `S` (ridge added), `S = L L'`, and the
     /// class means' covariance `Q diag(e) Q'` after whitening by `L^-1`, the map is `W L^-1` with `W` the symmetric matrix
-    /// that weights `Q`'s directions by `w(e)` and all others by `w(0)`; with fewer outputs than inputs, `W` has as rows
+    /// that weights `Q`'s directions and all others as [`Weighting`] says; with fewer outputs than inputs, `W` has as rows
     /// the directions of largest `e`, weighted, and zeros when there are no more. (Another root of `S` than `L` turns the
     /// representations, which changes no cosine between them.)
     ///
@@ -271,28 +299,39 @@ impl ClosedForm {
         if level <= 0.0 {
             return Err(alike());
         }
-        (0..dim).for_each(|i| within[i * dim + i] += settings.ridge * level);
+        let ridge = settings.ridge * level;
+        (0..dim).for_each(|i| within[i * dim + i] += ridge);
         let lower = linear::cholesky(within, dim).ok_or_else(alike)?;
         let whitening = linear::inverse_lower(&lower, dim);
         let whitening = View::new(&whitening, dim);
         let apart = linear::product(View::new(&apart, dim), whitening.t());
         let (spreads, directions) = principal(&apart, dim);
+        let (weights, rest) = match settings.weighting {
+            Weighting::Power { power, floor } => {
+                let weights = spreads.iter().map(|&spread| powered(spread, power, floor));
+                (weights.collect::<Vec<f64>>(), powered(0.0, power, floor))
+            }
+            Weighting::HeldOut { per_image } => {
+                let images: Vec<f64> =
+                    moments.shared_counts().map(|count| count / per_image as f64).collect();
+                let held_out = HeldOut::new(&apart, dim, &images, whitening, ridge);
+                let weights = (0..spreads.len()).map(|rank| held_out.weight(rank));
+                (weights.collect(), held_out.weight_elsewhere())
+            }
+        };
 
         let projection = if out < dim {
             let kept = out.min(spreads.len());
             let mut rows = directions[..kept * dim].to_vec();
-            for (row, &spread) in rows.chunks_exact_mut(dim).zip(&spreads) {
-                let weight = settings.weight(spread);
+            for (row, weight) in rows.chunks_exact_mut(dim).zip(&weights) {
                 row.iter_mut().for_each(|x| *x *= weight);
             }
             rows.resize(out * dim, 0.0);
             linear::product(View::new(&rows, dim), whitening)
         } else {
-            let rest = settings.weight(0.0);
             let mut along = linear::product(View::new(&directions, dim), whitening);
-            for (row, &spread) in along.chunks_exact_mut(dim).zip(&spreads) {
-                let weight = settings.weight(spread) - rest;
-                row.iter_mut().for_each(|x| *x *= weight);
+            for (row, weight) in along.chunks_exact_mut(dim).zip(&weights) {
+                row.iter_mut().for_each(|x| *x *= weight - rest);
             }
             let mut map: Vec<f64> = whitening.values().iter().map(|x| rest * x).collect();
             let (directions, along) = (View::new(&directions, dim), View::new(&along, dim));

@@ -39,7 +39,7 @@ mod recipe;
 mod source;
 mod trainer;
 
-pub use closed_form::{ClosedForm, FormSettings, Moments as FormMoments, RandomFeatures};
+pub use closed_form::{ClosedForm, FormSettings, Moments as FormMoments, RandomFeatures, Weighting};
 pub use error::{ErrorKind, Result, TrainError};
 pub use head::{Head, HeadShape, NeckInit, TensorView};
 pub use loss::Scores;

@@ -1,7 +1,7 @@
 //! Closed-form members against NumPy (`reference/closed_form_vectors.py`), and what they promise: one model for any split.
 #![allow(clippy::unwrap_used)]
 
-use learn::{ClosedForm, ErrorKind, FormMoments, FormSettings, RandomFeatures};
+use learn::{ClosedForm, ErrorKind, FormMoments, FormSettings, RandomFeatures, Weighting};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
@@ -31,16 +31,29 @@ fn cohort() -> Cohort {
     Cohort { rows: f32s(&file, "rows"), labels }
 }
 
-fn settings() -> Vec<FormSettings> {
+fn by_power(ridge: f64, power: f64, floor: f64) -> FormSettings {
+    FormSettings { ridge, weighting: Weighting::Power { power, floor }, outputs: None }
+}
+
+fn by_held_out(ridge: f64, per_image: usize) -> FormSettings {
+    FormSettings { ridge, weighting: Weighting::HeldOut { per_image }, outputs: None }
+}
+
+/// All settings of the reference, and the names of their cosines.
+fn settings() -> Vec<(FormSettings, String)> {
     let bytes = file();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let values: Vec<f64> = (file.tensor("settings").unwrap().data().chunks_exact(8))
-        .map(|b| f64::from_le_bytes(b.try_into().unwrap()))
-        .collect();
-    values
-        .chunks_exact(3)
-        .map(|v| FormSettings { ridge: v[0], power: v[1], floor: v[2], outputs: None })
-        .collect()
+    let values = |name: &str| -> Vec<f64> {
+        let bytes = file.tensor(name).unwrap().data();
+        bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let powers = values("settings");
+    let powers = powers.chunks_exact(3).map(|v| by_power(v[0], v[1], v[2]));
+    let powers = powers.enumerate().map(|(i, settings)| (settings, format!("cosines_{i}")));
+    let held_out = values("held_out");
+    let held_out = held_out.chunks_exact(2).map(|v| by_held_out(v[0], v[1] as usize));
+    let held_out = held_out.enumerate().map(|(i, settings)| (settings, format!("held_out_cosines_{i}")));
+    powers.chain(held_out).collect()
 }
 
 /// The moments that sites come to together when `site` says where each image lies.
@@ -86,12 +99,12 @@ fn cosines_are_those_of_the_reference() {
     let bytes = file();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let moments = added(&cohort, 1, |_| 0);
-    for (i, settings) in settings().into_iter().enumerate() {
+    for (settings, name) in settings() {
         let form = ClosedForm::solve(&moments, settings).unwrap();
         let encoded = form.apply(&cohort.rows[..40 * DIM], 40).unwrap();
         let worst = cosines(&encoded, DIM)
             .iter()
-            .zip(f32s(&file, &format!("cosines_{i}")))
+            .zip(f32s(&file, &name))
             .map(|(got, want)| (got - f64::from(want)).abs())
             .fold(0.0, f64::max);
         // Rows are rounded by up to 2^-19 of their length, which whitening and the power magnify about tenfold.
@@ -105,7 +118,7 @@ fn cosines_are_those_of_the_reference() {
 fn outputs_are_the_directions_that_count() {
     let cohort = cohort();
     let moments = added(&cohort, 1, |_| 0);
-    let all = FormSettings { ridge: 0.3, power: 0.25, floor: 0.0, outputs: None };
+    let all = by_power(0.3, 0.25, 0.0);
     let encoded = |outputs| {
         let form = ClosedForm::solve(&moments, FormSettings { outputs, ..all }).unwrap();
         assert_eq!(form.outputs(), outputs.unwrap_or(DIM));
@@ -134,10 +147,10 @@ type Draw<'a> = Box<dyn Fn(usize) -> usize + 'a>;
 #[test]
 fn one_member_for_any_number_of_sites_and_any_draw() {
     let cohort = cohort();
-    let settings = FormSettings { ridge: 0.1, power: 0.25, floor: 0.1, outputs: None };
+    let settings = by_held_out(0.1, 1);
     let central = ClosedForm::solve(&added(&cohort, 1, |_| 0), settings).unwrap();
     let lift = RandomFeatures::new(DIM, 100, 3, true).unwrap();
-    let few = FormSettings { floor: 0.0, outputs: Some(6), ..settings };
+    let few = FormSettings { outputs: Some(6), ..by_power(0.1, 0.25, 0.0) };
     let lifted = ClosedForm::solve(&added_on(Some(&lift), &cohort, 1, |_| 0), few).unwrap();
     for sites in [3, 4, 8, 16, 50] {
         let draws: [(&str, Draw<'_>); 3] = [
@@ -168,7 +181,7 @@ proptest! {
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let cohort = cohort();
-    let settings = FormSettings { ridge: 0.1, power: 0.25, floor: 0.0, outputs: None };
+    let settings = by_power(0.1, 0.25, 0.0);
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
@@ -193,7 +206,7 @@ fn a_class_that_is_not_shared_shows_its_spread_and_not_where_it_lies() {
     assert_eq!(alike, FormMoments { rows: 5, ..FormMoments::zeros(DIM, CLASSES) });
     // The covariance within classes is the same whether a class is shared or centred at home.
     let both = FormMoments::collect(&cohort.rows, DIM, &cohort.labels, &ALL).unwrap();
-    let settings = FormSettings { ridge: 0.1, power: 0.0, floor: 0.0, outputs: None };
+    let settings = by_power(0.1, 0.0, 0.0);
     let (a, b) =
         (ClosedForm::solve(&both, settings).unwrap(), ClosedForm::solve(&moments, settings).unwrap());
     let gram = |form: &ClosedForm| {
@@ -210,7 +223,7 @@ fn a_class_that_is_not_shared_shows_its_spread_and_not_where_it_lies() {
 
 #[test]
 fn what_cannot_be_solved_is_named() {
-    let settings = FormSettings { ridge: 0.1, power: 0.25, floor: 0.0, outputs: None };
+    let settings = by_power(0.1, 0.25, 0.0);
     let cohort = cohort();
     let one_class = FormMoments::collect(&cohort.rows, DIM, &[3; 150], &ALL).unwrap();
     assert!(ClosedForm::solve(&one_class, settings).unwrap_err().to_string().contains("2 shared syndromes"));
@@ -226,7 +239,7 @@ fn what_cannot_be_solved_is_named() {
     for (ridge, power, floor, word) in
         [(0.0, 0.25, 0.0, "ridge"), (0.1, 0.3, 0.0, "power"), (0.1, 0.25, -1.0, "floor")]
     {
-        let error = FormSettings { ridge, power, floor, outputs: None }.check().unwrap_err();
+        let error = by_power(ridge, power, floor).check().unwrap_err();
         assert!(error.to_string().starts_with(word), "{error}");
     }
 }

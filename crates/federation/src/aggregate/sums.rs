@@ -92,8 +92,7 @@ mod tests {
             dim: 2,
             outputs: 2,
             ridge: 0.1,
-            power: 0.25,
-            floor: 0.0,
+            weighting: crate::plan::Weighting::Power { power: 0.25, floor: 0.0 },
         });
         let (_, counts) = counts();
         let layout = Layout::new(&plan, 3, 3).unwrap();

@@ -44,10 +44,23 @@ pub struct FormPlan {
     pub outputs: usize,
     /// Added to the covariance within syndromes, in units of its mean eigenvalue.
     pub ridge: f64,
-    /// Power of the spread of the syndromes' means.
-    pub power: f64,
-    /// Added to the spread before the power.
-    pub floor: f64,
+    /// How much each direction counts.
+    pub weighting: Weighting,
+}
+
+/// How much a direction counts, by the spread of the syndromes' means along it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weighting {
+    /// By a power of the trained syndromes' spread.
+    Power {
+        /// The power.
+        power: f64,
+        /// Added to the spread before.
+        floor: f64,
+    },
+    /// By the spread of syndromes that had no part in finding the directions.
+    HeldOut,
 }
 
 impl FormPlan {
@@ -72,7 +85,11 @@ impl FormPlan {
         if matches!(self.basis, Basis::Projection { .. }) && self.on.is_some() {
             refuse!(PlanInvalid, "a projection is of the trunk's feature map; it stands on no member");
         }
-        let settings = [self.ridge, self.power, self.floor];
+        let (power, floor) = match self.weighting {
+            Weighting::Power { power, floor } => (power, floor),
+            Weighting::HeldOut => (0.0, 0.0),
+        };
+        let settings = [self.ridge, power, floor];
         if settings.iter().any(|x| !x.is_finite() || *x < 0.0) {
             refuse!(PlanInvalid, "ridge, power and floor must be finite and not negative");
         }

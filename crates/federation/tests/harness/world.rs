@@ -178,8 +178,7 @@ pub fn toy_form() -> FormPlan {
         dim: 3,
         outputs: 3,
         ridge: 0.1,
-        power: 0.25,
-        floor: 0.0,
+        weighting: federation::Weighting::Power { power: 0.25, floor: 0.0 },
     }
 }
 

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
-use learn::{FormSettings, Recipe};
+use learn::{FormSettings, Recipe, Weighting};
 use serde::{Deserialize, Serialize};
+use vision::views::VIEWS;
 
 use super::{Cut, Precision};
 
@@ -61,7 +62,8 @@ pub struct MemberConfig {
     /// Closed form: ridge of the covariance within syndromes, in units of its mean eigenvalue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ridge: Option<f64>,
-    /// Closed form: power of the spread of the syndromes' means.
+    /// Closed form: power of the spread of the trained syndromes' means by which a direction counts; without power and
+    /// floor it counts by the spread of syndromes that are held out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<f64>,
     /// Closed form: added to the spread before the power.
@@ -95,7 +97,10 @@ pub enum RecipeName {
 const MAX_BASIS: usize = 4096;
 
 /// How a closed form is computed unless its member says otherwise.
-pub const DEFAULT_FORM: FormSettings = FormSettings { ridge: 0.3, power: 0.25, floor: 0.1, outputs: None };
+pub const DEFAULT_FORM: FormSettings =
+    FormSettings { ridge: 0.3, weighting: Weighting::HeldOut { per_image: VIEWS }, outputs: None };
+/// Power and floor of a closed form that names one of them.
+pub const DEFAULT_POWER: (f64, f64) = (0.25, 0.1);
 
 impl MemberConfig {
     /// A trained member with a recipe unchanged.
@@ -137,8 +142,13 @@ impl MemberConfig {
     pub fn form(&self) -> FormSettings {
         FormSettings {
             ridge: self.ridge.unwrap_or(DEFAULT_FORM.ridge),
-            power: self.power.unwrap_or(DEFAULT_FORM.power),
-            floor: self.floor.unwrap_or(DEFAULT_FORM.floor),
+            weighting: match (self.power, self.floor) {
+                (None, None) => DEFAULT_FORM.weighting,
+                (power, floor) => Weighting::Power {
+                    power: power.unwrap_or(DEFAULT_POWER.0),
+                    floor: floor.unwrap_or(DEFAULT_POWER.1),
+                },
+            },
             outputs: self.outputs,
         }
     }

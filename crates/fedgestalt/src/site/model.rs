@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use federation::{Aggregation, Begin, FormPlan, FormSums, Plan, RecipePlan, Rows, TensorKind, TensorSpec};
-use learn::{ClosedForm, FormMoments, Head, Moments, Recipe, Trainer, class_weights};
+use learn::{ClosedForm, FormMoments, Head, Moments, Recipe, Trainer, Weighting, class_weights};
 use rayon::prelude::*;
 
 use crate::pipeline::ensemble::{Basis, Blueprint, StartingNeck};
@@ -78,8 +78,10 @@ pub fn form_plans(blueprint: &Blueprint) -> Vec<FormPlan> {
             dim: form.dim,
             outputs: form.outputs(),
             ridge: form.settings.ridge,
-            power: form.settings.power,
-            floor: form.settings.floor,
+            weighting: match form.settings.weighting {
+                Weighting::Power { power, floor } => federation::Weighting::Power { power, floor },
+                Weighting::HeldOut { .. } => federation::Weighting::HeldOut,
+            },
         }
     });
     forms.collect()

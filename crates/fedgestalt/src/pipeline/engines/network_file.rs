@@ -30,7 +30,7 @@ pub struct NetworkFile {
 }
 
 enum Source {
-    Parsed { file: TrunkFile, kept: Option<Kept> },
+    Parsed { file: Box<TrunkFile>, kept: Option<Kept> },
     Known { path: PathBuf, cut: Cut, kept: Kept },
 }
 
@@ -135,7 +135,7 @@ impl NetworkFile {
 
     fn parsed(mut file: TrunkFile, kept: Option<Kept>) -> Self {
         let neck = file.neck.take().map(Neck::Weights);
-        Self { facts: file.facts(), neck, source: Source::Parsed { file, kept } }
+        Self { facts: file.facts(), neck, source: Source::Parsed { file: Box::new(file), kept } }
     }
 
     /// The cut network.
@@ -144,7 +144,7 @@ impl NetworkFile {
     /// When its file cannot be read or is not what it was.
     pub fn trunk_file(&self) -> Result<TrunkFile> {
         match &self.source {
-            Source::Parsed { file, .. } => Ok(file.clone()),
+            Source::Parsed { file, .. } => Ok(TrunkFile::clone(file)),
             Source::Known { path, cut, kept } => {
                 if let Ok(model) = std::fs::read(kept.file("onnx")) {
                     return Ok(TrunkFile::known(self.facts.clone(), None, model));
@@ -162,7 +162,7 @@ impl NetworkFile {
     /// As [`NetworkFile::trunk_file`].
     pub fn into_trunk_file(self) -> Result<TrunkFile> {
         match self.source {
-            Source::Parsed { file, .. } => Ok(file),
+            Source::Parsed { file, .. } => Ok(*file),
             Source::Known { .. } => self.trunk_file(),
         }
     }
