@@ -36,6 +36,8 @@ mod matmul;
 mod norm;
 mod random;
 mod recipe;
+mod schedule;
+mod server;
 mod source;
 mod trainer;
 
@@ -44,5 +46,7 @@ pub use error::{ErrorKind, Result, TrainError};
 pub use head::{Head, HeadShape, NeckInit, TensorView};
 pub use loss::Scores;
 pub use recipe::{Recipe, class_weights};
+pub use schedule::RateSchedule;
+pub use server::{ServerMoments, ServerOptimizer, ServerRule};
 pub use source::{Example, FeatureSource, MemoryFeatures};
 pub use trainer::{EpochStats, Moments, Trainer};

@@ -53,6 +53,8 @@ pub struct Trainer {
     seed: u64,
     /// Updates made so far.
     updates: u64,
+    /// What the schedule multiplies learning rates by in the epoch under way.
+    rate: f64,
     /// Input-major (`input` x `dim`), so that the rows a tile of features touches lie together.
     neck_weight: Param,
     neck_bias: Param,
@@ -75,13 +77,14 @@ impl Trainer {
         head.check_finite()?;
         let shape = head.shape();
         head::check_class_weights(class_weights, shape.classes)?;
-        Ok(Self {
+        let mut trainer = Self {
             shape,
             bn_eps: head.bn_eps(),
             recipe,
             class_weights: class_weights.to_vec(),
             seed,
             updates: 0,
+            rate: 1.0,
             neck_weight: Param::new(transpose(&head.neck_weight, shape.dim, shape.input)),
             neck_bias: Param::new(head.neck_bias),
             bn_weight: Param::new(head.bn_weight),
@@ -91,7 +94,18 @@ impl Trainer {
             classifier_weight: Param::new(head.classifier_weight),
             classifier_bias: Param::new(head.classifier_bias),
             poisoned: None,
-        })
+        };
+        trainer.set_anchor();
+        Ok(trainer)
+    }
+
+    /// A round begins: the weights as they are now are those that a proximal term pulls towards.
+    fn set_anchor(&mut self) {
+        if self.recipe.proximal > 0.0 {
+            for param in self.params_mut() {
+                param.anchor.clone_from(&param.values);
+            }
+        }
     }
 
     /// The sizes of the head.
@@ -124,7 +138,8 @@ impl Trainer {
         head
     }
 
-    /// Replaces all weights and running statistics, for instance by those a round agreed on.
+    /// Replaces all weights and running statistics, for instance by those a round agreed on; a proximal term pulls towards
+    /// them from now on.
     ///
     /// Refuses, and changes nothing, if the shape differs or a value is not finite. A poisoned trainer goes on after a
     /// replacement with [`Moments::Reset`], and only then.
@@ -150,6 +165,7 @@ impl Trainer {
         self.bn_var.clone_from(&head.bn_var);
         self.classifier_weight.values.clone_from(&head.classifier_weight);
         self.classifier_bias.values.clone_from(&head.classifier_bias);
+        self.set_anchor();
         if moments == Moments::Reset {
             self.updates = 0;
             self.poisoned = None;
@@ -209,6 +225,7 @@ impl Trainer {
     }
 
     fn run_epoch(&mut self, data: &dyn FeatureSource, rows: &[Example], epoch: u32) -> Result<EpochStats> {
+        self.rate = self.recipe.rates.factor(epoch);
         let batches = plan::batches(rows, self.seed, epoch, self.recipe.batch, data.draws());
         let mut totals = BatchLoss::default();
         let mut mask = Vec::new();
@@ -256,7 +273,7 @@ impl Trainer {
 
     /// Adam's constants for the neck in the update under way.
     fn neck_step(&self) -> AdamStep {
-        AdamStep::new(&self.recipe, self.recipe.neck_lr, self.recipe.neck_wd, self.updates)
+        AdamStep::new(&self.recipe, self.recipe.neck_lr * self.rate, self.recipe.neck_wd, self.updates)
     }
 
     /// Everything of a step but the neck's weight: from `projected` (`n` x `dim`, without bias) forward to the loss and
@@ -330,7 +347,8 @@ impl Trainer {
         self.updates += 1;
         let recipe = &self.recipe;
         let neck = self.neck_step();
-        let classifier = AdamStep::new(recipe, recipe.classifier_lr, recipe.classifier_wd, self.updates);
+        let rate = recipe.classifier_lr * self.rate;
+        let classifier = AdamStep::new(recipe, rate, recipe.classifier_wd, self.updates);
         // BatchNorm subtracts the mean, so the true gradient of the bias before it is zero. A computed one would be
         // rounding noise, which Adam's normalisation would blow up.
         self.neck_bias.update(neck, &vec![0.0; dim]);
