@@ -82,8 +82,8 @@ pub use group::GroupState;
 pub use identity::{ConsortiumKey, ConsortiumPublic, CoordinatorKey, CoordinatorPublic, SiteKey, SitePublic};
 pub use participant::{AbstainReason, Participant, SiteSetup};
 pub use plan::{
-    Aggregation, Basis, ClassWeighting, FormPlan, KernelPlan, MemberPlan, Plan, Rates, RecipePlan, Rows,
-    ServerOptimizer, ServerPlan, Stopping, TensorKind, TensorSpec, Tuning,
+    Aggregation, Basis, ClassWeighting, Classifier, FormPlan, KernelPlan, MemberPlan, Plan, Rates,
+    RecipePlan, Rows, ServerOptimizer, ServerPlan, Stopping, TensorKind, TensorSpec, Tuning,
 };
 pub use policy::Policy;
 pub use prost::bytes::Bytes;

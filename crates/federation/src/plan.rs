@@ -158,6 +158,45 @@ pub struct RecipePlan {
     pub classifier_wd: f64,
     /// Dropout before the classifier, 0 to below 1.
     pub dropout: f64,
+    /// How the classifier scores.
+    pub classifier: Classifier,
+}
+
+/// How a classifier scores a representation in training.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Classifier {
+    /// Inner product and bias.
+    Linear,
+    /// A multiple of the cosine.
+    Cosine {
+        /// The multiple, above 0.
+        scale: f64,
+    },
+    /// The same, with a wider angle to the true class in training (Deng et al. 2019).
+    Arcface {
+        /// The multiple, above 0.
+        scale: f64,
+        /// So much wider, in radians from 0 to below half of pi.
+        margin: f64,
+    },
+}
+
+impl Classifier {
+    fn check(self) -> Result<()> {
+        let (scale, margin) = match self {
+            Self::Linear => return Ok(()),
+            Self::Cosine { scale } => (scale, 0.0),
+            Self::Arcface { scale, margin } => (scale, margin),
+        };
+        if !(scale.is_finite() && scale > 0.0 && (0.0..std::f64::consts::FRAC_PI_2).contains(&margin)) {
+            refuse!(
+                PlanInvalid,
+                "the classifier's scale must be above 0, its margin from 0 to below half of pi; not {scale} and {margin}"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// One trained member of the ensemble.
@@ -376,6 +415,7 @@ impl MemberPlan {
         if r.batch == 0 || rates.iter().any(|x| !x.is_finite() || *x < 0.0) || r.dropout >= 1.0 {
             refuse!(PlanInvalid, "batch must be at least 1, rates finite and not negative, dropout below 1");
         }
+        r.classifier.check()?;
         if self.tensors.is_empty() || self.tensors.len() > 256 {
             refuse!(PlanInvalid, "1 to 256 tensors, not {}", self.tensors.len());
         }
@@ -444,6 +484,7 @@ pub(crate) mod tests {
                     classifier_lr: 1e-3,
                     classifier_wd: 0.0,
                     dropout: 0.5,
+                    classifier: Classifier::Linear,
                 },
                 trunk: [1; 32],
                 tensors: vec![
@@ -517,10 +558,11 @@ pub(crate) mod tests {
             change(&mut plan);
             assert_eq!(plan.check().unwrap_err().kind(), RefusalKind::PlanInvalid, "form, change {i}");
         }
-        let changes: [fn(&mut Plan); 9] = [
+        let changes: [fn(&mut Plan); 10] = [
             |p| p.members.clear(),
             |p| p.interval = 0,
             |p| p.tuning.server.rate = 0.0,
+            |p| p.members[0].recipe.classifier = Classifier::Cosine { scale: 0.0 },
             |p| p.tuning.proximal = f64::NAN,
             |p| p.epochs = 0,
             |p| p.members[0].tensors[0].range = 0.0,

@@ -17,7 +17,7 @@ use federation::{Aggregation, ClassWeighting, Policy, Rates, Rows, ServerOptimiz
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use detector::DetectorConfig;
-pub use member::{DEFAULT_FORM, MemberConfig, MemberKind, RecipeName};
+pub use member::{ClassifierName, DEFAULT_FORM, MemberConfig, MemberKind, RecipeName};
 pub use trunk::{Cut, Engine, Precision, TrunkConfig};
 
 /// The name of the configuration file.
@@ -520,6 +520,20 @@ mod tests {
             ("[[members]]\nname = \"a/b\"\nkind = \"tuned\"", "a/b"),
             ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nbatch = 1", "batch"),
             ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nlift = 64", "only a closed form has `lift`"),
+            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nscale = 8.0", "arcface\" has `scale`"),
+            (
+                "[[members]]\nname = \"a\"\nkind = \"published\"\nclassifier = \"cosine\"",
+                "only a tuned member",
+            ),
+            (
+                "[[members]]\nname = \"a\"\nkind = \"tuned\"\nclassifier = \"cosine\"\nmargin = 0.1",
+                "has `margin`",
+            ),
+            (
+                "[[members]]\nname = \"a\"\nkind = \"tuned\"\nclassifier = \"arcface\"\nmargin = 2.0",
+                "`margin` is 2",
+            ),
+            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nclassifier = \"sphere\"", "sphere"),
             ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 0", "lift must be 1"),
             ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 8\nprojection = 8", "leave `lift`"),
             ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\noutputs = 0", "outputs"),

@@ -28,6 +28,7 @@
 
 mod adam;
 pub mod cache;
+mod classifier;
 mod closed_form;
 mod error;
 mod head;
@@ -41,6 +42,7 @@ mod server;
 mod source;
 mod trainer;
 
+pub use classifier::Classifier;
 pub use closed_form::{ClosedForm, FormSettings, Moments as FormMoments, RandomFeatures};
 pub use error::{ErrorKind, Result, TrainError};
 pub use head::{Head, HeadShape, NeckInit, TensorView};

@@ -1,5 +1,6 @@
 //! What a training is told: batch, learning rates, decay, dropout, class weights.
 
+use crate::classifier::Classifier;
 use crate::error::{Result, TrainError};
 use crate::schedule::RateSchedule;
 
@@ -32,6 +33,8 @@ pub struct Recipe {
     /// Strength of the pull back to the weights that a round began with, not negative (FedProx, Li et al. 2020): `proximal`
     /// times the distance is added to the gradient.
     pub proximal: f64,
+    /// How the classifier scores.
+    pub classifier: Classifier,
     /// What both learning rates are multiplied by, epoch by epoch.
     pub rates: RateSchedule,
 }
@@ -51,6 +54,7 @@ impl Recipe {
             adam_eps: 1e-8,
             bn_momentum: 0.1,
             proximal: 0.0,
+            classifier: Classifier::Linear,
             rates: RateSchedule::Constant,
         }
     }
@@ -62,6 +66,7 @@ impl Recipe {
 
     /// Refuses settings outside the ranges given at the fields, naming the first.
     pub fn check(&self) -> Result<()> {
+        self.classifier.check()?;
         let non_negative = |x: f64| x.is_finite() && x >= 0.0;
         let below_one = |x: f64| (0.0..1.0).contains(&x);
         let checks = [

@@ -12,7 +12,6 @@ use crate::adam::{AdamStep, Param};
 use crate::error::{ErrorKind, Result, TrainError};
 use crate::head::{self, Head, HeadShape};
 use crate::loss::{self, BatchLoss};
-use crate::matmul::{Mat, matmul};
 use crate::norm::{self, Normalised};
 use crate::random::{self, Purpose};
 use crate::recipe::Recipe;
@@ -288,7 +287,7 @@ impl Trainer {
         labels: &[u32],
         mask: &[f32],
     ) -> std::result::Result<(BatchLoss, Vec<f32>), &'static str> {
-        let HeadShape { dim, classes, .. } = self.shape;
+        let HeadShape { dim, .. } = self.shape;
         let n = labels.len();
         for row in projected.chunks_exact_mut(dim) {
             for (value, bias) in row.iter_mut().zip(&self.neck_bias.values) {
@@ -307,34 +306,23 @@ impl Trainer {
                 out[j] = (standard[j] * self.bn_weight.values[j] + self.bn_bias.values[j]) * mask[j];
             }
         }
-        let mut logits = loss::bias_rows(&self.classifier_bias.values, n);
-        let weight = Mat::new(&self.classifier_weight.values, classes, dim, dim);
-        matmul(&mut logits, Mat::new(&dropped, n, dim, dim), weight.t(), true);
-        let loss = loss::weighted_cross_entropy(&mut logits, labels, &self.class_weights);
+        let weight = &self.classifier_weight.values;
+        let mut scored =
+            self.recipe.classifier.score(&dropped, weight, &self.classifier_bias.values, Some(labels));
+        let loss = loss::weighted_cross_entropy(&mut scored.logits, labels, &self.class_weights);
         if !loss.weighted_loss.is_finite() {
             return Err("loss");
         }
 
-        let logit_grad = Mat::new(&logits, n, classes, classes);
-        let mut bias_grad = vec![0.0f32; classes];
-        for row in logits.chunks_exact(classes) {
-            for (sum, value) in bias_grad.iter_mut().zip(row) {
-                *sum += value;
-            }
-        }
-        let mut weight_grad = vec![0.0; classes * dim];
-        let mut grad = vec![0.0; n * dim];
-        rayon::join(
-            || matmul(&mut weight_grad, logit_grad.t(), Mat::new(&dropped, n, dim, dim), false),
-            || matmul(&mut grad, logit_grad, weight, false),
-        );
+        let grads = scored.backward(&dropped, weight, labels);
+        let (weight_grad, bias_grad, mut grad) = (grads.weight, grads.bias, grads.input);
         for (grad, mask) in grad.iter_mut().zip(mask) {
             *grad *= mask;
         }
         let (scale_grad, shift_grad) = norm::backward(&mut grad, &normalised, &self.bn_weight.values);
         for (name, values) in [
             ("gradient of classifier.weight", &weight_grad),
-            ("gradient of classifier.bias", &bias_grad),
+            ("gradient of classifier.bias", bias_grad.as_ref().unwrap_or(&Vec::new())),
             ("gradient of bn.weight", &scale_grad),
             ("gradient of bn.bias", &shift_grad),
             ("gradient of the neck's output", &grad),
@@ -355,7 +343,9 @@ impl Trainer {
         self.bn_weight.update(neck, &scale_grad);
         self.bn_bias.update(neck, &shift_grad);
         self.classifier_weight.update(classifier, &weight_grad);
-        self.classifier_bias.update(classifier, &bias_grad);
+        if let Some(bias_grad) = &bias_grad {
+            self.classifier_bias.update(classifier, bias_grad);
+        }
         norm::track(&mut self.bn_mean, &normalised.mean, recipe.bn_momentum);
         norm::track(&mut self.bn_var, &normalised.variance, recipe.bn_momentum);
         Ok((loss, grad))

@@ -135,6 +135,7 @@ pub fn toy_plan(roster: &Roster) -> Plan {
             classifier_lr: 1e-3,
             classifier_wd: 0.0,
             dropout: 0.5,
+            classifier: Classifier::Linear,
         },
         trunk: [3; 32],
         tensors: vec![

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use domain::SyndromeId;
 use federation::{ClassWeighting, Rates, RoundMetrics, Stopping};
-use learn::{Example, FeatureSource, Head, RateSchedule, Recipe, Trainer, class_weights};
+use learn::{Classifier, Example, FeatureSource, Head, RateSchedule, Recipe, Trainer, class_weights};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -111,7 +111,7 @@ impl<'a> Learner<'a> {
     }
 
     fn validate(&self) -> Result<Option<(f64, f64)>> {
-        validate(&self.trainer.head(), &self.pool, &self.weights)
+        validate(&self.trainer.head(), &self.pool, &self.weights, self.trainer.recipe().classifier)
     }
 }
 
@@ -166,11 +166,16 @@ fn score(learners: &mut [Learner<'_>], stopping: Stopping) -> Result<f64> {
 }
 
 /// Loss and accuracy on the validation images; `None` when there are none.
-pub fn validate(head: &Head, pool: &Pool<'_>, weights: &[f32]) -> Result<Option<(f64, f64)>> {
+pub fn validate(
+    head: &Head,
+    pool: &Pool<'_>,
+    weights: &[f32],
+    classifier: Classifier,
+) -> Result<Option<(f64, f64)>> {
     if pool.validation.is_empty() {
         return Ok(None);
     }
-    let scores = head.evaluate(pool.views, pool.validation, weights)?;
+    let scores = head.evaluate(pool.views, pool.validation, weights, classifier)?;
     Ok(Some((scores.loss, scores.accuracy)))
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use federation::{Aggregation, Begin, FormPlan, FormSums, Plan, RecipePlan, Rows, TensorKind, TensorSpec};
-use learn::{ClosedForm, FormMoments, Head, Moments, Recipe, Trainer};
+use learn::{Classifier, ClosedForm, FormMoments, Head, Moments, Recipe, Trainer};
 use rayon::prelude::*;
 
 use crate::pipeline::ensemble::{Basis, Blueprint, StartingNeck};
@@ -48,6 +48,7 @@ fn recipe(plan: &Plan, member: usize) -> Recipe {
         classifier_lr: recipe.classifier_lr,
         classifier_wd: recipe.classifier_wd,
         dropout: recipe.dropout,
+        classifier: classifier(recipe.classifier),
         proximal: plan.tuning.proximal,
         rates: rate_schedule(plan.tuning.rates, plan.epochs),
         ..Recipe::r50()
@@ -63,6 +64,20 @@ pub fn recipe_plan(recipe: &Recipe) -> RecipePlan {
         classifier_lr: recipe.classifier_lr,
         classifier_wd: recipe.classifier_wd,
         dropout: recipe.dropout,
+        classifier: match recipe.classifier {
+            Classifier::Linear => federation::Classifier::Linear,
+            Classifier::Cosine { scale } => federation::Classifier::Cosine { scale },
+            Classifier::ArcFace { scale, margin } => federation::Classifier::Arcface { scale, margin },
+        },
+    }
+}
+
+/// A plan's classifier as the trainers read it.
+fn classifier(plan: federation::Classifier) -> Classifier {
+    match plan {
+        federation::Classifier::Linear => Classifier::Linear,
+        federation::Classifier::Cosine { scale } => Classifier::Cosine { scale },
+        federation::Classifier::Arcface { scale, margin } => Classifier::ArcFace { scale, margin },
     }
 }
 
@@ -312,6 +327,11 @@ impl SiteModel {
 
     /// Loss and accuracy of the round's weights on validation images.
     pub fn validate(&self, pools: &[Pool<'_>]) -> Result<Validation> {
-        self.base.iter().zip(pools).map(|(head, pool)| validate(head, pool, &self.weights)).collect()
+        let members = self.base.iter().zip(pools).zip(&self.plan.members);
+        members
+            .map(|((head, pool), member)| {
+                validate(head, pool, &self.weights, classifier(member.recipe.classifier))
+            })
+            .collect()
     }
 }

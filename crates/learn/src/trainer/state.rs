@@ -6,13 +6,14 @@
 use sha2::{Digest, Sha256};
 
 use super::{Param, Trainer};
+use crate::classifier::Classifier;
 use crate::error::{Result, TrainError};
 use crate::head::{Head, HeadShape};
 use crate::recipe::Recipe;
 use crate::schedule::RateSchedule;
 
 const MAGIC: &[u8; 8] = b"FGTRAIN\0";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const DIGEST: usize = 32;
 
 struct Writer(Vec<u8>);
@@ -112,6 +113,10 @@ impl Trainer {
         ] {
             out.f64(value);
         }
+        let (kind, scale, margin) = recipe.classifier.to_numbers();
+        out.u64(kind);
+        out.f64(scale);
+        out.f64(margin);
         let (kind, epochs) = recipe.rates.to_numbers();
         out.u64(u64::from(kind));
         out.u64(u64::from(epochs));
@@ -166,6 +171,11 @@ impl Trainer {
             adam_eps: input.f64("recipe")?,
             bn_momentum: input.f64("recipe")?,
             proximal: input.f64("recipe")?,
+            classifier: Classifier::from_numbers(
+                input.u64("classifier")?,
+                input.f64("classifier")?,
+                input.f64("classifier")?,
+            )?,
             rates: RateSchedule::from_numbers(input.u64("schedule")?, input.u64("schedule")?)?,
         };
         // Before the sizes are believed, and memory given to them, the length and the digest must agree.

@@ -4,6 +4,7 @@ mod behaviour;
 mod reference;
 
 use super::*;
+use crate::classifier::Classifier;
 use crate::schedule::RateSchedule;
 use crate::source::MemoryFeatures;
 

@@ -42,13 +42,13 @@ fn training_learns() {
     start.set_tensor("neck.weight", &neck).unwrap();
     let recipe = Recipe { classifier_lr: 1e-2, ..recipe() };
     let mut trainer = Trainer::new(start, recipe, &weights, 5).unwrap();
-    let before = trainer.head().evaluate(&data, &rows, &weights).unwrap();
+    let before = trainer.head().evaluate(&data, &rows, &weights, Classifier::Linear).unwrap();
     let first = trainer.epoch(&data, &rows, 0).unwrap();
     assert_eq!((first.examples, first.steps), (45, 4), "11, 11, 11, and 11 with the last single one");
     for epoch in 1..15 {
         trainer.epoch(&data, &rows, epoch).unwrap();
     }
-    let after = trainer.head().evaluate(&data, &rows, &weights).unwrap();
+    let after = trainer.head().evaluate(&data, &rows, &weights, Classifier::Linear).unwrap();
     assert!(before.accuracy < 0.2 && after.accuracy > 0.95, "{before:?} to {after:?}");
     assert!(after.loss < before.loss / 3.0, "{before:?} to {after:?}");
 }
@@ -126,7 +126,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
             let losses: Vec<u64> =
                 (0..3).map(|epoch| trainer.epoch(&data, &rows, epoch).unwrap().loss.to_bits()).collect();
             let head = trainer.head();
-            let scores = head.evaluate(&data, &rows, &vec![1.0; shape.classes]).unwrap();
+            let scores = head.evaluate(&data, &rows, &vec![1.0; shape.classes], Classifier::Linear).unwrap();
             let represented = head.represent(&noise(9, 70 * shape.input), 70).unwrap();
             (losses, trainer.state().unwrap(), scores.loss.to_bits(), bits(&represented))
         })
@@ -188,7 +188,8 @@ fn a_feature_that_is_not_finite_is_named_and_poisons_the_trainer() {
     assert_eq!(error.kind(), ErrorKind::NonFinite);
     let message = error.to_string();
     assert!(message.contains("epoch 2, step") && message.contains("row 17 draw 0"), "{message}");
-    let error = Head::evaluate(&trainer.head(), &broken, &rows, &[1.0; SHAPE.classes]).unwrap_err();
+    let error = Head::evaluate(&trainer.head(), &broken, &rows, &[1.0; SHAPE.classes], Classifier::Linear)
+        .unwrap_err();
     assert!(error.to_string().contains("row 17"), "{error}");
 
     for poisoned in [
@@ -321,4 +322,26 @@ fn a_schedule_is_a_learning_rate_per_epoch() {
         Recipe { neck_lr: 0.1 * recipe().neck_lr, classifier_lr: 0.1 * recipe().classifier_lr, ..recipe() };
     assert_eq!(train(step, 2..3), train(tenth, 2..3), "a tenth in the third quarter");
     assert_ne!(train(step, 0..3), train(recipe(), 0..3));
+}
+
+#[test]
+fn training_learns_with_every_classifier() {
+    let (data, rows) = cohort(SHAPE);
+    let mut start = Head::zeros(SHAPE, Head::BN_EPS).unwrap();
+    let neck: Vec<f32> = noise(6, SHAPE.input * SHAPE.dim).iter().map(|value| 0.04 * value).collect();
+    start.set_tensor("neck.weight", &neck).unwrap();
+    start.set_tensor("classifier.weight", &noise(7, SHAPE.classes * SHAPE.dim)).unwrap();
+    for classifier in [Classifier::Cosine { scale: 16.0 }, Classifier::ArcFace { scale: 16.0, margin: 0.3 }] {
+        let recipe = Recipe { classifier, classifier_lr: 1e-2, ..recipe() };
+        let mut trainer = Trainer::new(start.clone(), recipe, &[1.0; SHAPE.classes], 5).unwrap();
+        for epoch in 0..15 {
+            trainer.epoch(&data, &rows, epoch).unwrap();
+        }
+        let head = trainer.head();
+        assert_eq!(head.classifier_bias, start.classifier_bias, "the bias is not used");
+        let after = head.evaluate(&data, &rows, &[1.0; SHAPE.classes], classifier).unwrap();
+        assert!(after.accuracy > 0.95, "{classifier:?}: {after:?}");
+        let restored = Trainer::restore(&trainer.state().unwrap()).unwrap();
+        assert_eq!(restored.recipe().classifier, classifier);
+    }
 }
