@@ -1,5 +1,5 @@
 //! Head training on frozen features: the neck (`Linear` + `BatchNorm1d`) and the classifier
-//! (`Dropout` + `Linear`) of the face extractor, trained by Adam on weighted cross-entropy.
+//! (`Dropout` + `Linear`, or cosines) of the face extractor, trained by Adam on weighted cross-entropy.
 //!
 //! The trunk is frozen, so its features of a fixed number of augmented draws are computed once and kept in
 //! a [`cache::FeatureTable`]; an epoch then costs only the head. There is no autodiff: the gradients are
