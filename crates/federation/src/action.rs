@@ -48,6 +48,14 @@ pub enum Action {
     /// Site: take this aggregate into the model as it was after the round before, then call
     /// [`crate::Participant::model_applied`].
     Apply(Apply),
+    /// Site: validate the model as it stands, then call [`crate::Participant::submit_validation`].
+    Validate,
+    /// Site: the rounds are over. Take the model back to what it was after this round (0: before the first), then call
+    /// [`crate::Participant::model_applied`].
+    Choose {
+        /// The best round.
+        round: u32,
+    },
     /// Site: add up the training images' representations for the closed-form members and call
     /// [`crate::Participant::submit_sums`].
     Collect,
@@ -116,6 +124,9 @@ pub struct Apply {
     pub metrics: RoundMetrics,
     /// Whose updates are in it.
     pub sites: Vec<SiteIndex>,
+    /// The round whose model may yet be asked for by [`Action::Choose`], as may this round's: the best so far. None where the
+    /// last model is the release's.
+    pub best: Option<u32>,
 }
 
 /// Whole numbers behind one closed-form member, in whatever units the sites agree on; they are added exactly.

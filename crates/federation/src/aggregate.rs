@@ -149,7 +149,12 @@ impl Layout {
 
     /// Words of a training round: values, weights, metrics.
     pub fn words(&self) -> usize {
-        self.values + self.weights() + METRICS * WideScale::WORDS
+        self.values + self.weights() + self.metric_words()
+    }
+
+    /// Words of a round's metrics.
+    fn metric_words(&self) -> usize {
+        METRICS * WideScale::WORDS
     }
 
     fn weights(&self) -> usize {
@@ -246,13 +251,37 @@ impl Layout {
             }
         }
         let start = self.values + self.weights();
-        let m = metrics;
+        self.put_metrics(&metrics, &mut words[start..])?;
+        Ok(words)
+    }
+
+    fn put_metrics(&self, m: &RoundMetrics, words: &mut [u32]) -> Result<()> {
         let list =
             [m.loss, m.correct, m.images, m.validation_loss, m.validation_correct, m.validation_images];
         self.metrics
-            .encode(&list, &mut words[start..])
-            .map_err(|e| refusal(RefusalKind::Update, format!("metrics of the round: {e}")))?;
+            .encode(&list, words)
+            .map_err(|e| refusal(RefusalKind::Update, format!("metrics of the round: {e}")))
+    }
+
+    /// A site's metrics alone, in fixed point.
+    pub(crate) fn encode_metrics(&self, metrics: &RoundMetrics) -> Result<Vec<u32>> {
+        let mut words = vec![0; self.metric_words()];
+        self.put_metrics(metrics, &mut words)?;
         Ok(words)
+    }
+
+    /// The added metrics of an opened sum.
+    pub(crate) fn decode_metrics(&self, sum: &[u32]) -> Result<RoundMetrics> {
+        let mut m = [0.0; METRICS];
+        self.metrics.decode(sum, &mut m)?;
+        Ok(RoundMetrics {
+            loss: m[0],
+            correct: m[1],
+            images: m[2],
+            validation_loss: m[3],
+            validation_correct: m[4],
+            validation_images: m[5],
+        })
     }
 
     fn weigh(&self, segment: &Segment, values: &mut [f32], own: &[u32], images: u64, counts: &Counts) {
@@ -306,16 +335,7 @@ impl Layout {
                 tensor.resize(len, 0.0);
             }
         }
-        let mut m = [0.0; METRICS];
-        self.metrics.decode(&sum[self.values + self.weights()..], &mut m)?;
-        let metrics = RoundMetrics {
-            loss: m[0],
-            correct: m[1],
-            images: m[2],
-            validation_loss: m[3],
-            validation_correct: m[4],
-            validation_images: m[5],
-        };
+        let metrics = self.decode_metrics(&sum[self.values + self.weights()..])?;
         Ok((deltas, metrics))
     }
 
@@ -386,6 +406,7 @@ pub(crate) fn stage_words(plan: &Plan, layout: &Layout, trained: usize, all: usi
     match plan.stage(stage) {
         Stage::Counts => 2 * trained + 1,
         Stage::Round => layout.words(),
+        Stage::Validation => layout.metric_words(),
         Stage::Moments => layout.sum_words(),
         Stage::Metrics => {
             let splits = plan.kernel.as_ref().map_or(0, |k| usize::from(k.splits));

@@ -13,7 +13,9 @@
 //!    the united lists and the sums; the host builds its starting model and calls
 //!    [`Participant::model_applied`], and the sites compare its hash.
 //! 3. **Rounds** 1..=[`Plan::rounds`]: [`Action::Train`], [`Participant::submit_update`], secure sum,
-//!    [`Action::Apply`], [`Participant::model_applied`], comparison of signed hashes.
+//!    [`Action::Apply`], [`Participant::model_applied`], comparison of signed hashes. Where the plan has a
+//!    [`Stopping`], rounds end when validation brings no gain: [`Action::Validate`],
+//!    [`Participant::submit_validation`], secure sum, [`Action::Choose`], [`Participant::model_applied`].
 //! 4. **Kernel** (when the plan has one): [`Action::Encode`] and [`Participant::submit_gallery`],
 //!    [`Action::Ask`] and [`Participant::submit_probes`], [`Action::Answers`] and
 //!    [`Participant::submit_metrics`], [`Action::Metrics`].
@@ -82,8 +84,8 @@ pub use group::GroupState;
 pub use identity::{ConsortiumKey, ConsortiumPublic, CoordinatorKey, CoordinatorPublic, SiteKey, SitePublic};
 pub use participant::{AbstainReason, Participant, SiteSetup};
 pub use plan::{
-    Aggregation, Basis, FormPlan, KernelPlan, MemberPlan, Plan, RecipePlan, Rows, TensorKind, TensorSpec,
-    Weighting,
+    Aggregation, Basis, ClassWeighting, Classifier, FormPlan, KernelPlan, MemberPlan, Plan, Rates,
+    RecipePlan, Rows, ServerOptimizer, ServerPlan, Stopping, TensorKind, TensorSpec, Tuning, Weighting,
 };
 pub use policy::Policy;
 pub use prost::bytes::Bytes;

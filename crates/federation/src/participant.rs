@@ -101,6 +101,9 @@ struct Session {
     work: Option<sum::Work>,
     run: Option<sum::Run>,
     hits: Option<Vec<u32>>,
+    /// Figures of the models so far on all sites' validation images, by the stage that told them: that of a round is the model's
+    /// that it began with.
+    scores: BTreeMap<u32, f64>,
     kernel: kernel::State,
     draft: Option<Bytes>,
     released: Option<SignedRelease>,
@@ -144,6 +147,7 @@ impl Session {
             work: None,
             run: None,
             hits: None,
+            scores: BTreeMap::new(),
             kernel: kernel::State::default(),
             draft: None,
             released: None,

@@ -1,4 +1,5 @@
 mod form;
+mod tuning;
 
 use std::fmt;
 use std::ops::Range;
@@ -8,6 +9,7 @@ use domain::Normalisation;
 use serde::{Deserialize, Serialize};
 
 pub use self::form::{Basis, FormPlan, Weighting};
+pub use self::tuning::{ClassWeighting, Rates, ServerOptimizer, ServerPlan, Stopping, Tuning};
 use crate::identity::{CoordinatorKey, CoordinatorPublic, Digest, digest, hexed};
 use crate::refusal::{Refusal, RefusalKind, Result, refusal, refuse};
 use crate::wire;
@@ -156,6 +158,45 @@ pub struct RecipePlan {
     pub classifier_wd: f64,
     /// Dropout before the classifier, 0 to below 1.
     pub dropout: f64,
+    /// How the classifier scores.
+    pub classifier: Classifier,
+}
+
+/// How a classifier scores a representation in training.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Classifier {
+    /// Inner product and bias.
+    Linear,
+    /// A multiple of the cosine.
+    Cosine {
+        /// The multiple, above 0.
+        scale: f64,
+    },
+    /// The same, with a wider angle to the true class in training (Deng et al. 2019).
+    Arcface {
+        /// The multiple, above 0.
+        scale: f64,
+        /// So much wider, in radians from 0 to below half of pi.
+        margin: f64,
+    },
+}
+
+impl Classifier {
+    fn check(self) -> Result<()> {
+        let (scale, margin) = match self {
+            Self::Linear => return Ok(()),
+            Self::Cosine { scale } => (scale, 0.0),
+            Self::Arcface { scale, margin } => (scale, margin),
+        };
+        if !(scale.is_finite() && scale > 0.0 && (0.0..std::f64::consts::FRAC_PI_2).contains(&margin)) {
+            refuse!(
+                PlanInvalid,
+                "the classifier's scale must be above 0, its margin from 0 to below half of pi; not {scale} and {margin}"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// One trained member of the ensemble.
@@ -180,6 +221,8 @@ pub(crate) enum Stage {
     Counts,
     /// Updates of a round of training.
     Round,
+    /// Figures of the last round's model on validation images.
+    Validation,
     /// What closed-form members are computed from.
     Moments,
     /// Hits of the evaluation.
@@ -192,6 +235,7 @@ impl Stage {
         match self {
             Self::Counts => "counts",
             Self::Round => "round",
+            Self::Validation => "validation",
             Self::Moments => "moments",
             Self::Metrics => "metrics",
         }
@@ -243,8 +287,8 @@ pub struct Plan {
     pub interval: u32,
     /// How updates become one.
     pub aggregation: Aggregation,
-    /// What the average update of trained tensors is multiplied by, above 0 and at most 10; 1 averages models.
-    pub server_rate: f64,
+    /// How tuned members are trained, beyond their recipes.
+    pub tuning: Tuning,
     /// Which classifier rows travel.
     pub rows: Rows,
     /// Whether the coordinator is kept from the sums too.
@@ -261,14 +305,25 @@ impl Plan {
         self.epochs.div_ceil(self.interval.max(1))
     }
 
-    /// The last stage whose sum changes the model: the rounds, and one more for closed-form members.
+    /// Stages that tuned members need: the rounds, and the last model's validation where the best one is chosen. Rounds after the
+    /// one that they end with are left out, and keep their numbers.
+    pub fn tuning_stages(&self) -> u32 {
+        self.rounds() + u32::from(self.chooses())
+    }
+
+    /// Whether the release has the model of the best round, and not that of the last.
+    fn chooses(&self) -> bool {
+        self.tuning.stopping != Stopping::Never && self.rounds() > 0
+    }
+
+    /// The last stage whose sum changes the model: those of tuned members, and one more for closed-form members.
     pub fn last_model_stage(&self) -> u32 {
-        self.rounds() + u32::from(!self.forms.is_empty())
+        self.tuning_stages() + u32::from(!self.forms.is_empty())
     }
 
     /// One stage of every kind, for what depends on the kind only.
     pub(crate) fn kinds_of_stages(&self) -> impl Iterator<Item = u32> {
-        [0, 1, self.last_model_stage(), self.last_model_stage() + 1].into_iter()
+        [0, 1, self.tuning_stages(), self.last_model_stage(), self.last_model_stage() + 1].into_iter()
     }
 
     /// What is summed at a stage.
@@ -276,6 +331,7 @@ impl Plan {
         match stage {
             0 => Stage::Counts,
             stage if stage <= self.rounds() => Stage::Round,
+            stage if stage <= self.tuning_stages() => Stage::Validation,
             stage if stage <= self.last_model_stage() => Stage::Moments,
             _ => Stage::Metrics,
         }
@@ -320,9 +376,7 @@ impl Plan {
         if (self.epochs == 0) != self.members.is_empty() {
             refuse!(PlanInvalid, "{} epochs for {} trained members", self.epochs, self.members.len());
         }
-        if !(self.server_rate > 0.0 && self.server_rate <= 10.0) {
-            refuse!(PlanInvalid, "server_rate {} must be above 0 and at most 10", self.server_rate);
-        }
+        self.tuning.check()?;
         for member in &self.members {
             member.check().map_err(|e| e.at(format!("member {}", member.name)))?;
         }
@@ -361,6 +415,7 @@ impl MemberPlan {
         if r.batch == 0 || rates.iter().any(|x| !x.is_finite() || *x < 0.0) || r.dropout >= 1.0 {
             refuse!(PlanInvalid, "batch must be at least 1, rates finite and not negative, dropout below 1");
         }
+        r.classifier.check()?;
         if self.tensors.is_empty() || self.tensors.len() > 256 {
             refuse!(PlanInvalid, "1 to 256 tensors, not {}", self.tensors.len());
         }
@@ -429,6 +484,7 @@ pub(crate) mod tests {
                     classifier_lr: 1e-3,
                     classifier_wd: 0.0,
                     dropout: 0.5,
+                    classifier: Classifier::Linear,
                 },
                 trunk: [1; 32],
                 tensors: vec![
@@ -442,7 +498,7 @@ pub(crate) mod tests {
             epochs: 7,
             interval: 3,
             aggregation: Aggregation::SampleWeighted,
-            server_rate: 1.0,
+            tuning: Tuning::default(),
             rows: Rows::All,
             blind: true,
             min_cohort: 1,
@@ -501,11 +557,12 @@ pub(crate) mod tests {
             change(&mut plan);
             assert_eq!(plan.check().unwrap_err().kind(), RefusalKind::PlanInvalid, "form, change {i}");
         }
-        let changes: [fn(&mut Plan); 9] = [
+        let changes: [fn(&mut Plan); 10] = [
             |p| p.members.clear(),
             |p| p.interval = 0,
-            |p| p.server_rate = 0.0,
-            |p| p.server_rate = f64::NAN,
+            |p| p.tuning.server.rate = 0.0,
+            |p| p.members[0].recipe.classifier = Classifier::Cosine { scale: 0.0 },
+            |p| p.tuning.proximal = f64::NAN,
             |p| p.epochs = 0,
             |p| p.members[0].tensors[0].range = 0.0,
             |p| p.members[0].tensors[0].shape = vec![usize::MAX, 2],

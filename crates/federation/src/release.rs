@@ -63,7 +63,7 @@ pub struct Release {
     pub roster: [u8; 32],
     /// The sites that took part.
     pub sites: Vec<SiteName>,
-    /// Rounds trained.
+    /// Rounds that are in the model.
     pub rounds: u32,
     /// Hash of the whole shared model, as compared after the last round.
     #[serde(with = "hexed")]

@@ -150,6 +150,9 @@ pub(crate) struct Reason {
 pub(crate) struct Hash {
     #[prost(bytes = "vec", tag = "1")]
     pub(crate) hash: Vec<u8>,
+    /// Of a model: no further round is worth it.
+    #[prost(bool, tag = "2")]
+    pub(crate) over: bool,
 }
 
 /// Stages are sent plus one, so that 0 says "none yet".

@@ -104,6 +104,79 @@ fn closed_form_members_come_from_the_exact_sums_of_all_sites() {
     }
 }
 
+/// Ten rounds are planned; validation says which are worth it.
+fn stopping_world(seed: u64, stopping: &str, losses: &[f64]) -> World {
+    let mut world = World::new(4, seed, |plan| {
+        plan.epochs = 20;
+        plan.tuning.stopping = stopping.parse().unwrap();
+        plan.kernel = Some(toy_kernel());
+        plan.forms = vec![toy_form()];
+    });
+    world.losses = losses.to_vec();
+    world
+}
+
+#[test]
+fn rounds_end_when_validation_brings_no_gain_and_the_best_rounds_model_is_released() {
+    // (patience, losses from the start on, rounds that are run, round that is chosen)
+    let cases: [(&str, &[f64], u32, u32); 5] = [
+        // Known to be over in round 5, when the model of round 4 has been validated.
+        ("loss:2", &[9.0, 5.0, 4.0, 4.5, 4.2, 4.1], 5, 2),
+        // The last model is validated too, and may be the best.
+        ("loss:2", &[9.0, 5.0, 4.0, 4.5, 4.2, 3.0], 5, 5),
+        ("loss:1", &[9.0, 9.5, 1.0, 1.0], 2, 2),
+        // Nothing was ever better than the start.
+        ("loss:2", &[1.0, 2.0, 2.0, 2.0], 3, 0),
+        ("loss:3", &[9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.9], 10, 9),
+    ];
+    for (case, (stopping, losses, run, chosen)) in cases.into_iter().enumerate() {
+        for faults in [false, true] {
+            let mut world = stopping_world(case as u64, stopping, losses);
+            if faults {
+                world.faults = Faults { lose: 1, double: 5, spoil: 0, reorder: true };
+                world.kill_coordinator_at.extend([9, 14]);
+            }
+            world.run();
+            finished(&world);
+            same_encoders(&world);
+            let name = format!("case {case}, faults {faults}");
+            for site in &world.sites {
+                assert_eq!(site.applied, (1..=run).collect::<Vec<_>>(), "{name}");
+                assert_eq!(site.chosen, Some(chosen), "{name}");
+                assert!(site.solved, "{name}");
+                let want = site.history.get(&chosen).map(|model| model[..2].to_vec());
+                assert!(want.is_none_or(|want| want == site.model[..2]), "{name}");
+            }
+            assert_eq!(world.released.as_ref().unwrap().release.rounds, chosen, "{name}");
+            let uploads = world.sent.iter().filter(|m| m.kind == Kind::Input);
+            assert!(uploads.map(|m| m.round).all(|round| round <= run || round > 10), "{name}");
+        }
+    }
+}
+
+#[test]
+fn sites_that_were_away_or_restarted_end_the_rounds_alike() {
+    for seed in 0..4 {
+        let mut world = stopping_world(seed, "loss:2", &[9.0, 5.0, 4.0, 4.5, 4.2, 4.1]);
+        world.vanish.insert((1, 5));
+        world.start();
+        while !world.sites.iter().any(|site| site.applied.len() >= 5) {
+            if world.queue.is_empty() {
+                world.tick();
+            } else {
+                world.deliver();
+            }
+        }
+        world.kill(2);
+        world.revive(1);
+        world.revive(2);
+        world.pump();
+        finished(&world);
+        same_encoders(&world);
+        assert!(world.sites.iter().all(|site| site.chosen == Some(2)), "seed {seed}");
+    }
+}
+
 #[test]
 fn three_to_sixteen_sites() {
     for sites in [3, 5, 8, 16] {

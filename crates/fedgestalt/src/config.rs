@@ -6,17 +6,18 @@
 mod detector;
 mod member;
 mod trunk;
+mod tuning;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use domain::Normalisation;
 use domain::draw::Draw;
-use federation::{Aggregation, Policy, Rows};
+use federation::{Aggregation, ClassWeighting, Policy, Rates, Rows, ServerOptimizer, Stopping, Tuning};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use detector::DetectorConfig;
-pub use member::{DEFAULT_FORM, MemberConfig, MemberKind, RecipeName};
+pub use member::{ClassifierName, DEFAULT_FORM, MemberConfig, MemberKind, RecipeName};
 pub use trunk::{Cut, Engine, Precision, TrunkConfig};
 
 /// The name of the configuration file.
@@ -71,6 +72,12 @@ pub struct TrainingConfig {
     pub interval: u32,
     /// Augmented draws of every image in the feature cache, 1 to 255.
     pub draws: usize,
+    /// Learning rates over the epochs.
+    pub rates: Rates,
+    /// Whether rare syndromes count more in the loss.
+    pub class_weighting: ClassWeighting,
+    /// When training ends, by the validation images of all sites.
+    pub stopping: Stopping,
     /// What everything random follows from.
     pub seed: u64,
 }
@@ -85,8 +92,18 @@ pub struct FederationConfig {
     pub draw: Draw,
     /// How updates become one.
     pub aggregation: Aggregation,
-    /// What the average update of tuned members is multiplied by, above 0 and at most 10.
+    /// What the average update of tuned members is put through before it is added.
+    pub server_optimizer: ServerOptimizer,
+    /// What its step is multiplied by, above 0 and at most 10.
     pub server_rate: f64,
+    /// Decay of its first moment, 0 to below 1.
+    pub server_momentum: f64,
+    /// Decay of its second moment, 0 to below 1.
+    pub server_beta2: f64,
+    /// Its adaptivity, above 0 and at most 1.
+    pub server_tau: f64,
+    /// Strength of the pull towards the round's model in local training, 0 to 1000.
+    pub proximal: f64,
     /// Classifier rows that leave a site.
     pub rows: Rows,
     /// Whether the coordinator is kept from the sums.
@@ -159,6 +176,7 @@ impl Default for Config {
             members: vec![
                 MemberConfig::closed_form("form"),
                 MemberConfig { lift: Some(1024), ..MemberConfig::closed_form("lift") },
+                MemberConfig { projection: Some(1024), ..MemberConfig::closed_form("map") },
             ],
             training: TrainingConfig::default(),
             federation: FederationConfig::default(),
@@ -172,17 +190,24 @@ impl Default for Config {
 
 impl Default for TrainingConfig {
     fn default() -> Self {
-        Self { epochs: 50, interval: 5, draws: 8, seed: 1 }
+        let Tuning { rates, class_weighting, stopping, .. } = Tuning::default();
+        Self { epochs: 50, interval: 5, draws: 8, rates, class_weighting, stopping, seed: 1 }
     }
 }
 
 impl Default for FederationConfig {
     fn default() -> Self {
+        let Tuning { server, proximal, .. } = Tuning::default();
         Self {
             sites: 4,
             draw: Draw::NearUniform,
             aggregation: Aggregation::SampleWeighted,
-            server_rate: 1.0,
+            server_optimizer: server.optimizer,
+            server_rate: server.rate,
+            server_momentum: server.momentum,
+            server_beta2: server.beta2,
+            server_tau: server.tau,
+            proximal,
             rows: Rows::All,
             blind: true,
             minimum_cohort: 0,
@@ -273,7 +298,7 @@ impl Config {
             None => member,
         };
         let (first, last) = (self.members.first(), self.members.last());
-        Self {
+        let mut recipe = Self {
             members: vec![
                 on(MemberConfig::tuned("r50", RecipeName::R50), first),
                 on(MemberConfig::tuned("r100", RecipeName::R100), last),
@@ -281,14 +306,17 @@ impl Config {
             ],
             kernel: KernelConfig { normalisation: Normalisation::None, ..self.kernel.clone() },
             ..self.clone()
-        }
+        };
+        recipe.set_tuning(Tuning::default());
+        recipe
     }
 
-    /// Stages of a session that a site can vanish in: aggregations of tuned members, and the sum behind closed forms.
+    /// Stages of a session that a site can vanish in: aggregations of tuned members, the validation of the last one, and the sum behind closed forms.
     pub fn rounds(&self) -> u32 {
         let any = |kind| self.members.iter().any(|member| member.kind == kind);
+        let validation = u32::from(self.training.stopping != Stopping::Never);
         let rounds = if any(MemberKind::Tuned) {
-            self.training.epochs.div_ceil(self.training.interval.max(1))
+            self.training.epochs.div_ceil(self.training.interval.max(1)) + validation
         } else {
             0
         };
@@ -320,19 +348,13 @@ impl Config {
             }
         }
         let training = &self.training;
-        ensure!(training.epochs >= 1, "[training] epochs is 0; give at least 1");
+        self.check_tuning()?;
         for member in &self.members {
             member.check_stand(&self.members)?;
         }
-        ensure!(training.interval >= 1, "[training] interval is 0; give at least 1");
         ensure!((1..=255).contains(&training.draws), "[training] draws is {}; give 1 to 255", training.draws);
         let sites = self.federation.sites;
         ensure!((3..=100).contains(&sites), "[federation] sites is {sites}; a secure sum needs 3 to 100");
-        let rate = self.federation.server_rate;
-        ensure!(
-            rate > 0.0 && rate <= 10.0,
-            "[federation] server_rate is {rate}; give a number above 0, at most 10"
-        );
         let kernel = &self.kernel;
         ensure!((1..=30).contains(&kernel.top), "[kernel] top is {}; give 1 to 30", kernel.top);
         let step = kernel.distance_step;
@@ -425,7 +447,7 @@ mod tests {
 
     #[test]
     fn the_commented_values_of_closed_forms_are_their_defaults() {
-        let keys = ["ridge", "power", "floor"];
+        let keys = ["ridge"];
         let uncommented: Vec<&str> = TEMPLATE
             .lines()
             .map(|line| match line.strip_prefix("# ") {
@@ -435,7 +457,7 @@ mod tests {
             .collect();
         let config = Config::parse(&uncommented.join("\n")).unwrap();
         for member in &config.members {
-            assert!(member.ridge.is_some() && member.power.is_some() && member.floor.is_some());
+            assert!(member.ridge.is_some());
             assert_eq!(member.form(), DEFAULT_FORM);
         }
     }
@@ -450,6 +472,16 @@ mod tests {
         assert_eq!(trunks, ["one.onnx", "two.onnx", "two.onnx"]);
         assert_eq!((recipe.rounds(), Config::parse(text).unwrap().rounds()), (10, 1));
         recipe.check().unwrap();
+    }
+
+    #[test]
+    fn the_recipe_is_trained_the_papers_way_whatever_else_is_configured() {
+        let text = "[training]\nrates = \"step\"\nclass_weighting = \"none\"\nstopping = \"loss:2\"\n\
+                    [federation]\nserver_optimizer = \"adam\"\nserver_rate = 0.1\nproximal = 0.5\n";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.tuning().rates, Rates::Step);
+        assert_eq!(config.tuning().server.optimizer, ServerOptimizer::Adam);
+        assert_eq!(config.as_recipe().tuning(), Tuning::default());
     }
 
     #[test]
@@ -474,6 +506,12 @@ mod tests {
             ("[detector]\nmodel = \"yunet.onnx\"", "model"),
             ("[federation]\nsites = 2", "[federation] sites"),
             ("[federation]\nserver_rate = 0.0", "[federation] server_rate"),
+            ("[federation]\nserver_optimizer = \"sgd\"", "sgd"),
+            ("[federation]\nserver_momentum = 1.0", "[federation] server_momentum"),
+            ("[federation]\nproximal = -0.1", "[federation] proximal"),
+            ("[training]\nrates = \"linear\"", "linear"),
+            ("[training]\nclass_weighting = \"square\"", "square"),
+            ("[training]\nstopping = \"loss:0\"", "loss:0"),
             ("[federation]\ndraw = \"fair\"", "fair"),
             ("[federation]\nrows = \"shared:0\"", "shared:0"),
             ("[kernel]\ntop = 31", "[kernel] top"),
@@ -483,6 +521,20 @@ mod tests {
             ("[[members]]\nname = \"a/b\"\nkind = \"tuned\"", "a/b"),
             ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nbatch = 1", "batch"),
             ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nlift = 64", "only a closed form has `lift`"),
+            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nscale = 8.0", "arcface\" has `scale`"),
+            (
+                "[[members]]\nname = \"a\"\nkind = \"published\"\nclassifier = \"cosine\"",
+                "only a tuned member",
+            ),
+            (
+                "[[members]]\nname = \"a\"\nkind = \"tuned\"\nclassifier = \"cosine\"\nmargin = 0.1",
+                "has `margin`",
+            ),
+            (
+                "[[members]]\nname = \"a\"\nkind = \"tuned\"\nclassifier = \"arcface\"\nmargin = 2.0",
+                "`margin` is 2",
+            ),
+            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nclassifier = \"sphere\"", "sphere"),
             ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 0", "lift must be 1"),
             ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 8\nprojection = 8", "leave `lift`"),
             ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\noutputs = 0", "outputs"),
@@ -506,6 +558,9 @@ mod tests {
         config.trunk.precision = Precision::Bf16;
         config.trunk.openvino = Some("/opt/openvino".into());
         config.federation.rows = Rows::Shared(3);
+        config.federation.server_optimizer = ServerOptimizer::Yogi;
+        config.training.rates = Rates::Cosine;
+        config.training.stopping = Stopping::Loss(3);
         config.federation.draw = Draw::Dirichlet(0.5);
         config.members = config.as_recipe().members;
         config.members[0].neck_lr = Some(1e-4);

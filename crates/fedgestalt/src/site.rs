@@ -3,6 +3,7 @@
 pub mod asking;
 pub mod model;
 pub mod ranking;
+pub mod server;
 pub mod state;
 pub mod tables;
 
@@ -28,6 +29,7 @@ use self::tables::{Lessons, RowOf, Tables, pools};
 use crate::engine::host::{Host, SiteHost};
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::forms;
+use crate::pipeline::training::{Pool, mean_scores};
 use crate::pipeline::weights::Weights;
 
 /// What a site saw of one round, for its own records and the report of a simulation.
@@ -163,9 +165,15 @@ impl Site {
         // Stage 0 is the counts and the last one the metrics: with stage r applied, r + 1 stages are over.
         let last = self.begin.as_ref().map_or(0, |begin| begin.plan.last_model_stage());
         let applied = self.participant.applied().saturating_sub(1).min(last);
-        if let Some(weights) = self.files.weights(applied, &self.blueprint)? {
+        let kept = self.files.last_weights(applied);
+        if let Some(weights) = self.files.weights(kept, &self.blueprint)? {
+            let server = self.files.server_state(kept)?;
             let model = self.model_mut()?;
             model.restart(weights.heads)?;
+            // Only rounds have a state, and only they go on from it.
+            if !server.is_empty() {
+                model.restart_server(&server)?;
+            }
             if !weights.forms.is_empty() {
                 model.set_forms(weights.forms);
             }
@@ -226,7 +234,7 @@ impl Site {
             anyhow::bail!("the session has not begun here");
         };
         let pools = pools(&self.blueprint, &self.tables, lessons);
-        let before = model.validate(&pools)?;
+        let validation = validation_metrics(model, &pools, lessons)?;
         let round = self.participant.settled();
         let plan = self.begin.as_ref().map(|begin| hex::encode(begin.plan.digest())).unwrap_or_default();
         let kept = if self.keeps_updates { self.files.update(&plan, round, &self.blueprint)? } else { None };
@@ -247,22 +255,12 @@ impl Site {
                     self.files.save_update(&plan, round, &self.blueprint, heads, &trained)?;
                 }
                 let images = lessons.training.len() as f64;
-                let validation = lessons.validation.len() as f64;
                 let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
-                let (validation_loss, validation_accuracy) = match &before {
-                    Some(scores) => (
-                        mean(&scores.iter().map(|s| s.0).collect::<Vec<_>>()),
-                        mean(&scores.iter().map(|s| s.1).collect::<Vec<_>>()),
-                    ),
-                    None => (0.0, 0.0),
-                };
                 let metrics = RoundMetrics {
                     loss: mean(&trained.loss) * images,
                     correct: mean(&trained.accuracy) * images,
                     images,
-                    validation_loss: validation_loss * validation,
-                    validation_correct: validation_accuracy * validation,
-                    validation_images: validation,
+                    ..validation
                 };
                 self.pending_loss = trained.loss;
                 match self.participant.submit_update(trained.deltas, metrics) {
@@ -297,8 +295,37 @@ impl Site {
             sites: apply.sites.iter().map(|site| site.0).collect(),
         });
         let weights = Weights { heads: model.heads().to_vec(), forms: Vec::new() };
-        self.files.save_weights(apply.round, &self.blueprint, &weights)?;
+        let server = model.server_state()?;
+        self.files.save_weights(apply.round, &self.blueprint, &weights, apply.best)?;
+        self.files.save_server_state(apply.round, server)?;
         self.files.save_records(&self.records)?;
+        self.confirm_model()
+    }
+
+    /// This site's figures of the model as it stands.
+    fn validate(&mut self) -> Result<Vec<Action>> {
+        let (Some(model), Some(lessons)) = (&self.model, &self.lessons) else {
+            anyhow::bail!("the session has not begun here");
+        };
+        let pools = pools(&self.blueprint, &self.tables, lessons);
+        let metrics = validation_metrics(model, &pools, lessons)?;
+        Ok(self.participant.submit_validation(&metrics)?)
+    }
+
+    /// The rounds are over: back to the model of the best one.
+    fn choose(&mut self, round: u32) -> Result<Vec<Action>> {
+        let begin = self.begin.as_ref().context("the session has not begun here")?;
+        let stage = begin.plan.tuning_stages();
+        let heads = match self.files.weights(round, &self.blueprint)? {
+            Some(weights) => weights.heads,
+            None if round == 0 => {
+                model::starting_heads(&self.blueprint, begin.trained.len(), begin.plan.seed)?
+            }
+            None => anyhow::bail!("the weights of round {round} are gone; begin the session anew"),
+        };
+        let weights = Weights { heads: heads.clone(), forms: Vec::new() };
+        self.model_mut()?.restart(heads)?;
+        self.files.save_weights(stage, &self.blueprint, &weights, Some(round))?;
         self.confirm_model()
     }
 
@@ -337,7 +364,8 @@ impl Site {
         let (Some(model), Some(begin)) = (&self.model, &self.begin) else {
             anyhow::bail!("the session has not begun here");
         };
-        self.files.save_weights(begin.plan.last_model_stage(), &self.blueprint, &model.weights())?;
+        let stage = begin.plan.last_model_stage();
+        self.files.save_weights(stage, &self.blueprint, &model.weights(), None)?;
         self.confirm_model()
     }
 
@@ -502,6 +530,19 @@ impl Site {
     }
 }
 
+/// Sums over a site's validation images: the mean of its members.
+fn validation_metrics(model: &SiteModel, pools: &[Pool<'_>], lessons: &Lessons) -> Result<RoundMetrics> {
+    let Some(scores) = model.validate(pools)? else { return Ok(RoundMetrics::default()) };
+    let images = lessons.validation.len() as f64;
+    let (loss, accuracy) = mean_scores(&scores);
+    Ok(RoundMetrics {
+        validation_loss: loss * images,
+        validation_correct: accuracy * images,
+        validation_images: images,
+        ..RoundMetrics::default()
+    })
+}
+
 impl Host for Site {
     fn handle(&mut self, bytes: Bytes) -> Result<Vec<Action>, Refusal> {
         self.participant.handle(bytes)
@@ -512,6 +553,8 @@ impl Host for Site {
             Action::Begin(begin) => self.begin(*begin),
             Action::Train { epochs, .. } => self.train(epochs),
             Action::Apply(apply) => self.apply(apply),
+            Action::Validate => self.validate(),
+            Action::Choose { round } => self.choose(round),
             Action::Collect => self.collect(),
             Action::Solve(solve) => self.solve(solve),
             Action::Encode(setup) => self.gallery(&setup),

@@ -28,7 +28,8 @@ config = "form.toml"
 const GRID: &str =
     "cohort = \"cohort\"\nsites = [3, 6]\ndraws = [\"near-uniform\", \"non-overlapping\"]\nseeds = [1]\n";
 
-const TUNED: &str = "[training]\nepochs = 2\ninterval = 1\ndraws = 2\n\n\
+const TUNED: &str = "[training]\nepochs = 2\ninterval = 1\ndraws = 2\nrates = \"cosine\"\nstopping = \"accuracy:1\"\n\n\
+                     [federation]\nserver_optimizer = \"adam\"\nserver_rate = 0.02\nproximal = 0.1\n\n\
                      [[members]]\nname = \"r50\"\nkind = \"tuned\"\nbatch = 8\nneck_lr = 0.01\n\n\
                      [[members]]\nname = \"published\"\nkind = \"published\"\n";
 

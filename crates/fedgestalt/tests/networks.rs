@@ -111,7 +111,7 @@ fn members_on_one_network_compute_it_once() {
             (0..images.len()).flat_map(|row| view_features(&table, row)).collect()
         })
         .collect();
-    let encodings = blueprint.published().unwrap().encode(&features, images.len()).unwrap();
+    let encodings = blueprint.with(None).unwrap().encode(&features, images.len()).unwrap();
     assert_eq!((encodings.len(), encodings[0].as_slice().len()), (5, 3 * VIEWS * 8));
     for count in &counts {
         assert_eq!(count.load(Ordering::Relaxed), 5 * VIEWS);

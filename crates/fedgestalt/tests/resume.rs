@@ -10,7 +10,7 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use program::{Place, lasting, read};
+use program::{CONFIG, Place, lasting, read};
 use serde_json::Value;
 
 const RUN: &str = "--json demo --out run";
@@ -25,6 +25,21 @@ const KILLS: [(&str, u32); 7] = [
     ("A new site joins", 3),
     ("Report", 2),
 ];
+
+/// With everything that a site must remember from round to round: the server's moments, the figures of the rounds, the model of
+/// the best of them.
+fn remembering() -> Place {
+    let place = Place::new();
+    let config = CONFIG
+        .replace("interval = 1\n", "interval = 1\nrates = \"cosine\"\nstopping = \"loss:1\"\n")
+        .replace(
+            "sites = 4\n",
+            "sites = 4\nserver_optimizer = \"yogi\"\nserver_rate = 0.01\nproximal = 0.1\n",
+        );
+    assert_eq!(config.lines().count(), CONFIG.lines().count() + 5);
+    fs::write(place.path("fedgestalt.toml"), config).unwrap();
+    place
+}
 
 /// A run under way, and the stages it tells of as they begin.
 struct Running {
@@ -82,7 +97,7 @@ fn assert_same(found: &(Value, Vec<u8>), wanted: &(Value, Vec<u8>)) {
 
 /// An undisturbed run: what it came to, and how long its stages took.
 fn undisturbed() -> ((Value, Vec<u8>), Vec<Duration>) {
-    let place = Place::new();
+    let place = remembering();
     let run = Running::start(&place);
     let begun: Vec<(String, Instant)> = run.stages.iter().collect();
     assert!(run.finish());
@@ -98,7 +113,7 @@ fn undisturbed() -> ((Value, Vec<u8>), Vec<Duration>) {
 #[test]
 fn twenty_kills_change_nothing() {
     let (wanted, took) = undisturbed();
-    let mut place = Place::new();
+    let mut place = remembering();
     let mut seed = 1;
     let mut kills = 0;
     for ((stage, times), took) in KILLS.into_iter().zip(took) {
@@ -108,7 +123,7 @@ fn twenty_kills_change_nothing() {
                 // An earlier kill came late and the stage is over: the run has ended well, and another begins.
                 assert!(run.finish(), "the run cannot go on after {kills} kills");
                 assert_same(&outcome(&place), &wanted);
-                place = Place::new();
+                place = remembering();
                 run = Running::start(&place);
                 assert!(run.reaches(stage), "a new run ended before {stage}");
             }
@@ -151,7 +166,7 @@ fn twenty_kills_change_nothing() {
 
 #[test]
 fn two_processes_do_not_work_on_one_run() {
-    let place = Place::new();
+    let place = remembering();
     let mut run = Running::start(&place);
     assert!(run.reaches("Import and trunk features"));
     let told = place.failure("demo --out run");

@@ -16,6 +16,7 @@ pub(crate) struct AdamStep {
     inverse_sqrt_correction2: f32,
     eps: f32,
     step_size: f32,
+    proximal: f32,
 }
 
 impl AdamStep {
@@ -31,24 +32,54 @@ impl AdamStep {
             inverse_sqrt_correction2: (1.0 / correction2.sqrt()) as f32,
             eps: recipe.adam_eps as f32,
             step_size: (lr / correction1) as f32,
+            proximal: recipe.proximal as f32,
         }
     }
 
-    /// Updates `values` and their moments by `grad`; all four have the same length.
-    pub(crate) fn apply(self, values: &mut [f32], first: &mut [f32], second: &mut [f32], grad: &[f32]) {
+    /// Updates `values` and their moments by `grad`; all four have the same length. Values are pulled towards `anchor`, which is
+    /// as long, or empty where nothing pulls.
+    pub(crate) fn apply(
+        self,
+        values: &mut [f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        grad: &[f32],
+        anchor: &[f32],
+    ) {
+        if anchor.is_empty() {
+            return self.apply_free(values, first, second, grad);
+        }
+        ARCH.dispatch(
+            #[inline(always)]
+            || {
+                for ((((w, m), v), &g), &anchor) in
+                    values.iter_mut().zip(first).zip(second).zip(grad).zip(anchor)
+                {
+                    self.one(w, m, v, g + self.proximal * (*w - anchor));
+                }
+            },
+        );
+    }
+
+    fn apply_free(self, values: &mut [f32], first: &mut [f32], second: &mut [f32], grad: &[f32]) {
         // The same loop, compiled for the widest vectors the processor has. Every operation rounds by itself (Rust does
         // not contract), so the width does not change the result.
         ARCH.dispatch(
             #[inline(always)]
             || {
                 for (((w, m), v), &g) in values.iter_mut().zip(first).zip(second).zip(grad) {
-                    let g = g + self.decay * *w;
-                    *m += self.one_minus_beta1 * (g - *m);
-                    *v = self.beta2 * *v + self.one_minus_beta2 * (g * g);
-                    *w -= self.step_size * *m / (v.sqrt() * self.inverse_sqrt_correction2 + self.eps);
+                    self.one(w, m, v, g);
                 }
             },
         );
+    }
+
+    #[inline(always)]
+    fn one(self, w: &mut f32, m: &mut f32, v: &mut f32, g: f32) {
+        let g = g + self.decay * *w;
+        *m += self.one_minus_beta1 * (g - *m);
+        *v = self.beta2 * *v + self.one_minus_beta2 * (g * g);
+        *w -= self.step_size * *m / (v.sqrt() * self.inverse_sqrt_correction2 + self.eps);
     }
 }
 
@@ -58,16 +89,18 @@ pub(crate) struct Param {
     pub(crate) values: Vec<f32>,
     pub(crate) first: Vec<f32>,
     pub(crate) second: Vec<f32>,
+    /// The values that training is pulled towards; empty where nothing pulls.
+    pub(crate) anchor: Vec<f32>,
 }
 
 impl Param {
     /// `values` with zero moments.
     pub(crate) fn new(values: Vec<f32>) -> Self {
         let zeros = vec![0.0; values.len()];
-        Self { first: zeros.clone(), second: zeros, values }
+        Self { first: zeros.clone(), second: zeros, values, anchor: Vec::new() }
     }
 
     pub(crate) fn update(&mut self, step: AdamStep, grad: &[f32]) {
-        step.apply(&mut self.values, &mut self.first, &mut self.second, grad);
+        step.apply(&mut self.values, &mut self.first, &mut self.second, grad, &self.anchor);
     }
 }

@@ -2,9 +2,10 @@
 
 use rayon::prelude::*;
 
+use crate::classifier::Classifier;
 use crate::error::{Result, TrainError};
 use crate::loss::{self, Scores};
-use crate::matmul::{Mat, map_rows, matmul};
+use crate::matmul::map_rows;
 use crate::norm;
 use crate::random::{self, Purpose};
 use crate::source::{self, Example, FeatureSource};
@@ -281,7 +282,7 @@ impl Head {
         Ok(out)
     }
 
-    /// Loss and accuracy over `examples` in evaluation mode (running statistics, no dropout), on draw 0 of each row.
+    /// Loss and accuracy over `examples` in evaluation mode (running statistics, no dropout, no margin), on draw 0 of each row.
     ///
     /// The loss is the mean weighted by `class_weights` over all examples, as in training. Refuses an empty list, and
     /// features or a loss that are not finite.
@@ -290,8 +291,9 @@ impl Head {
         data: &dyn FeatureSource,
         examples: &[Example],
         class_weights: &[f32],
+        classifier: Classifier,
     ) -> Result<Scores> {
-        let HeadShape { input, dim, classes } = self.shape;
+        let HeadShape { input, classes, .. } = self.shape;
         source::check(data, examples, input, classes)?;
         check_class_weights(class_weights, classes)?;
         if examples.is_empty() {
@@ -307,13 +309,8 @@ impl Head {
                 .zip(batch)
                 .for_each(|(out, example)| data.copy_row(example.row, 0, out));
             let representations = self.represent(&features, batch.len())?;
-            let mut logits = loss::bias_rows(&self.classifier_bias, batch.len());
-            matmul(
-                &mut logits,
-                Mat::new(&representations, batch.len(), dim, dim),
-                Mat::new(&self.classifier_weight, classes, dim, dim).t(),
-                true,
-            );
+            let (weight, bias) = (&self.classifier_weight, &self.classifier_bias);
+            let mut logits = classifier.score(&representations, weight, bias, None).logits;
             let labels: Vec<u32> = batch.iter().map(|example| example.label).collect();
             let loss = loss::weighted_cross_entropy(&mut logits, &labels, class_weights);
             if !loss.weighted_loss.is_finite() {

@@ -1,5 +1,5 @@
 //! Head training on frozen features: the neck (`Linear` + `BatchNorm1d`) and the classifier
-//! (`Dropout` + `Linear`) of the face extractor, trained by Adam on weighted cross-entropy.
+//! (`Dropout` + `Linear`, or cosines) of the face extractor, trained by Adam on weighted cross-entropy.
 //!
 //! The trunk is frozen, so its features of a fixed number of augmented draws are computed once and kept in
 //! a [`cache::FeatureTable`]; an epoch then costs only the head. There is no autodiff: the gradients are
@@ -28,6 +28,7 @@
 
 mod adam;
 pub mod cache;
+mod classifier;
 mod closed_form;
 mod error;
 mod head;
@@ -36,13 +37,18 @@ mod matmul;
 mod norm;
 mod random;
 mod recipe;
+mod schedule;
+mod server;
 mod source;
 mod trainer;
 
+pub use classifier::Classifier;
 pub use closed_form::{ClosedForm, FormSettings, Moments as FormMoments, RandomFeatures, Weighting};
 pub use error::{ErrorKind, Result, TrainError};
 pub use head::{Head, HeadShape, NeckInit, TensorView};
 pub use loss::Scores;
 pub use recipe::{Recipe, class_weights};
+pub use schedule::RateSchedule;
+pub use server::{ServerMoments, ServerOptimizer, ServerRule};
 pub use source::{Example, FeatureSource, MemoryFeatures};
 pub use trainer::{EpochStats, Moments, Trainer};

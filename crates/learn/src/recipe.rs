@@ -1,6 +1,8 @@
 //! What a training is told: batch, learning rates, decay, dropout, class weights.
 
+use crate::classifier::Classifier;
 use crate::error::{Result, TrainError};
+use crate::schedule::RateSchedule;
 
 /// The settings of one member's training.
 ///
@@ -28,6 +30,13 @@ pub struct Recipe {
     pub adam_eps: f64,
     /// Weight of the newest batch in BatchNorm's running statistics, in `[0, 1]`.
     pub bn_momentum: f64,
+    /// Strength of the pull back to the weights that a round began with, not negative (FedProx, Li et al. 2020): `proximal`
+    /// times the distance is added to the gradient.
+    pub proximal: f64,
+    /// How the classifier scores.
+    pub classifier: Classifier,
+    /// What both learning rates are multiplied by, epoch by epoch.
+    pub rates: RateSchedule,
 }
 
 impl Recipe {
@@ -44,6 +53,9 @@ impl Recipe {
             beta2: 0.999,
             adam_eps: 1e-8,
             bn_momentum: 0.1,
+            proximal: 0.0,
+            classifier: Classifier::Linear,
+            rates: RateSchedule::Constant,
         }
     }
 
@@ -54,6 +66,7 @@ impl Recipe {
 
     /// Refuses settings outside the ranges given at the fields, naming the first.
     pub fn check(&self) -> Result<()> {
+        self.classifier.check()?;
         let non_negative = |x: f64| x.is_finite() && x >= 0.0;
         let below_one = |x: f64| (0.0..1.0).contains(&x);
         let checks = [
@@ -66,6 +79,7 @@ impl Recipe {
             ("beta1", below_one(self.beta1), "at least 0 and below 1"),
             ("beta2", below_one(self.beta2), "at least 0 and below 1"),
             ("adam_eps", self.adam_eps.is_finite() && self.adam_eps > 0.0, "finite and positive"),
+            ("proximal", non_negative(self.proximal), "finite and not negative"),
             ("bn_momentum", (0.0..=1.0).contains(&self.bn_momentum), "between 0 and 1"),
         ];
         match checks.iter().find(|(_, holds, _)| !holds) {
@@ -113,7 +127,8 @@ mod tests {
     fn a_recipe_out_of_range_is_refused_by_the_name_of_its_field() {
         assert!(Recipe::r50().check().is_ok() && Recipe::r100().check().is_ok());
         type Spoil = fn(&mut Recipe);
-        let cases: [(&str, Spoil); 5] = [
+        let cases: [(&str, Spoil); 6] = [
+            ("proximal", |r| r.proximal = -1.0),
             ("batch", |r| r.batch = 1),
             ("neck_lr", |r| r.neck_lr = f64::NAN),
             ("dropout", |r| r.dropout = 1.0),

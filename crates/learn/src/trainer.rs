@@ -12,7 +12,6 @@ use crate::adam::{AdamStep, Param};
 use crate::error::{ErrorKind, Result, TrainError};
 use crate::head::{self, Head, HeadShape};
 use crate::loss::{self, BatchLoss};
-use crate::matmul::{Mat, matmul};
 use crate::norm::{self, Normalised};
 use crate::random::{self, Purpose};
 use crate::recipe::Recipe;
@@ -53,6 +52,8 @@ pub struct Trainer {
     seed: u64,
     /// Updates made so far.
     updates: u64,
+    /// What the schedule multiplies learning rates by in the epoch under way.
+    rate: f64,
     /// Input-major (`input` x `dim`), so that the rows a tile of features touches lie together.
     neck_weight: Param,
     neck_bias: Param,
@@ -75,13 +76,14 @@ impl Trainer {
         head.check_finite()?;
         let shape = head.shape();
         head::check_class_weights(class_weights, shape.classes)?;
-        Ok(Self {
+        let mut trainer = Self {
             shape,
             bn_eps: head.bn_eps(),
             recipe,
             class_weights: class_weights.to_vec(),
             seed,
             updates: 0,
+            rate: 1.0,
             neck_weight: Param::new(transpose(&head.neck_weight, shape.dim, shape.input)),
             neck_bias: Param::new(head.neck_bias),
             bn_weight: Param::new(head.bn_weight),
@@ -91,7 +93,18 @@ impl Trainer {
             classifier_weight: Param::new(head.classifier_weight),
             classifier_bias: Param::new(head.classifier_bias),
             poisoned: None,
-        })
+        };
+        trainer.set_anchor();
+        Ok(trainer)
+    }
+
+    /// A round begins: the weights as they are now are those that a proximal term pulls towards.
+    fn set_anchor(&mut self) {
+        if self.recipe.proximal > 0.0 {
+            for param in self.params_mut() {
+                param.anchor.clone_from(&param.values);
+            }
+        }
     }
 
     /// The sizes of the head.
@@ -124,7 +137,8 @@ impl Trainer {
         head
     }
 
-    /// Replaces all weights and running statistics, for instance by those a round agreed on.
+    /// Replaces all weights and running statistics, for instance by those a round agreed on; a proximal term pulls towards
+    /// them from now on.
     ///
     /// Refuses, and changes nothing, if the shape differs or a value is not finite. A poisoned trainer goes on after a
     /// replacement with [`Moments::Reset`], and only then.
@@ -150,6 +164,7 @@ impl Trainer {
         self.bn_var.clone_from(&head.bn_var);
         self.classifier_weight.values.clone_from(&head.classifier_weight);
         self.classifier_bias.values.clone_from(&head.classifier_bias);
+        self.set_anchor();
         if moments == Moments::Reset {
             self.updates = 0;
             self.poisoned = None;
@@ -209,6 +224,7 @@ impl Trainer {
     }
 
     fn run_epoch(&mut self, data: &dyn FeatureSource, rows: &[Example], epoch: u32) -> Result<EpochStats> {
+        self.rate = self.recipe.rates.factor(epoch);
         let batches = plan::batches(rows, self.seed, epoch, self.recipe.batch, data.draws());
         let mut totals = BatchLoss::default();
         let mut mask = Vec::new();
@@ -256,7 +272,7 @@ impl Trainer {
 
     /// Adam's constants for the neck in the update under way.
     fn neck_step(&self) -> AdamStep {
-        AdamStep::new(&self.recipe, self.recipe.neck_lr, self.recipe.neck_wd, self.updates)
+        AdamStep::new(&self.recipe, self.recipe.neck_lr * self.rate, self.recipe.neck_wd, self.updates)
     }
 
     /// Everything of a step but the neck's weight: from `projected` (`n` x `dim`, without bias) forward to the loss and
@@ -271,7 +287,7 @@ impl Trainer {
         labels: &[u32],
         mask: &[f32],
     ) -> std::result::Result<(BatchLoss, Vec<f32>), &'static str> {
-        let HeadShape { dim, classes, .. } = self.shape;
+        let HeadShape { dim, .. } = self.shape;
         let n = labels.len();
         for row in projected.chunks_exact_mut(dim) {
             for (value, bias) in row.iter_mut().zip(&self.neck_bias.values) {
@@ -290,34 +306,23 @@ impl Trainer {
                 out[j] = (standard[j] * self.bn_weight.values[j] + self.bn_bias.values[j]) * mask[j];
             }
         }
-        let mut logits = loss::bias_rows(&self.classifier_bias.values, n);
-        let weight = Mat::new(&self.classifier_weight.values, classes, dim, dim);
-        matmul(&mut logits, Mat::new(&dropped, n, dim, dim), weight.t(), true);
-        let loss = loss::weighted_cross_entropy(&mut logits, labels, &self.class_weights);
+        let weight = &self.classifier_weight.values;
+        let mut scored =
+            self.recipe.classifier.score(&dropped, weight, &self.classifier_bias.values, Some(labels));
+        let loss = loss::weighted_cross_entropy(&mut scored.logits, labels, &self.class_weights);
         if !loss.weighted_loss.is_finite() {
             return Err("loss");
         }
 
-        let logit_grad = Mat::new(&logits, n, classes, classes);
-        let mut bias_grad = vec![0.0f32; classes];
-        for row in logits.chunks_exact(classes) {
-            for (sum, value) in bias_grad.iter_mut().zip(row) {
-                *sum += value;
-            }
-        }
-        let mut weight_grad = vec![0.0; classes * dim];
-        let mut grad = vec![0.0; n * dim];
-        rayon::join(
-            || matmul(&mut weight_grad, logit_grad.t(), Mat::new(&dropped, n, dim, dim), false),
-            || matmul(&mut grad, logit_grad, weight, false),
-        );
+        let grads = scored.backward(&dropped, weight, labels);
+        let (weight_grad, bias_grad, mut grad) = (grads.weight, grads.bias, grads.input);
         for (grad, mask) in grad.iter_mut().zip(mask) {
             *grad *= mask;
         }
         let (scale_grad, shift_grad) = norm::backward(&mut grad, &normalised, &self.bn_weight.values);
         for (name, values) in [
             ("gradient of classifier.weight", &weight_grad),
-            ("gradient of classifier.bias", &bias_grad),
+            ("gradient of classifier.bias", bias_grad.as_ref().unwrap_or(&Vec::new())),
             ("gradient of bn.weight", &scale_grad),
             ("gradient of bn.bias", &shift_grad),
             ("gradient of the neck's output", &grad),
@@ -330,14 +335,17 @@ impl Trainer {
         self.updates += 1;
         let recipe = &self.recipe;
         let neck = self.neck_step();
-        let classifier = AdamStep::new(recipe, recipe.classifier_lr, recipe.classifier_wd, self.updates);
+        let rate = recipe.classifier_lr * self.rate;
+        let classifier = AdamStep::new(recipe, rate, recipe.classifier_wd, self.updates);
         // BatchNorm subtracts the mean, so the true gradient of the bias before it is zero. A computed one would be
         // rounding noise, which Adam's normalisation would blow up.
         self.neck_bias.update(neck, &vec![0.0; dim]);
         self.bn_weight.update(neck, &scale_grad);
         self.bn_bias.update(neck, &shift_grad);
         self.classifier_weight.update(classifier, &weight_grad);
-        self.classifier_bias.update(classifier, &bias_grad);
+        if let Some(bias_grad) = &bias_grad {
+            self.classifier_bias.update(classifier, bias_grad);
+        }
         norm::track(&mut self.bn_mean, &normalised.mean, recipe.bn_momentum);
         norm::track(&mut self.bn_var, &normalised.variance, recipe.bn_momentum);
         Ok((loss, grad))

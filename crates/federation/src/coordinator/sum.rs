@@ -12,6 +12,7 @@ use crate::action::Action;
 use crate::envelope::{Envelope, Kind, Opened};
 use crate::participant::AbstainReason;
 use crate::participant::sum_id;
+use crate::plan::{Stage, Stopping};
 use crate::refusal::{RefusalKind, Result, refusal, refuse};
 use crate::release::threshold;
 use crate::wire;
@@ -307,11 +308,13 @@ impl Coordinator {
         }
         done.settled = true;
         let messages: Vec<Bytes> = done.hashes.values().cloned().collect();
+        let over = self.rounds_are_over(stage, &messages)?;
         let mut actions = self.send_all(Kind::Hashes, stage, 0, wire::encode(&wire::Bundle { messages }));
         self.prune();
         let (last, kernel) = (self.plan()?.last_model_stage(), self.plan()?.kernel.is_some());
         if stage < last {
-            actions.extend(self.begin_sum(stage + 1)?);
+            let next = if over { self.plan()?.rounds() } else { stage } + 1;
+            actions.extend(self.begin_sum(next)?);
         } else if kernel {
             self.enter(Phase::Gallery);
             actions.push(Action::Save);
@@ -319,6 +322,23 @@ impl Coordinator {
             actions.extend(self.begin_release()?);
         }
         Ok(actions)
+    }
+
+    /// Whether the sites go on to no further round. They can read the figures that this depends on, and the coordinator cannot.
+    fn rounds_are_over(&self, stage: u32, hashes: &[Bytes]) -> Result<bool> {
+        let plan = self.plan()?;
+        if plan.tuning.stopping == Stopping::Never || plan.stage(stage) != Stage::Round {
+            return Ok(false);
+        }
+        let limits = self.limits();
+        for raw in hashes {
+            let opened = Envelope::open(raw.clone(), &self.roster, |kind| limits.payload(kind))?;
+            let hash: wire::Hash = wire::decode(&opened.envelope.payload)?;
+            if !hash.over {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Forgets sums that every member has confirmed. The hashes stay: a site may have missed those.

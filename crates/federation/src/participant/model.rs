@@ -32,8 +32,11 @@ impl Participant {
     }
 
     pub(super) fn hash_message(&self) -> Action {
-        let (stage, hash) = self.session.as_ref().map_or((0, [0; 32]), |s| (s.settled, s.digests.whole));
-        let payload = wire::encode(&wire::Hash { hash: hash.to_vec() });
+        let (stage, hash, over) = match &self.session {
+            Some(s) => (s.settled, s.digests.whole, s.rounds_are_over(s.settled)),
+            None => (0, [0; 32], false),
+        };
+        let payload = wire::encode(&wire::Hash { hash: hash.to_vec(), over });
         self.send_to(None, Kind::ModelHash, stage, 0, payload)
     }
 
@@ -60,10 +63,11 @@ impl Participant {
             self.session_mut()?.early_hashes = Some(opened);
             return Ok(Vec::new());
         }
+        let over = session.rounds_are_over(stage);
         let mut differing = Vec::new();
         for (site, opened) in &messages {
             let hash: wire::Hash = wire::decode(&opened.envelope.payload)?;
-            if hash.hash != session.digests.whole {
+            if hash.hash != session.digests.whole || hash.over != over {
                 differing.push(self.roster.name(*site));
             }
         }
@@ -76,7 +80,9 @@ impl Participant {
             )));
         }
         let session = self.session_mut()?;
-        session.settled = stage + 1;
+        // Rounds that nobody needs are left out.
+        session.settled = if over { session.plan.rounds() } else { stage } + 1;
+        session.applied = session.settled;
         let catching_up = std::mem::take(&mut session.catching_up);
         let mut actions = vec![Action::Save];
         if stage == session.plan.last_model_stage() {

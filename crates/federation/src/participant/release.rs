@@ -81,7 +81,7 @@ impl Participant {
             plan: session.plan_digest,
             roster: plan.roster,
             sites,
-            rounds: plan.rounds(),
+            rounds: session.rounds_in_model(),
             model: session.digests.whole,
             members: members.collect(),
             syndromes: lists.digest,
@@ -168,7 +168,7 @@ impl Participant {
         }
         let signature = self.key.sign(&draft.digest());
         self.session_mut()?.draft = Some(envelope.payload.clone());
-        let payload = wire::encode(&wire::Hash { hash: signature.to_vec() });
+        let payload = wire::encode(&wire::Hash { hash: signature.to_vec(), over: false });
         Ok(vec![Action::Save, self.send(Kind::ReleaseSignature, self.settled(), 0, payload)])
     }
 

@@ -1,5 +1,7 @@
 //! What a site keeps over a restart. It resumes at the last stage that is over.
 
+use std::collections::BTreeMap;
+
 use domain::{ImageId, SyndromeId};
 use prost::Message;
 use secure::SiteIndex;
@@ -79,6 +81,8 @@ struct Kept {
     released: Vec<u8>,
     #[prost(bool, tag = "23")]
     joined: bool,
+    #[prost(btree_map = "uint32, double", tag = "24")]
+    scores: BTreeMap<u32, f64>,
 }
 
 fn place(number: u32) -> SiteIndex {
@@ -129,6 +133,7 @@ impl Participant {
             draft: s.draft.clone().unwrap_or_default(),
             released: s.released.as_ref().map(SignedRelease::encode).unwrap_or_default(),
             joined: s.joined,
+            scores: s.scores.clone(),
         });
         let snapshot = Snapshot {
             version: VERSION,
@@ -193,6 +198,7 @@ impl Participant {
         session.kernel.asked = kept.asked;
         session.draft = Some(kept.draft).filter(|draft| !draft.is_empty());
         session.joined = kept.joined;
+        session.scores = kept.scores;
         if !kept.released.is_empty() {
             session.released = Some(SignedRelease::decode(&kept.released)?);
         }

@@ -7,7 +7,7 @@ use super::Participant;
 use crate::action::{Action, Apply, FormSums, RoundMetrics, Solve, Tensors};
 use crate::aggregate::{Counts, Update};
 use crate::envelope::{Envelope, Kind};
-use crate::plan::Stage;
+use crate::plan::{Stage, Stopping};
 use crate::refusal::{Result, refuse};
 use crate::wire;
 
@@ -139,6 +139,7 @@ impl Participant {
         }
         let ask = match session.plan.stage(stage) {
             Stage::Round => Action::Train { round: stage, epochs: session.plan.epochs_of(stage) },
+            Stage::Validation => Action::Validate,
             Stage::Moments => Action::Collect,
             Stage::Counts | Stage::Metrics => return Ok(Vec::new()),
         };
@@ -190,6 +191,22 @@ impl Participant {
         let words = layout
             .encode(Update { deltas, metrics }, &session.own, &session.counts)
             .map_err(|e| e.at(format!("update of {name}, round {stage}")))?;
+        self.session_mut()?.work = Some(Work { stage, words });
+        self.proceed()
+    }
+
+    /// The figures of the last round's model on this site's validation images.
+    pub fn submit_validation(&mut self, metrics: &RoundMetrics) -> Result<Vec<Action>> {
+        let session = self.session()?;
+        let stage = session.settled;
+        let asked = session.plan.stage(stage) == Stage::Validation && session.trained_for == Some(stage);
+        if session.applied != stage || !asked || session.work.is_some() {
+            refuse!(OutOfPhase, "no validation is asked for at stage {stage}");
+        }
+        let Some(layout) = &session.layout else {
+            refuse!(OutOfPhase, "the syndrome lists are not united yet");
+        };
+        let words = layout.encode_metrics(metrics)?;
         self.session_mut()?.work = Some(Work { stage, words });
         self.proceed()
     }
@@ -367,8 +384,13 @@ impl Participant {
             }
             Stage::Round => {
                 let (deltas, metrics) = layout.decode(&opened.sum, &session.counts)?;
-                self.take_result(stage, finished)?;
-                actions.push(Action::Apply(Apply { round: stage, deltas, metrics, sites }));
+                let best = self.take_result(stage, finished)?.note_scores(stage, &metrics);
+                actions.push(Action::Apply(Apply { round: stage, deltas, metrics, sites, best }));
+            }
+            Stage::Validation => {
+                let metrics = layout.decode_metrics(&opened.sum)?;
+                let best = self.take_result(stage, finished)?.note_scores(stage, &metrics);
+                actions.push(Action::Choose { round: best.unwrap_or(0) });
             }
             Stage::Moments => {
                 let sums = layout.decode_sums(&opened.sum)?;
@@ -399,5 +421,36 @@ impl Participant {
             session.open = None;
         }
         Ok(session)
+    }
+}
+
+impl super::Session {
+    /// Takes in the validation of the model that a stage began with. The best round so far, where one is chosen.
+    fn note_scores(&mut self, stage: u32, metrics: &RoundMetrics) -> Option<u32> {
+        let stopping = self.plan.tuning.stopping;
+        if stopping == Stopping::Never {
+            return None;
+        }
+        self.scores.insert(stage, stopping.score(metrics));
+        Some(self.best_round())
+    }
+
+    fn best_round(&self) -> u32 {
+        let scores: Vec<f64> = self.scores.values().copied().collect();
+        Stopping::best(&scores) as u32
+    }
+
+    /// Rounds that are in the model at the end.
+    pub(super) fn rounds_in_model(&self) -> u32 {
+        match self.plan.tuning.stopping {
+            Stopping::Never => self.plan.rounds(),
+            _ => self.best_round(),
+        }
+    }
+
+    /// Whether the sites go on to no further round after this one.
+    pub(super) fn rounds_are_over(&self, stage: u32) -> bool {
+        let scores: Vec<f64> = self.scores.values().copied().collect();
+        self.plan.stage(stage) == Stage::Round && self.plan.tuning.stopping.is_over(&scores)
     }
 }

@@ -50,6 +50,9 @@ pub struct SimSite {
     pub begin: Option<Begin>,
     pub applied: Vec<u32>,
     pub solved: bool,
+    /// The models after every round, as a host keeps them on disk.
+    pub history: BTreeMap<u32, Tensors>,
+    pub chosen: Option<u32>,
     pub answers: Vec<Answer>,
     pub metrics: Option<Vec<u32>>,
     pub released: Option<SignedRelease>,
@@ -90,6 +93,8 @@ pub struct World {
     pub record: bool,
     /// The test itself answers what the kernel asks of the hosts.
     pub manual_kernel: bool,
+    /// Validation loss of the models, from that before the first round on.
+    pub losses: Vec<f64>,
 }
 
 pub fn id(text: &str) -> SyndromeId {
@@ -130,6 +135,7 @@ pub fn toy_plan(roster: &Roster) -> Plan {
             classifier_lr: 1e-3,
             classifier_wd: 0.0,
             dropout: 0.5,
+            classifier: Classifier::Linear,
         },
         trunk: [3; 32],
         tensors: vec![
@@ -148,7 +154,7 @@ pub fn toy_plan(roster: &Roster) -> Plan {
         epochs: 6,
         interval: 2,
         aggregation: Aggregation::SampleWeighted,
-        server_rate: 1.0,
+        tuning: Tuning::default(),
         rows: Rows::All,
         blind: true,
         min_cohort: 1,
@@ -293,6 +299,7 @@ impl World {
             check: true,
             record: true,
             manual_kernel: false,
+            losses: Vec::new(),
         };
         for i in 0..sites {
             world.add_site(i, holdings(i));
@@ -312,6 +319,8 @@ impl World {
             begin: None,
             applied: Vec::new(),
             solved: false,
+            history: BTreeMap::new(),
+            chosen: None,
             answers: Vec::new(),
             metrics: None,
             released: None,
@@ -373,7 +382,7 @@ impl World {
     }
 
     /// Nothing moves: the coordinator's patience ends, and sites look whether they missed something.
-    fn tick(&mut self) {
+    pub fn tick(&mut self) {
         let Some(coordinator) = &mut self.coordinator else { return };
         match coordinator.deadline() {
             Ok(actions) => self.coordinator_does(actions),
@@ -538,6 +547,22 @@ impl World {
                 if sim.drift == Some(apply.round) {
                     sim.model[0][0][0] += 1.0;
                 }
+                sim.history.insert(apply.round, sim.model.clone());
+                self.confirm(site);
+            }
+            Action::Validate => {
+                let model = sim.history.last_key_value().map_or(0, |(&round, _)| round);
+                let metrics = self.validation(site, model);
+                self.site_calls(site, |p| p.submit_validation(&metrics));
+            }
+            Action::Choose { round } => {
+                sim.chosen = Some(round);
+                sim.model = match sim.history.get(&round) {
+                    Some(model) => model.clone(),
+                    None => {
+                        sim.model.iter().map(|m| m.iter().map(|t| vec![0.0; t.len()]).collect()).collect()
+                    }
+                };
                 self.confirm(site);
             }
             Action::Collect => {
@@ -601,7 +626,8 @@ impl World {
         if poisoned {
             deltas[1][0][2] = f32::NAN;
         }
-        let metrics = RoundMetrics { loss: 1.5 * (site + 1) as f64, images: 10.0, ..RoundMetrics::default() };
+        let loss = 1.5 * (site + 1) as f64;
+        let metrics = RoundMetrics { loss, images: 10.0, ..self.validation(site, round - 1) };
         let refused = self.refusals.len();
         self.site_calls(site, |p| p.submit_update(deltas, metrics));
         if poisoned {
@@ -610,6 +636,13 @@ impl World {
             assert!(refusal.contains(&format!("hospital{site}, round {round}")), "{refusal}");
             self.site_calls(site, |p| p.abstain(AbstainReason::BadUpdate));
         }
+    }
+
+    /// A site's figures on its validation images: the mean over all sites is the model's entry in `losses`.
+    fn validation(&self, site: usize, model: u32) -> RoundMetrics {
+        let images = 2.0 + site as f64;
+        let loss = self.losses.get(model as usize).copied().unwrap_or(0.0);
+        RoundMetrics { validation_loss: loss * images, validation_images: images, ..RoundMetrics::default() }
     }
 
     fn confirm(&mut self, site: usize) {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
-use learn::{FormSettings, Recipe, Weighting};
+use learn::{Classifier, FormSettings, Recipe, Weighting};
 use serde::{Deserialize, Serialize};
 use vision::views::VIEWS;
 
@@ -47,6 +47,15 @@ pub struct MemberConfig {
     /// Dropout before the classifier, instead of the recipe's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
+    /// How the classifier scores in training, instead of `linear`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier: Option<ClassifierName>,
+    /// Multiple of the cosine; of `cosine` and `arcface`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
+    /// Widening of the true class's angle in radians; of `arcface`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
     /// Closed form: the tuned member it stands on; none for the network as published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<String>,
@@ -93,6 +102,22 @@ pub enum RecipeName {
     R100,
 }
 
+/// A classifier by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassifierName {
+    /// [`Classifier::Linear`].
+    Linear,
+    /// [`Classifier::Cosine`].
+    Cosine,
+    /// [`Classifier::ArcFace`].
+    Arcface,
+}
+
+/// The multiple of a cosine, and the margin in radians, unless a member says otherwise.
+const DEFAULT_SCALE: f64 = 16.0;
+const DEFAULT_MARGIN: f64 = 0.2;
+
 /// Most values that a closed form can be an analysis of.
 const MAX_BASIS: usize = 4096;
 
@@ -100,7 +125,7 @@ const MAX_BASIS: usize = 4096;
 pub const DEFAULT_FORM: FormSettings =
     FormSettings { ridge: 0.3, weighting: Weighting::HeldOut { per_image: VIEWS }, outputs: None };
 /// Power and floor of a closed form that names one of them.
-pub const DEFAULT_POWER: (f64, f64) = (0.25, 0.1);
+const DEFAULT_POWER: (f64, f64) = (0.25, 0.1);
 
 impl MemberConfig {
     /// A trained member with a recipe unchanged.
@@ -123,6 +148,9 @@ impl MemberConfig {
             classifier_lr: None,
             classifier_wd: None,
             dropout: None,
+            classifier: None,
+            scale: None,
+            margin: None,
             on: None,
             lift: None,
             projection: None,
@@ -166,8 +194,38 @@ impl MemberConfig {
             classifier_lr: self.classifier_lr.unwrap_or(base.classifier_lr),
             classifier_wd: self.classifier_wd.unwrap_or(base.classifier_wd),
             dropout: self.dropout.unwrap_or(base.dropout),
+            classifier: self.classifier(),
             ..base
         }
+    }
+
+    fn classifier(&self) -> Classifier {
+        let scale = self.scale.unwrap_or(DEFAULT_SCALE);
+        match self.classifier.unwrap_or(ClassifierName::Linear) {
+            ClassifierName::Linear => Classifier::Linear,
+            ClassifierName::Cosine => Classifier::Cosine { scale },
+            ClassifierName::Arcface => {
+                Classifier::ArcFace { scale, margin: self.margin.unwrap_or(DEFAULT_MARGIN) }
+            }
+        }
+    }
+
+    /// Whether its classifier has the keys that are given.
+    fn check_classifier(&self) -> anyhow::Result<()> {
+        let (name, kind) = (&self.name, self.classifier.unwrap_or(ClassifierName::Linear));
+        ensure!(
+            self.classifier.is_none() || self.kind == MemberKind::Tuned,
+            "[[members]] {name}: only a tuned member has `classifier`"
+        );
+        ensure!(
+            self.scale.is_none() || kind != ClassifierName::Linear,
+            "[[members]] {name}: only classifier = \"cosine\" or \"arcface\" has `scale`"
+        );
+        ensure!(
+            self.margin.is_none() || kind == ClassifierName::Arcface,
+            "[[members]] {name}: only classifier = \"arcface\" has `margin`"
+        );
+        Ok(())
     }
 
     pub(super) fn check(&self) -> anyhow::Result<()> {
@@ -177,6 +235,7 @@ impl MemberConfig {
             (1..=64).contains(&name.len()) && name.chars().all(plain),
             "[[members]]: the name {name:?} is impossible; give 1 to 64 letters, digits, '-' or '_'"
         );
+        self.check_classifier()?;
         self.form().check().with_context(|| format!("[[members]] {name}"))?;
         self.recipe().check().with_context(|| format!("[[members]] {name}"))
     }

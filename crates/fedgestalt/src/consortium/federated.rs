@@ -90,7 +90,7 @@ pub fn plan_of(
         forms: form_plans(blueprint),
         interval: config.training.interval,
         aggregation: config.federation.aggregation,
-        server_rate: config.federation.server_rate,
+        tuning: config.tuning(),
         rows: config.federation.rows,
         blind: config.federation.blind,
         min_cohort: config.federation.minimum_cohort,
@@ -209,7 +209,7 @@ pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
     let signed = roster.sign(&keys.consortium());
     let plan = plan(run, &roster)?;
     let epochs = u64::from(plan.epochs) * members.len() as u64 * plan.members.len() as u64;
-    let rounds = plan.rounds();
+    let tuning_stages = plan.tuning_stages();
     let stage = Arc::new(run.context.progress.stage("Federated training", epochs));
     let mut sites = members
         .into_iter()
@@ -237,7 +237,7 @@ pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
         .into_iter()
         .filter(|drop| !back.contains(&(drop.round, drop.site.0)))
         .collect();
-    let mut engine = Local::new(&mut node, &mut sites, drops, rounds);
+    let mut engine = Local::new(&mut node, &mut sites, drops, tuning_stages);
     engine.moments = run.blueprint.forms().next().is_some();
     engine.observer = Some(Box::new(|event| run.context.progress.say(event)));
     let over = engine.coordinator.finished && engine.sites.iter().all(|site| site.finished);
@@ -266,6 +266,7 @@ pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
     accounts.add(&traffic, &events);
     node.account(&traffic, &events)?;
     let first = sites.first().context("a federation has sites")?;
+    let rounds = first.records.len();
     let accuracies = first.accuracies.context("the session ended without metrics")?;
     let release = first.release.clone().context("the session ended without a release")?;
     sites.iter_mut().for_each(|site| site.tick = None);

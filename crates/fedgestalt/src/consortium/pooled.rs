@@ -4,17 +4,18 @@ use anyhow::{Context as _, Result};
 use domain::cohort::{Cohort, Part};
 use domain::evaluate::{Accuracies, evaluate_normalised};
 use domain::{Encoding, ImageId, SyndromeId};
-use learn::{ClosedForm, Head};
-use rayon::prelude::*;
+use learn::{ClosedForm, Head, Recipe};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use super::{Method, Run};
 use crate::pipeline::bundle;
-use crate::pipeline::ensemble::Ensemble;
+use crate::pipeline::ensemble::{Ensemble, Member};
 use crate::pipeline::features::Union;
 use crate::pipeline::forms;
-use crate::pipeline::training::{CurvePoint, LEAST_IMAGES, Schedule, pool_weights, train};
+use crate::pipeline::training::{
+    CurvePoint, LEAST_IMAGES, Learner, Schedule, loss_weights, pool_counts, rate_schedule, train,
+};
 use crate::pipeline::weights::Weights;
 use crate::site::model::{member_seed, starting_heads};
 use crate::site::tables::{Lessons, Tables};
@@ -79,37 +80,35 @@ fn training(
     let (blueprint, config) = (method.blueprint, &method.config.training);
     let heads = starting_heads(blueprint, trained.len().max(1), config.seed)?;
     let merged = Cohort::merge(&learners.iter().map(|m| m.cohort).collect::<Vec<_>>())?;
-    let results: Vec<(Head, Vec<CurvePoint>)> = heads
-        .into_par_iter()
-        .zip(blueprint.tuned().cloned().collect::<Vec<_>>())
-        .enumerate()
-        .map(|(at, (head, member))| {
-            let draws = learners
-                .iter()
-                .map(|l| l.tables.draws[member.network].as_ref().context("a site has no augmented draws"))
-                .collect::<Result<Vec<_>>>()?;
-            let draws = Union::new(draws)?;
-            let views = Union::new(learners.iter().map(|l| &l.tables.views[member.network]).collect())?;
-            let lessons = Lessons::new(&merged, trained, Some(&|image| draws.row_of(image)), &|image| {
-                views.row_of(image)
-            })?;
-            let pool = lessons.pool(&draws, &views);
-            if pool.training.len() < LEAST_IMAGES {
-                (0..config.epochs).for_each(|_| tick());
-                return Ok((head, Vec::new()));
-            }
-            let weights = pool_weights(&pool, trained.len());
-            let schedule = Schedule {
-                epochs: config.epochs,
-                interval: config.interval,
-                seed: member_seed(config.seed, at),
-            };
-            let recipe = member.recipe.with_context(|| format!("member {} has no recipe", member.name))?;
-            train(head, recipe, &weights, &pool, schedule, tick)
-                .with_context(|| format!("member {}", member.name))
-        })
-        .collect::<Result<_>>()?;
-    let (heads, curves) = results.into_iter().unzip();
+    let tuned: Vec<&Member> = blueprint.tuned().collect();
+    let material = tuned.iter().map(|member| {
+        let draws = learners.iter().map(|l| l.tables.draws[member.network].as_ref());
+        let draws =
+            Union::new(draws.map(|d| d.context("a site has no augmented draws")).collect::<Result<_>>()?)?;
+        let views = Union::new(learners.iter().map(|l| &l.tables.views[member.network]).collect())?;
+        let lessons =
+            Lessons::new(&merged, trained, Some(&|image| draws.row_of(image)), &|image| views.row_of(image))?;
+        Ok((draws, views, lessons))
+    });
+    let material: Vec<_> = material.collect::<Result<_>>()?;
+    let (heads, curves): (Vec<Head>, Vec<Vec<CurvePoint>>) =
+        if material.iter().any(|(_, _, lessons)| lessons.training.len() < LEAST_IMAGES) {
+            (0..config.epochs as usize * heads.len()).for_each(|_| tick());
+            heads.into_iter().map(|head| (head, Vec::new())).unzip()
+        } else {
+            let members = heads.into_iter().zip(&tuned).zip(&material).enumerate();
+            let learners = members.map(|(at, ((head, member), (draws, views, lessons)))| {
+                let pool = lessons.pool(draws, views);
+                let weights = loss_weights(config.class_weighting, &pool_counts(&pool, trained.len()));
+                let recipe =
+                    member.recipe.with_context(|| format!("member {} has no recipe", member.name))?;
+                let recipe = Recipe { rates: rate_schedule(config.rates, config.epochs), ..recipe };
+                Learner::new(&member.name, head, recipe, weights, pool, member_seed(config.seed, at))
+            });
+            let (epochs, interval, stopping) = (config.epochs, config.interval, config.stopping);
+            let schedule = Schedule { epochs, interval, stopping };
+            train(learners.collect::<Result<_>>()?, schedule, tick)?.into_iter().unzip()
+        };
     if trained.len() < LEAST_SYNDROMES {
         let forms = blueprint.forms().map(|(_, form)| unchanged(form.dim, form.outputs()));
         return Ok((Weights { heads, forms: forms.collect::<Result<_>>()? }, curves));

@@ -56,6 +56,8 @@ pub struct Standing {
     pub attempt: u32,
     /// Rounds of the plan; 0 before there is one.
     pub rounds: u32,
+    /// The last stage of tuned members.
+    pub tuning: u32,
     /// Whether a sum behind closed forms comes after them.
     pub moments: bool,
     /// The sites whose word is waited for.
@@ -96,11 +98,11 @@ pub enum Event {
 pub type Observer<'a> = Box<dyn Fn(&Event) + 'a>;
 
 /// The part of the session a message belongs to, with the secure sums told apart by what they add.
-pub(crate) fn phase(message: &Outgoing, rounds: u32, moments: bool) -> &'static str {
+pub(crate) fn phase(message: &Outgoing, tuning: u32, moments: bool) -> &'static str {
     match message.kind.phase() {
         "sum" if message.round == 0 => "counts",
-        "sum" if message.round > rounds + u32::from(moments) => "metrics",
-        "sum" if message.round > rounds => "moments",
+        "sum" if message.round > tuning + u32::from(moments) => "metrics",
+        "sum" if message.round > tuning => "moments",
         "sum" => "rounds",
         other => other,
     }

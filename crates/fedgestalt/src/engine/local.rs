@@ -42,8 +42,8 @@ pub struct Local<'a, C, S> {
     pub sites: &'a mut [S],
     /// Who vanishes when.
     pub drops: Vec<Drop>,
-    /// Rounds of the plan: tells counts, rounds and metrics apart in the accounts.
-    pub rounds: u32,
+    /// Stages of tuned members in the plan: tells counts, rounds and metrics apart in the accounts.
+    pub tuning: u32,
     /// Whether a sum behind closed forms comes after them.
     pub moments: bool,
     /// Bytes sent so far.
@@ -62,12 +62,12 @@ const MAX_RETRIES: u32 = 3;
 
 impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
     /// An engine with nothing under way.
-    pub fn new(coordinator: &'a mut C, sites: &'a mut [S], drops: Vec<Drop>, rounds: u32) -> Self {
+    pub fn new(coordinator: &'a mut C, sites: &'a mut [S], drops: Vec<Drop>, tuning: u32) -> Self {
         Self {
             coordinator,
             sites,
             drops,
-            rounds,
+            tuning,
             moments: false,
             traffic: Traffic::default(),
             events: Vec::new(),
@@ -227,9 +227,12 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
             Action::Apply(apply) => {
                 self.applied.insert(apply.round);
             }
-            // The sum behind closed forms comes after the rounds.
+            // The last model's validation comes after the rounds, and the sum behind closed forms after both.
+            Action::Choose { .. } => {
+                self.applied.insert(self.tuning);
+            }
             Action::Solve(_) => {
-                self.applied.insert(self.rounds + 1);
+                self.applied.insert(self.tuning + 1);
             }
             Action::Notice(text) => self.record(Event::Notice(party, text.clone())),
             _ => {}
@@ -256,7 +259,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
                 }
             }
             self.sites[usize::from(site.0)].sends(&message)?;
-            let phase = phase(&message, self.rounds, self.moments);
+            let phase = phase(&message, self.tuning, self.moments);
             *self.traffic.up.entry((site, phase)).or_default() += message.bytes.len() as u64;
         }
         self.queue.push_back(Task::Deliver(message));
@@ -268,7 +271,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
         let actions = match to {
             Party::Site(site) if self.away.contains_key(&site) => return,
             Party::Site(site) => {
-                let phase = phase(&message, self.rounds, self.moments);
+                let phase = phase(&message, self.tuning, self.moments);
                 *self.traffic.down.entry((site, phase)).or_default() += message.bytes.len() as u64;
                 self.sites[usize::from(site.0)].handle(message.bytes)
             }
@@ -318,6 +321,8 @@ fn is_heavy(action: &Action) -> bool {
         Action::Begin(_)
             | Action::Train { .. }
             | Action::Apply(_)
+            | Action::Validate
+            | Action::Choose { .. }
             | Action::Collect
             | Action::Solve(_)
             | Action::Encode(_)

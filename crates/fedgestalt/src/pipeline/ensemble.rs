@@ -164,6 +164,8 @@ pub struct Blueprint {
     pub networks: Vec<Arc<Network>>,
     /// The members, in the order of their representations in an encoding.
     pub members: Vec<Member>,
+    /// Members that the configuration names and that would add nothing.
+    left_out: Vec<Member>,
 }
 
 impl Blueprint {
@@ -212,7 +214,23 @@ impl Blueprint {
             let on = config_of.on.as_ref().and_then(|on| tuned.position(|other| other.name == *on));
             member.form = Some(Form { on, basis, dim, settings });
         }
-        Ok(Self { networks, members })
+        let mut blueprint = Self { networks, members, left_out: Vec::new() };
+        blueprint.leave_copies_out();
+        Ok(blueprint)
+    }
+
+    /// Leaves projections out of which the network has no feature map: random sums of an embedding are a turned copy of it,
+    /// which other members stand for. One that is alone stays.
+    fn leave_copies_out(&mut self) {
+        let is_copy = |member: &Member| {
+            let projection = member.form.as_ref().is_some_and(|f| matches!(f.basis, Basis::Projection(..)));
+            projection && matches!(self.networks[member.network].neck, StartingNeck::Identity(_))
+        };
+        let (copies, others): (Vec<Member>, Vec<Member>) = self.members.iter().cloned().partition(is_copy);
+        if !others.is_empty() {
+            self.left_out = copies;
+            self.members = others;
+        }
     }
 
     /// The paper's recipe on the networks of these members: a tuned one on that of the first member, a tuned and a published
@@ -227,7 +245,7 @@ impl Blueprint {
             member("r100", Some(Recipe::r100()), last),
             member("published", None, last),
         ];
-        Self { networks: self.networks.clone(), members }
+        Self { networks: self.networks.clone(), members, left_out: Vec::new() }
     }
 
     /// The networks that members stand on, in order.
@@ -246,11 +264,15 @@ impl Blueprint {
     pub fn remarks(&self) -> Vec<String> {
         let said =
             self.networks.iter().filter(|n| n.file.is_some() || n.note.is_some() || n.runs.engine != "rten");
-        said.map(|network| {
+        let networks = said.map(|network| {
             let note = network.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
             format!("{} runs on {}{note}", network.name(), network.runs)
-        })
-        .collect()
+        });
+        let left_out = self.left_out.iter().map(|member| {
+            let network = self.network(member).name();
+            format!("member {} is left out: {network} gives its embedding and no feature map", member.name)
+        });
+        networks.chain(left_out).collect()
     }
 
     /// The tuned members, in order.

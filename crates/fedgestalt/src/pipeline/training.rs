@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result};
 use domain::SyndromeId;
-use learn::{Example, FeatureSource, Head, Recipe, Trainer, class_weights};
+use federation::{ClassWeighting, Rates, RoundMetrics, Stopping};
+use learn::{Classifier, Example, FeatureSource, Head, RateSchedule, Recipe, Trainer, class_weights};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Images to train on and to validate with, as rows of one network's feature tables.
@@ -31,54 +33,149 @@ pub struct CurvePoint {
     pub validation_accuracy: Option<f64>,
 }
 
-/// How long and from where.
+/// How long.
 #[derive(Debug, Clone, Copy)]
 pub struct Schedule {
     /// Epochs in all.
     pub epochs: u32,
     /// Epochs between points of the curve.
     pub interval: u32,
-    /// Seed of order, draws and dropout.
-    pub seed: u64,
+    /// When it ends before.
+    pub stopping: Stopping,
 }
 
-/// The class weights of a pool: counted over `classes` labels.
-pub fn pool_weights(pool: &Pool<'_>, classes: usize) -> Vec<f32> {
+/// A plan's learning rates as the trainers read them.
+pub fn rate_schedule(rates: Rates, epochs: u32) -> RateSchedule {
+    match rates {
+        Rates::Constant => RateSchedule::Constant,
+        Rates::Cosine => RateSchedule::Cosine { epochs },
+        Rates::Step => RateSchedule::Step { epochs },
+    }
+}
+
+/// What every syndrome counts in the loss, from its training images.
+pub fn loss_weights(weighting: ClassWeighting, counts: &[u32]) -> Vec<f32> {
+    match weighting {
+        ClassWeighting::Inverse => class_weights(counts),
+        ClassWeighting::None => vec![1.0; counts.len()],
+    }
+}
+
+/// The training images of a pool by label.
+pub fn pool_counts(pool: &Pool<'_>, classes: usize) -> Vec<u32> {
     let mut counts = vec![0; classes];
     for example in pool.training {
         counts[example.label as usize] += 1;
     }
-    class_weights(&counts)
+    counts
 }
 
-/// Trains `head` on `pool` and returns it with its curve. `tick` is called after every epoch.
+/// The means over members of loss and accuracy.
+pub fn mean_scores(scores: &[(f64, f64)]) -> (f64, f64) {
+    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / scores.len().max(1) as f64;
+    (mean(&mut scores.iter().map(|score| score.0)), mean(&mut scores.iter().map(|score| score.1)))
+}
+
+/// A member in training on one pool.
+pub struct Learner<'a> {
+    name: &'a str,
+    pool: Pool<'a>,
+    weights: Vec<f32>,
+    trainer: Trainer,
+    curve: Vec<CurvePoint>,
+}
+
+impl<'a> Learner<'a> {
+    /// A member called `name` before its first epoch. `weights` are those of syndromes in the loss; `seed` that of order, draws and dropout.
+    pub fn new(
+        name: &'a str,
+        head: Head,
+        recipe: Recipe,
+        weights: Vec<f32>,
+        pool: Pool<'a>,
+        seed: u64,
+    ) -> Result<Self> {
+        let trainer = Trainer::new(head, recipe, &weights, seed).with_context(|| format!("member {name}"))?;
+        Ok(Self { name, pool, weights, trainer, curve: Vec::new() })
+    }
+
+    fn train(&mut self, epochs: std::ops::Range<u32>, tick: &(dyn Fn() + Sync)) -> Result<()> {
+        let (mut loss, end) = (f64::NAN, epochs.end);
+        for epoch in epochs {
+            let stats = self.trainer.epoch(self.pool.draws, self.pool.training, epoch);
+            loss = stats.with_context(|| format!("member {}", self.name))?.loss;
+            tick();
+        }
+        self.curve.push(CurvePoint { epoch: end, loss, validation_accuracy: None });
+        Ok(())
+    }
+
+    fn validate(&self) -> Result<Option<(f64, f64)>> {
+        validate(&self.trainer.head(), &self.pool, &self.weights, self.trainer.recipe().classifier)
+    }
+}
+
+/// Trains members side by side, and ends as a federation does: by the mean of their figures on the validation images. Returns the
+/// heads, those of the best interval where training may end early, with their curves. `tick` is called after every epoch.
 pub fn train(
-    head: Head,
-    recipe: Recipe,
-    weights: &[f32],
-    pool: &Pool<'_>,
+    mut learners: Vec<Learner<'_>>,
     schedule: Schedule,
     tick: &(dyn Fn() + Sync),
-) -> Result<(Head, Vec<CurvePoint>)> {
-    let mut trainer = Trainer::new(head, recipe, weights, schedule.seed)?;
-    let mut curve = Vec::new();
-    for epoch in 0..schedule.epochs {
-        let stats = trainer.epoch(pool.draws, pool.training, epoch)?;
-        tick();
-        if (epoch + 1).is_multiple_of(schedule.interval) || epoch + 1 == schedule.epochs {
-            let validation_accuracy = validate(&trainer.head(), pool, weights)?.map(|(_, accuracy)| accuracy);
-            curve.push(CurvePoint { epoch: epoch + 1, loss: stats.loss, validation_accuracy });
+) -> Result<Vec<(Head, Vec<CurvePoint>)>> {
+    let heads = |learners: &[Learner<'_>]| learners.iter().map(|l| l.trainer.head()).collect::<Vec<_>>();
+    let chooses = schedule.stopping != Stopping::Never;
+    let (mut scores, mut best) = (Vec::new(), Vec::new());
+    if chooses {
+        scores.push(score(&mut learners, schedule.stopping)?);
+        best = heads(&learners);
+    }
+    let mut epoch = 0;
+    while epoch < schedule.epochs && !schedule.stopping.is_over(&scores) {
+        let end = (epoch + schedule.interval).min(schedule.epochs);
+        learners.par_iter_mut().try_for_each(|learner| learner.train(epoch..end, tick))?;
+        epoch = end;
+        scores.push(score(&mut learners, schedule.stopping)?);
+        if chooses && Stopping::best(&scores) + 1 == scores.len() {
+            best = heads(&learners);
         }
     }
-    Ok((trainer.head(), curve))
+    if !chooses {
+        best = heads(&learners);
+    }
+    (epoch..schedule.epochs).for_each(|_| learners.iter().for_each(|_| tick()));
+    Ok(best.into_iter().zip(learners.into_iter().map(|learner| learner.curve)).collect())
+}
+
+/// Validates all members, notes it in their curves, and says how good they are together.
+fn score(learners: &mut [Learner<'_>], stopping: Stopping) -> Result<f64> {
+    let scores = learners.iter().map(Learner::validate).collect::<Result<Vec<_>>>()?;
+    for (learner, score) in learners.iter_mut().zip(&scores) {
+        if let Some(point) = learner.curve.last_mut() {
+            point.validation_accuracy = score.map(|(_, accuracy)| accuracy);
+        }
+    }
+    let scores: Vec<(f64, f64)> = scores.into_iter().flatten().collect();
+    let (validation_loss, validation_correct) = mean_scores(&scores);
+    let validation_images = if scores.is_empty() { 0.0 } else { 1.0 };
+    Ok(stopping.score(&RoundMetrics {
+        validation_loss,
+        validation_correct,
+        validation_images,
+        ..RoundMetrics::default()
+    }))
 }
 
 /// Loss and accuracy on the validation images; `None` when there are none.
-pub fn validate(head: &Head, pool: &Pool<'_>, weights: &[f32]) -> Result<Option<(f64, f64)>> {
+pub fn validate(
+    head: &Head,
+    pool: &Pool<'_>,
+    weights: &[f32],
+    classifier: Classifier,
+) -> Result<Option<(f64, f64)>> {
     if pool.validation.is_empty() {
         return Ok(None);
     }
-    let scores = head.evaluate(pool.views, pool.validation, weights)?;
+    let scores = head.evaluate(pool.views, pool.validation, weights, classifier)?;
     Ok(Some((scores.loss, scores.accuracy)))
 }
 

@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result};
 use federation::{Aggregation, Begin, FormPlan, FormSums, Plan, RecipePlan, Rows, TensorKind, TensorSpec};
-use learn::{ClosedForm, FormMoments, Head, Moments, Recipe, Trainer, Weighting, class_weights};
+use learn::{Classifier, ClosedForm, FormMoments, Head, Moments, Recipe, Trainer, Weighting};
 use rayon::prelude::*;
 
 use crate::pipeline::ensemble::{Basis, Blueprint, StartingNeck};
-use crate::pipeline::training::{LEAST_IMAGES, Pool, validate};
+use crate::pipeline::training::{LEAST_IMAGES, Pool, loss_weights, rate_schedule, validate};
 use crate::pipeline::weights::Weights;
+use crate::site::server::Server;
 
 /// What a round's training gave.
 pub struct Trained {
@@ -32,19 +33,24 @@ pub struct SiteModel {
     /// The weights every site had when the round began.
     base: Vec<Head>,
     trainers: Vec<Trainer>,
+    server: Server,
     /// All zeros until they are solved.
     forms: Vec<ClosedForm>,
 }
 
-/// The recipe as the trainers read it.
-pub fn recipe(plan: &RecipePlan) -> Recipe {
+/// A member's recipe as the trainers read it.
+fn recipe(plan: &Plan, member: usize) -> Recipe {
+    let recipe = &plan.members[member].recipe;
     Recipe {
-        batch: plan.batch as usize,
-        neck_lr: plan.neck_lr,
-        neck_wd: plan.neck_wd,
-        classifier_lr: plan.classifier_lr,
-        classifier_wd: plan.classifier_wd,
-        dropout: plan.dropout,
+        batch: recipe.batch as usize,
+        neck_lr: recipe.neck_lr,
+        neck_wd: recipe.neck_wd,
+        classifier_lr: recipe.classifier_lr,
+        classifier_wd: recipe.classifier_wd,
+        dropout: recipe.dropout,
+        classifier: classifier(recipe.classifier),
+        proximal: plan.tuning.proximal,
+        rates: rate_schedule(plan.tuning.rates, plan.epochs),
         ..Recipe::r50()
     }
 }
@@ -58,6 +64,20 @@ pub fn recipe_plan(recipe: &Recipe) -> RecipePlan {
         classifier_lr: recipe.classifier_lr,
         classifier_wd: recipe.classifier_wd,
         dropout: recipe.dropout,
+        classifier: match recipe.classifier {
+            Classifier::Linear => federation::Classifier::Linear,
+            Classifier::Cosine { scale } => federation::Classifier::Cosine { scale },
+            Classifier::ArcFace { scale, margin } => federation::Classifier::Arcface { scale, margin },
+        },
+    }
+}
+
+/// A plan's classifier as the trainers read it.
+fn classifier(plan: federation::Classifier) -> Classifier {
+    match plan {
+        federation::Classifier::Linear => Classifier::Linear,
+        federation::Classifier::Cosine { scale } => Classifier::Cosine { scale },
+        federation::Classifier::Arcface { scale, margin } => Classifier::ArcFace { scale, margin },
     }
 }
 
@@ -139,25 +159,21 @@ pub fn shared_syndromes(begin: &Begin) -> Vec<bool> {
         .collect()
 }
 
-/// The server's step: the values and `rate` times their average change. Every site makes it, since the sum opens nowhere
-/// else. Statistics are averages and not steps.
-fn step(values: &[f32], delta: &[f32], kind: TensorKind, rate: f64) -> Vec<f32> {
-    let rate = if kind == TensorKind::Statistics { 1.0 } else { rate as f32 };
-    values.iter().zip(delta).map(|(value, delta)| value + rate * delta).collect()
-}
-
 impl SiteModel {
     /// The starting model: the same at every site, from the trunk's own neck and the plan's seed.
     pub fn start(begin: &Begin, blueprint: &Blueprint) -> Result<Self> {
         let plan = begin.plan.clone();
-        let weights = class_weights(&begin.counts);
+        let weights = loss_weights(plan.tuning.class_weighting, &begin.counts);
         let base = starting_heads(blueprint, begin.trained.len(), plan.seed)?;
         let shared_rows = shared_syndromes(begin)
             .into_iter()
             .map(|shared| shared && plan.aggregation != Aggregation::EncoderOnly)
             .collect();
         let forms = plan.forms.iter().map(|form| ClosedForm::zeros(form.dim, form.outputs)).collect();
-        let mut model = Self { plan, shared_rows, weights, base: Vec::new(), trainers: Vec::new(), forms };
+        let specs: Vec<&[TensorSpec]> = plan.members.iter().map(|member| &member.tensors[..]).collect();
+        let server = Server::new(&plan.tuning.server, &base, &specs);
+        let (none, trainers) = (Vec::new(), Vec::new());
+        let mut model = Self { plan, shared_rows, weights, base: none, trainers, server, forms };
         model.restart(base)?;
         Ok(model)
     }
@@ -178,13 +194,23 @@ impl SiteModel {
             .iter()
             .enumerate()
             .map(|(member, head)| {
-                let settings = recipe(&self.plan.members[member].recipe);
+                let settings = recipe(&self.plan, member);
                 Trainer::new(head.clone(), settings, &self.weights, member_seed(self.plan.seed, member))
                     .with_context(|| format!("member {}", self.plan.members[member].name))
             })
             .collect::<Result<_>>()?;
         self.base = heads;
         Ok(())
+    }
+
+    /// What the server's step remembers; nothing where updates are averaged.
+    pub fn server_state(&self) -> Result<Vec<Head>> {
+        self.server.state(&self.base)
+    }
+
+    /// Takes in what [`SiteModel::server_state`] gave in an earlier run.
+    pub fn restart_server(&mut self, state: &[Head]) -> Result<()> {
+        self.server.restore(state)
     }
 
     /// The weights of the last round that was applied.
@@ -277,10 +303,8 @@ impl SiteModel {
             let mut next = self.base[member].clone();
             for (at, delta) in deltas.iter().enumerate() {
                 let spec = &self.plan.members[member].tensors[at];
-                let mut values: Vec<f32> = {
-                    let base = self.base[member].tensors();
-                    step(base[at].values, delta, spec.kind, self.plan.server_rate)
-                };
+                let base = self.base[member].tensors()[at].values;
+                let mut values = self.server.step((member, at), spec.kind, base, delta);
                 if spec.kind == TensorKind::ClassifierRows {
                     let width: usize = spec.shape.iter().product();
                     let trained = own.tensors();
@@ -305,20 +329,11 @@ impl SiteModel {
 
     /// Loss and accuracy of the round's weights on validation images.
     pub fn validate(&self, pools: &[Pool<'_>]) -> Result<Validation> {
-        self.base.iter().zip(pools).map(|(head, pool)| validate(head, pool, &self.weights)).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_servers_step_is_a_multiple_of_the_change_and_statistics_are_averaged() {
-        let (values, delta) = ([1.0, -2.0], [0.5, 0.25]);
-        assert_eq!(step(&values, &delta, TensorKind::Encoder, 1.0), [1.5, -1.75]);
-        assert_eq!(step(&values, &delta, TensorKind::Encoder, 1.5), [1.75, -1.625]);
-        assert_eq!(step(&values, &delta, TensorKind::ClassifierRows, 2.0), [2.0, -1.5]);
-        assert_eq!(step(&values, &delta, TensorKind::Statistics, 2.0), [1.5, -1.75]);
+        let members = self.base.iter().zip(pools).zip(&self.plan.members);
+        members
+            .map(|((head, pool), member)| {
+                validate(head, pool, &self.weights, classifier(member.recipe.classifier))
+            })
+            .collect()
     }
 }

@@ -202,18 +202,43 @@ impl SiteFiles {
         Ok(Some(weights))
     }
 
+    /// The last stage up to this one whose weights were kept: rounds that were left out have none.
+    pub fn last_weights(&self, stage: u32) -> u32 {
+        (1..=stage).rev().find(|&stage| self.model(stage).exists()).unwrap_or(0)
+    }
+
     /// Keeps the weights after a stage. Those of the stage before stay too: a process killed before the participant is
-    /// saved goes on from them. Closed-form members are kept once they are solved.
-    pub fn save_weights(&self, round: u32, blueprint: &Blueprint, weights: &Weights) -> Result<()> {
+    /// saved goes on from them; and those of the round `best`, which may be asked for again. Closed-form members are kept once
+    /// they are solved.
+    pub fn save_weights(
+        &self,
+        stage: u32,
+        blueprint: &Blueprint,
+        weights: &Weights,
+        best: Option<u32>,
+    ) -> Result<()> {
         let forms = if weights.forms.is_empty() { Vec::new() } else { blueprint.form_names() };
-        weights::save(&self.model(round), &blueprint.tuned_names(), &forms, weights)?;
-        if round >= 2 {
-            let old = self.model(round - 2);
-            if old.exists() {
-                std::fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
-            }
+        weights::save(&self.model(stage), &blueprint.tuned_names(), &forms, weights)?;
+        let before = self.last_weights(stage.saturating_sub(1));
+        for old in (1..before).filter(|&old| Some(old) != best) {
+            remove(&self.model(old))?;
         }
-        Ok(())
+        (1..before).try_for_each(|old| remove(&self.server(old)))
+    }
+
+    /// What the server's step remembered after a round; nothing where it was not kept.
+    pub fn server_state(&self, round: u32) -> Result<Vec<learn::Head>> {
+        let path = self.server(round);
+        Ok(if path.exists() { weights::load(&path)?.heads } else { Vec::new() })
+    }
+
+    /// Keeps what the server's step remembers after a round, if anything.
+    pub fn save_server_state(&self, round: u32, state: Vec<learn::Head>) -> Result<()> {
+        if state.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = (0..state.len()).map(|at| format!("moments-{at}")).collect();
+        weights::save(&self.server(round), &names, &[], &Weights { heads: state, forms: Vec::new() })
     }
 
     /// What an earlier process kept of a round's training.
@@ -266,6 +291,17 @@ impl SiteFiles {
     fn model(&self, round: u32) -> std::path::PathBuf {
         self.store.model_path(&format!("round-{round}.safetensors"))
     }
+
+    fn server(&self, round: u32) -> std::path::PathBuf {
+        self.store.model_path(&format!("server-{round}.safetensors"))
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    if path.exists() {
+        std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
 }
 
 impl Crops for SiteFiles {

@@ -6,12 +6,14 @@
 use sha2::{Digest, Sha256};
 
 use super::{Param, Trainer};
+use crate::classifier::Classifier;
 use crate::error::{Result, TrainError};
 use crate::head::{Head, HeadShape};
 use crate::recipe::Recipe;
+use crate::schedule::RateSchedule;
 
 const MAGIC: &[u8; 8] = b"FGTRAIN\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 3;
 const DIGEST: usize = 32;
 
 struct Writer(Vec<u8>);
@@ -107,9 +109,17 @@ impl Trainer {
             recipe.beta2,
             recipe.adam_eps,
             recipe.bn_momentum,
+            recipe.proximal,
         ] {
             out.f64(value);
         }
+        let (kind, scale, margin) = recipe.classifier.to_numbers();
+        out.u64(kind);
+        out.f64(scale);
+        out.f64(margin);
+        let (kind, epochs) = recipe.rates.to_numbers();
+        out.u64(u64::from(kind));
+        out.u64(u64::from(epochs));
         out.floats(&self.class_weights);
         out.floats(&self.bn_mean);
         out.floats(&self.bn_var);
@@ -117,6 +127,7 @@ impl Trainer {
             out.floats(&param.values);
             out.floats(&param.first);
             out.floats(&param.second);
+            out.floats(&param.anchor);
         }
         let digest = Sha256::digest(&out.0);
         out.0.extend_from_slice(&digest);
@@ -159,9 +170,17 @@ impl Trainer {
             beta2: input.f64("recipe")?,
             adam_eps: input.f64("recipe")?,
             bn_momentum: input.f64("recipe")?,
+            proximal: input.f64("recipe")?,
+            classifier: Classifier::from_numbers(
+                input.u64("classifier")?,
+                input.f64("classifier")?,
+                input.f64("classifier")?,
+            )?,
+            rates: RateSchedule::from_numbers(input.u64("schedule")?, input.u64("schedule")?)?,
         };
         // Before the sizes are believed, and memory given to them, the length and the digest must agree.
-        if Some(input.0.len()) != tensor_bytes(shape) {
+        let pulled = recipe.proximal > 0.0;
+        if Some(input.0.len()) != tensor_bytes(shape, pulled) {
             return Err(TrainError::truncated(format!(
                 "the training state of a head of {shape:?} has the wrong length; use an earlier state or start the training again"
             )));
@@ -182,6 +201,7 @@ impl Trainer {
             input.floats(&mut param.values, "weights")?;
             input.floats(&mut param.first, "first moments")?;
             input.floats(&mut param.second, "second moments")?;
+            input.floats(&mut param.anchor, "weights of the round")?;
         }
         Ok(trainer)
     }
@@ -198,8 +218,8 @@ impl Trainer {
     }
 }
 
-/// The bytes of class weights, tensors, moments and digest, or `None` on overflow.
-fn tensor_bytes(shape: HeadShape) -> Option<usize> {
+/// The bytes of class weights, tensors, moments, the weights that are `pulled` towards and digest, or `None` on overflow.
+fn tensor_bytes(shape: HeadShape, pulled: bool) -> Option<usize> {
     let HeadShape { input, dim, classes } = shape;
     let trained = input
         .checked_mul(dim)?
@@ -207,7 +227,7 @@ fn tensor_bytes(shape: HeadShape) -> Option<usize> {
         .checked_add(classes.checked_mul(dim)?)?
         .checked_add(classes)?;
     trained
-        .checked_mul(3)?
+        .checked_mul(3 + usize::from(pulled))?
         .checked_add(classes)?
         .checked_add(dim.checked_mul(2)?)?
         .checked_mul(4)?

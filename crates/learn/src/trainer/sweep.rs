@@ -54,6 +54,7 @@ pub(super) fn sweep(
     // A group's share of the scratch may not be empty, or there would be no groups to pair with.
     let share = partial_len.max(1);
     partials.resize(groups * share, 0.0);
+    let anchor = &weight.anchor;
     weight
         .values
         .par_chunks_mut(group_rows * dim)
@@ -80,7 +81,9 @@ pub(super) fn sweep(
                             Mat::new(grad, n, dim, dim),
                             false,
                         );
-                        step.apply(values, first, second, gradient);
+                        // Empty where nothing pulls.
+                        let pull = anchor.get(start * dim..start * dim + values.len()).unwrap_or_default();
+                        step.apply(values, first, second, gradient, pull);
                     });
                 }
                 if let Some((features, n)) = next {

@@ -4,6 +4,8 @@ mod behaviour;
 mod reference;
 
 use super::*;
+use crate::classifier::Classifier;
+use crate::schedule::RateSchedule;
 use crate::source::MemoryFeatures;
 
 /// Irregular numbers in `[-1, 1)`, the same on every machine.

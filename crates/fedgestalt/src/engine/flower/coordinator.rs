@@ -434,8 +434,8 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
 
     fn send(&mut self, message: Outgoing) {
         let Party::Site(site) = message.to else { return };
-        let Standing { rounds, moments, .. } = self.host.standing();
-        *self.traffic.down.entry((site, phase(&message, rounds, moments))).or_default() +=
+        let Standing { tuning, moments, .. } = self.host.standing();
+        *self.traffic.down.entry((site, phase(&message, tuning, moments))).or_default() +=
             message.bytes.len() as u64;
         if let Some(line) = self.lines.get_mut(&site) {
             line.link.post(enclosed(&message));

@@ -42,13 +42,13 @@ fn training_learns() {
     start.set_tensor("neck.weight", &neck).unwrap();
     let recipe = Recipe { classifier_lr: 1e-2, ..recipe() };
     let mut trainer = Trainer::new(start, recipe, &weights, 5).unwrap();
-    let before = trainer.head().evaluate(&data, &rows, &weights).unwrap();
+    let before = trainer.head().evaluate(&data, &rows, &weights, Classifier::Linear).unwrap();
     let first = trainer.epoch(&data, &rows, 0).unwrap();
     assert_eq!((first.examples, first.steps), (45, 4), "11, 11, 11, and 11 with the last single one");
     for epoch in 1..15 {
         trainer.epoch(&data, &rows, epoch).unwrap();
     }
-    let after = trainer.head().evaluate(&data, &rows, &weights).unwrap();
+    let after = trainer.head().evaluate(&data, &rows, &weights, Classifier::Linear).unwrap();
     assert!(before.accuracy < 0.2 && after.accuracy > 0.95, "{before:?} to {after:?}");
     assert!(after.loss < before.loss / 3.0, "{before:?} to {after:?}");
 }
@@ -126,7 +126,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
             let losses: Vec<u64> =
                 (0..3).map(|epoch| trainer.epoch(&data, &rows, epoch).unwrap().loss.to_bits()).collect();
             let head = trainer.head();
-            let scores = head.evaluate(&data, &rows, &vec![1.0; shape.classes]).unwrap();
+            let scores = head.evaluate(&data, &rows, &vec![1.0; shape.classes], Classifier::Linear).unwrap();
             let represented = head.represent(&noise(9, 70 * shape.input), 70).unwrap();
             (losses, trainer.state().unwrap(), scores.loss.to_bits(), bits(&represented))
         })
@@ -139,6 +139,8 @@ fn results_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn a_restored_trainer_goes_on_bit_for_bit() {
     let (data, rows) = cohort(SHAPE);
+    let recipe = Recipe { proximal: 0.01, rates: RateSchedule::Cosine { epochs: 6 }, ..recipe() };
+    let trainer = |shape| Trainer::new(head(shape, 1), recipe, &[1.0; SHAPE.classes], 5).unwrap();
     let mut straight = trainer(SHAPE);
     for epoch in 0..5 {
         straight.epoch(&data, &rows, epoch).unwrap();
@@ -149,7 +151,7 @@ fn a_restored_trainer_goes_on_bit_for_bit() {
         stopped = Trainer::restore(&stopped.state().unwrap()).unwrap();
     }
     assert!(straight.state().unwrap() == stopped.state().unwrap());
-    assert_eq!(stopped.recipe(), &recipe());
+    assert_eq!(stopped.recipe(), &recipe);
 }
 
 #[test]
@@ -186,7 +188,8 @@ fn a_feature_that_is_not_finite_is_named_and_poisons_the_trainer() {
     assert_eq!(error.kind(), ErrorKind::NonFinite);
     let message = error.to_string();
     assert!(message.contains("epoch 2, step") && message.contains("row 17 draw 0"), "{message}");
-    let error = Head::evaluate(&trainer.head(), &broken, &rows, &[1.0; SHAPE.classes]).unwrap_err();
+    let error = Head::evaluate(&trainer.head(), &broken, &rows, &[1.0; SHAPE.classes], Classifier::Linear)
+        .unwrap_err();
     assert!(error.to_string().contains("row 17"), "{error}");
 
     for poisoned in [
@@ -250,4 +253,95 @@ fn replacing_the_head_keeps_or_resets_the_moments() {
     reset.set_head(&trained.head(), Moments::Reset).unwrap();
     let fresh = Trainer::new(trained.head(), recipe(), &[1.0; SHAPE.classes], 5).unwrap();
     assert!(reset.state().unwrap() == fresh.state().unwrap());
+}
+
+/// Every trained value with its first moment, tensor by tensor.
+fn moments(trainer: &mut Trainer) -> Vec<(Vec<f32>, Vec<f32>)> {
+    trainer.params_mut().map(|param| (param.values.clone(), param.first.clone())).to_vec()
+}
+
+#[test]
+fn a_proximal_term_adds_its_multiple_of_the_way_from_the_rounds_weights_to_the_gradient() {
+    let (data, rows) = cohort(SHAPE);
+    let (mut features, mut labels) = (vec![0.0; 11 * SHAPE.input], Vec::new());
+    for (out, example) in features.chunks_exact_mut(SHAPE.input).zip(&rows) {
+        data.copy_row(example.row, 0, out);
+        labels.push(example.label);
+    }
+    let mask = vec![1.0; 11 * SHAPE.dim];
+    let one_step = |proximal: f64| {
+        let recipe = Recipe { proximal, neck_wd: 0.0, classifier_wd: 0.0, ..recipe() };
+        let mut trainer = Trainer::new(head(SHAPE, 1), recipe, &[1.0; SHAPE.classes], 5).unwrap();
+        for param in trainer.params_mut() {
+            param.anchor.iter_mut().for_each(|value| *value -= 0.5);
+        }
+        update(&mut trainer, &features, &labels, &mask);
+        moments(&mut trainer)
+    };
+    let (free, pulled) = (one_step(0.0), one_step(0.2));
+    for ((_, free), (_, pulled)) in free.iter().zip(&pulled) {
+        for (free, pulled) in free.iter().zip(pulled) {
+            // The first moment after one step is a tenth of the gradient: 0.1 x 0.2 x 0.5.
+            assert!((pulled - free - 0.01).abs() < 1e-6, "{pulled} against {free}");
+        }
+    }
+}
+
+#[test]
+fn a_stronger_proximal_term_keeps_a_site_nearer_to_the_rounds_weights() {
+    let (data, rows) = cohort(SHAPE);
+    let start = head(SHAPE, 1);
+    let way = |proximal: f64| {
+        let recipe = Recipe { proximal, neck_wd: 0.0, classifier_wd: 0.0, ..recipe() };
+        let mut trainer = Trainer::new(head(SHAPE, 9), recipe, &[1.0; SHAPE.classes], 5).unwrap();
+        trainer.set_head(&start, Moments::Reset).unwrap();
+        for epoch in 0..6 {
+            trainer.epoch(&data, &rows, epoch).unwrap();
+        }
+        let end = trainer.head();
+        let squares = end.neck_weight.iter().zip(&start.neck_weight).map(|(a, b)| f64::from(a - b).powi(2));
+        squares.sum::<f64>().sqrt()
+    };
+    let (free, weak, strong) = (way(0.0), way(0.1), way(10.0));
+    assert!(strong < 0.5 * free && strong < weak && weak < free, "{free} {weak} {strong}");
+}
+
+#[test]
+fn a_schedule_is_a_learning_rate_per_epoch() {
+    let (data, rows) = cohort(SHAPE);
+    let train = |recipe: Recipe, epochs: std::ops::Range<u32>| {
+        let mut trainer = Trainer::new(head(SHAPE, 1), recipe, &[1.0; SHAPE.classes], 5).unwrap();
+        for epoch in epochs {
+            trainer.epoch(&data, &rows, epoch).unwrap();
+        }
+        head_bits(&trainer.head())
+    };
+    let step = Recipe { rates: RateSchedule::Step { epochs: 4 }, ..recipe() };
+    assert_eq!(train(step, 0..2), train(recipe(), 0..2), "1 in the first half");
+    let tenth =
+        Recipe { neck_lr: 0.1 * recipe().neck_lr, classifier_lr: 0.1 * recipe().classifier_lr, ..recipe() };
+    assert_eq!(train(step, 2..3), train(tenth, 2..3), "a tenth in the third quarter");
+    assert_ne!(train(step, 0..3), train(recipe(), 0..3));
+}
+
+#[test]
+fn training_learns_with_every_classifier() {
+    let (data, rows) = cohort(SHAPE);
+    let mut start = Head::zeros(SHAPE, Head::BN_EPS).unwrap();
+    let neck: Vec<f32> = noise(6, SHAPE.input * SHAPE.dim).iter().map(|value| 0.04 * value).collect();
+    start.set_tensor("neck.weight", &neck).unwrap();
+    start.set_tensor("classifier.weight", &noise(7, SHAPE.classes * SHAPE.dim)).unwrap();
+    for classifier in [Classifier::Cosine { scale: 16.0 }, Classifier::ArcFace { scale: 16.0, margin: 0.3 }] {
+        let recipe = Recipe { classifier, classifier_lr: 1e-2, ..recipe() };
+        let mut trainer = Trainer::new(start.clone(), recipe, &[1.0; SHAPE.classes], 5).unwrap();
+        for epoch in 0..15 {
+            trainer.epoch(&data, &rows, epoch).unwrap();
+        }
+        let head = trainer.head();
+        assert_eq!(head.classifier_bias, start.classifier_bias, "the bias is not used");
+        let after = head.evaluate(&data, &rows, &[1.0; SHAPE.classes], classifier).unwrap();
+        assert!(after.accuracy > 0.95, "{classifier:?}: {after:?}");
+        let restored = Trainer::restore(&trainer.state().unwrap()).unwrap();
+        assert_eq!(restored.recipe().classifier, classifier);
+    }
 }

@@ -131,7 +131,7 @@ fn check_trajectory(bytes: &[u8], recipe: Recipe) {
     let examples: Vec<Example> =
         labels.iter().enumerate().map(|(row, &label)| Example { row, label }).collect();
     let features = MemoryFeatures::new(input, 1, x).unwrap();
-    let scores = head.evaluate(&features, &examples, &class_weights).unwrap();
+    let scores = head.evaluate(&features, &examples, &class_weights, recipe.classifier).unwrap();
     let want = vectors.f64("eval_loss")[0];
     assert!((scores.loss - want).abs() <= 1e-5 * want, "loss {} against {want}", scores.loss);
     assert_eq!((scores.accuracy * n as f64).round() as u32, vectors.u32("eval_correct")[0]);
