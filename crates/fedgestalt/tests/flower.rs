@@ -92,7 +92,6 @@ fn a_consortium_of_processes_comes_to_the_local_engines_release_bit_for_bit() {
 }
 
 #[test]
-#[ignore = "not reliable yet: in some runs a session stalls after kills, or the coordinator with --once does not end"]
 fn whatever_is_killed_and_whoever_is_late_the_model_is_the_same() {
     let engine = engine_or_skip!();
     let _alone = alone();
@@ -104,13 +103,17 @@ fn whatever_is_killed_and_whoever_is_late_the_model_is_the_same() {
     coordinator.says("3 of 4 sites online");
     sites.push(world.site(SITES - 1, "--once"));
     coordinator.says("round 1 of 3");
-    // A site is killed in its round.
+    // A site is killed in its round, wherever it is.
     sites.remove(0).kill();
     sites.insert(0, world.site(0, "--once"));
     sites[0].says("connected");
     // The SuperLink is killed.
     assert!(Command::new("kill").args(["-9", &world.superlink()]).status().unwrap().success());
     coordinator.says("was started again");
+    // Another site is killed when it has trained, while its update is on its way.
+    world.kept(1, 1);
+    sites.remove(1).kill();
+    sites.insert(1, world.site(1, "--once"));
     coordinator.says("round 2 of 3");
     // The coordinator is killed, and its SuperLink is left behind.
     let left = world.superlink();
@@ -128,13 +131,15 @@ fn whatever_is_killed_and_whoever_is_late_the_model_is_the_same() {
         let found = world.release(at).release;
         assert_eq!(found.metrics, wanted.release.release.metrics);
         assert_eq!(found.members, wanted.release.release.members);
-    }
-    // Nobody trained a round twice: every site has each round once.
-    for at in 0..SITES {
         let rounds = program::read(&world.place.path(&format!("s{at}/rounds.json")));
         let rounds: Vec<u64> =
             rounds.as_array().unwrap().iter().map(|r| r["round"].as_u64().unwrap()).collect();
         assert_eq!(rounds, [1, 2, 3], "site-{at}");
+        // Nobody trained a round twice, but who was killed in the middle of it.
+        match (at, &world.trainings(at)[..]) {
+            (0, [1 | 2, 1, 1]) | (1.., [1, 1, 1]) => {}
+            other => panic!("trainings begun: {other:?}"),
+        }
     }
 }
 
@@ -196,7 +201,8 @@ fn strangers_and_meddlers_get_nothing() {
     let said = world.site(0, &format!("--url https://{}", middle.address())).fails();
     assert!(said.contains("certificate that the invitation does not vouch for"), "{said}");
     // The port is taken: a second coordinator says so.
-    let second = Consortium { port: world.port, ..Consortium::found(engine) };
+    let mut second = Consortium::found(engine);
+    second.port = world.port;
     let said = second.coordinator("").fails();
     assert!(said.contains("is taken"), "{said}");
     coordinator.stop();

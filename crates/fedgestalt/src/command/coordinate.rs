@@ -1,6 +1,6 @@
 //! `coordinate`: the coordinator of a consortium.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::consortium::coordinator::CoordinatorNode;
 use crate::consortium::federated::plan_of;
 use crate::consortium::{peak_rss_mb, secret};
 use crate::context::Context;
-use crate::engine::flower::coordinator::{Hub, Line, Link, Patience, Report, Watcher};
+use crate::engine::flower::coordinator::{Hub, Line, Link, Patience, Report, Seat, Watcher};
 use crate::engine::flower::http::Http;
 use crate::engine::flower::proxy::{Limits, Proxy};
 use crate::engine::flower::runtime::Control;
@@ -34,6 +34,8 @@ use crate::pipeline::ensemble::Blueprint;
 use crate::store::Folder;
 
 const RUN: &str = "run.json";
+/// The sites whose part is over.
+const LEFT: &str = "left.json";
 
 /// Arguments of `coordinate`.
 #[derive(Debug, Args)]
@@ -122,11 +124,11 @@ pub fn run(args: CoordinateArgs, context: &Context) -> Result<Outcome> {
     ));
     let folder = consortium.subfolder("engine")?;
     end_old_run(&folder, &http, &link);
-    let sites = sites(&roster, &requests)?;
+    let seats = seats(&roster, &requests, &left(&folder)?)?;
     let patience =
         Patience { absent: Duration::from_secs(args.absent), silent: Duration::from_secs(args.silent) };
     let process = u64::from_le_bytes(fresh()?[..8].try_into()?) | 1;
-    let mut hub = Hub::new(&mut node, http, link, sites, patience, process)?;
+    let mut hub = Hub::new(&mut node, http, link, seats, patience, process)?;
     hub.submit(first);
     let mut watcher = Console::new(context, &args, &folder, &roster)?;
     let ended = hub.run(&mut watcher);
@@ -200,8 +202,12 @@ fn end_old_run(folder: &Folder, http: &Http, link: &Link) {
     }
 }
 
+fn left(folder: &Folder) -> Result<BTreeSet<u16>> {
+    Ok(folder.read_json(LEFT)?.unwrap_or_default())
+}
+
 /// The sites of the roster with the keys they connect with; each vouched for by the key in the roster.
-fn sites(roster: &Roster, requests: &[Request]) -> Result<Vec<(SiteIndex, String, String)>> {
+fn seats(roster: &Roster, requests: &[Request], left: &BTreeSet<u16>) -> Result<Vec<Seat>> {
     roster
         .sites()
         .map(|(site, name, keys)| {
@@ -209,7 +215,8 @@ fn sites(roster: &Roster, requests: &[Request]) -> Result<Vec<(SiteIndex, String
                 bail!("requests.json lacks the request of {name}; admit it again");
             };
             request.check()?;
-            Ok((site, name.to_string(), request.line.clone()))
+            let (name, key, left) = (name.to_string(), request.line.clone(), left.contains(&site.0));
+            Ok(Seat { site, name, key, left })
         })
         .collect()
 }
@@ -274,6 +281,12 @@ impl Watcher for Console<'_> {
 
     fn run_started(&mut self, run: u64) -> Result<()> {
         Ok(self.folder.write_json(RUN, &run)?)
+    }
+
+    fn left(&mut self, site: SiteIndex) -> Result<()> {
+        let mut sites = left(self.folder)?;
+        sites.insert(site.0);
+        Ok(self.folder.write_json(LEFT, &sites)?)
     }
 }
 

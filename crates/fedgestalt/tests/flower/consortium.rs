@@ -11,6 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use federation::SignedRelease;
+use fedgestalt::site::state::TRAINING;
+use fedgestalt::store::SiteStore;
 use serde_json::Value;
 
 use crate::program::{Place, document};
@@ -213,7 +215,45 @@ impl Consortium {
         fs::read_to_string(self.place.path("hub/superlink/superlink.pid")).unwrap()
     }
 
+    /// Waits until a site keeps what its training of a round gave.
+    pub(crate) fn kept(&self, at: usize, round: u64) {
+        let path = self.place.path(&format!("s{at}/update.json"));
+        let kept = || {
+            let value: Value =
+                serde_json::from_slice(&fs::read(&path).unwrap_or_default()).unwrap_or_default();
+            value["round"].as_u64() >= Some(round)
+        };
+        let until = Instant::now() + Duration::from_secs(120);
+        while !kept() {
+            assert!(Instant::now() < until, "site-{at} does not train round {round}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// How often a site has begun to train each round.
+    pub(crate) fn trainings(&self, at: usize) -> Vec<usize> {
+        let store = SiteStore::open(&self.place.path(&format!("s{at}"))).unwrap();
+        let log = store.audit_log().unwrap();
+        let begun =
+            log.iter().filter(|line| line.entry.what == TRAINING).map(|line| line.entry.round.unwrap());
+        let mut rounds = vec![0; 3];
+        begun.for_each(|round| rounds[round as usize - 1] += 1);
+        rounds
+    }
+
     pub(crate) fn release(&self, at: usize) -> SignedRelease {
         SignedRelease::decode(&fs::read(self.place.path(&format!("s{at}/release.signed"))).unwrap()).unwrap()
+    }
+}
+
+impl Drop for Consortium {
+    /// A coordinator that is killed leaves its SuperLink behind for the next one to end; a failed test has no next one.
+    fn drop(&mut self) {
+        if let Ok(pid) = fs::read_to_string(self.place.path("hub/superlink/superlink.pid"))
+            && fs::read_to_string(format!("/proc/{}/cmdline", pid.trim()))
+                .is_ok_and(|line| line.contains(&*self.place.path("hub").to_string_lossy()))
+        {
+            let _ = Command::new("kill").args(["-9", pid.trim()]).status();
+        }
     }
 }

@@ -155,6 +155,11 @@ impl CoordinatorLink {
         self.out.kept.len()
     }
 
+    /// Whether the site has said anything to this process.
+    pub fn is_heard(&self) -> bool {
+        self.peer != 0
+    }
+
     /// Gives up what the site has not dealt with; it will be asked to say where it stands.
     pub fn drop_backlog(&mut self) {
         if !self.out.kept.is_empty() {
