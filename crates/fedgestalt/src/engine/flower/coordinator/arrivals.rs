@@ -116,6 +116,7 @@ impl<C: CoordinatorHost> Hub<'_, C> {
             if message == farewell() {
                 if let Some(line) = self.lines.get_mut(&site) {
                     line.left = Some(Instant::now());
+                    line.link.acknowledge_now();
                 }
                 watcher.left(site)?;
                 continue;
