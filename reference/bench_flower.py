@@ -55,7 +55,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-client, server = ClientApp(), ServerApp()
+client = ClientApp()
+server = ServerApp()
 
 @client.train()
 def train(message, context):
@@ -133,6 +134,7 @@ def wait(until, memory: Memory, limit: float) -> None:
 
 def ours(program: Path, way: str, args, sites: int, folder: Path) -> dict:
     common = ["--sites", sites, "--parameters", args.parameters, "--rounds", args.rounds, "--gallery", args.gallery]
+    common += ["--dim", args.dim]
     common = [str(word) for word in [*common, "--folder", folder, "--engine", args.flower]]
     memory, before = Memory(), loopback()
     log = (folder / "log").open("w")
@@ -155,8 +157,10 @@ def ours(program: Path, way: str, args, sites: int, folder: Path) -> dict:
     if way == "local":
         result["message MB"] = found["bytes_up"] / args.rounds / 1e6
     else:
-        result["wire MB per round"] = (loopback() - before) / args.rounds / 1e6
-        result["front MB up, down per round"] = [found[key] / args.rounds / 1e6 for key in ("front_up", "front_down")]
+        # It ends when the last round begins.
+        rounds = args.rounds - 1
+        result["wire MB per round"] = (loopback() - before) / rounds / 1e6
+        result["front MB up, down per round"] = [found[key] / rounds / 1e6 for key in ("front_up", "front_down")]
     if args.gallery and way != "local":
         result["answers"] = json.loads(said[1])["answers"]
     return result
@@ -222,6 +226,7 @@ def main() -> None:
     parser.add_argument("--parameters", type=int, default=13_000_000)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--gallery", type=int, default=0)
+    parser.add_argument("--dim", type=int, default=1536, help="length of an encoding; the paper's ensemble has 6144")
     parser.add_argument("--limit", type=float, default=170)
     parser.add_argument("--only", default="")
     parser.add_argument("--program", type=Path, help="bench_engines, if it is built already")

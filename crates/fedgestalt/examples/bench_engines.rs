@@ -31,8 +31,6 @@ use fedgestalt::store::Folder;
 use jiff::Timestamp;
 use serde_json::json;
 
-/// Length of an encoding of the paper's ensemble: twelve of 512.
-const DIM: usize = 6144;
 const SYNDROMES: usize = 322;
 
 #[derive(Debug, Clone, Parser)]
@@ -49,6 +47,9 @@ struct Args {
     /// Images in the gallery of all sites together; 0 for no kernel
     #[arg(long, global = true, default_value_t = 0)]
     gallery: usize,
+    /// Length of an encoding: by default that of the default ensemble; the paper's has 6144
+    #[arg(long, global = true, default_value_t = 1536)]
+    dim: usize,
     /// Where coordinator and sites find each other
     #[arg(long, global = true, default_value = "bench")]
     folder: PathBuf,
@@ -113,8 +114,8 @@ fn plan(args: &Args) -> Plan {
         spec("classifier.bias", vec![], TensorKind::ClassifierRows),
     ];
     let kernel = KernelPlan {
-        dim: DIM,
-        width: DIM,
+        dim: args.dim,
+        width: args.dim,
         views: 1,
         splits: 1,
         top: 30,
@@ -144,6 +145,7 @@ struct BenchSite {
     participant: Participant,
     at: usize,
     gallery: usize,
+    dim: usize,
     sites: usize,
     model: Tensors,
     begin: Option<Begin>,
@@ -154,13 +156,13 @@ struct BenchSite {
 }
 
 /// A vector of unit length, another for every number.
-fn encoding(number: usize) -> Vec<f32> {
+fn encoding(number: usize, dim: usize) -> Vec<f32> {
     let mut state = number as u64 * 0x9E37_79B9_7F4A_7C15 + 1;
     let mut draw = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1 << 24) as f32 - 0.5
     };
-    let mut values: Vec<f32> = (0..DIM).map(|_| draw()).collect();
+    let mut values: Vec<f32> = (0..dim).map(|_| draw()).collect();
     let norm = values.iter().map(|x| x * x).sum::<f32>().sqrt();
     values.iter_mut().for_each(|x| *x /= norm);
     values
@@ -186,6 +188,7 @@ impl BenchSite {
             participant: Participant::new(setup)?,
             at,
             gallery: args.gallery,
+            dim: args.dim,
             sites: args.sites,
             model: Vec::new(),
             begin: None,
@@ -203,7 +206,7 @@ impl BenchSite {
         Ok(self.participant.submit_probes(vec![Probe {
             image,
             galleries: vec![1],
-            encoding: encoding(number),
+            encoding: encoding(number, self.dim),
         }])?)
     }
 }
@@ -242,7 +245,12 @@ impl Host for BenchSite {
                 let own = (0..self.gallery).filter(|n| n % self.sites == self.at);
                 let image = |n| {
                     let image = ImageId::new(&format!("image-{n}")).unwrap();
-                    GalleryImage { image, syndrome: syndrome(n), galleries: 1, encoding: encoding(n) }
+                    GalleryImage {
+                        image,
+                        syndrome: syndrome(n),
+                        galleries: 1,
+                        encoding: encoding(n, self.dim),
+                    }
                 };
                 self.participant.submit_gallery(own.map(image).collect())?
             }

@@ -45,7 +45,7 @@ use rustls::{ClientConnection, StreamOwned};
 type Test = (&'static str, fn(), bool);
 
 /// Those that need Flower.
-const WITH_FLOWER: [Test; 4] = [
+const WITH_FLOWER: [Test; 5] = [
     (
         "a_consortium_of_processes_comes_to_the_local_engines_release_bit_for_bit",
         a_consortium_of_processes_comes_to_the_local_engines_release_bit_for_bit,
@@ -56,6 +56,7 @@ const WITH_FLOWER: [Test; 4] = [
         whatever_is_killed_and_whoever_is_late_the_model_is_the_same,
         true,
     ),
+    ("a_superlink_of_the_operators_own_will_do", a_superlink_of_the_operators_own_will_do, false),
     ("strangers_and_meddlers_get_nothing", strangers_and_meddlers_get_nothing, true),
     (
         "a_foreign_message_is_answered_with_an_error_and_changes_nothing",
@@ -308,6 +309,30 @@ fn raw(world: &Consortium, text: &str) -> String {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn a_superlink_of_the_operators_own_will_do() {
+    let _alone = alone();
+    let _ = reference();
+    let world = Consortium::at_home();
+    let folder = tempfile::tempdir().unwrap();
+    let superlink = Superlink::start(&Consortium::engine(), Folder::open(folder.path()).unwrap()).unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (authority, secret) = (file("authority.pem"), file("executor.secret"));
+    let options = format!("--superlink {} --superlink-authority {authority}", superlink.url());
+    // Without the secret that guards it, it gives nobody a run.
+    let said = world.coordinator_at(&options).fails();
+    assert!(said.contains("401") || said.contains("403"), "{said}");
+    let mut coordinator = world.coordinator_at(&format!("{options} --superlink-secret {secret}"));
+    let sites = world.sites("");
+    coordinator.says("round 1 of 3");
+    coordinator.stop();
+    for site in sites {
+        site.stop();
+    }
+    // It is the operator's: it goes on.
+    let http = Http::new(&superlink.url(), superlink.authority(), false).unwrap();
+    http.get("/health").unwrap();
 }
 
 fn a_foreign_message_is_answered_with_an_error_and_changes_nothing() {

@@ -128,9 +128,10 @@ pub fn run(args: CoordinateArgs, context: &Context) -> Result<Outcome> {
     let patience =
         Patience { absent: Duration::from_secs(args.absent), silent: Duration::from_secs(args.silent) };
     let process = u64::from_le_bytes(fresh()?[..8].try_into()?) | 1;
+    let before = node.before.bytes();
     let mut hub = Hub::new(&mut node, http, link, seats, patience, process)?;
     hub.submit(first);
-    let mut watcher = Console::new(context, &args, &folder, &roster)?;
+    let mut watcher = Console::new(context, &args, &folder, &roster, before)?;
     let ended = hub.run(&mut watcher);
     let lines = watcher.lines.clone();
     ended?;
@@ -231,15 +232,24 @@ struct Console<'a> {
     shown: String,
     at: Instant,
     over: bool,
+    /// Bytes that earlier processes moved.
+    before: u64,
     lines: Vec<(String, u64, u64)>,
 }
 
 impl<'a> Console<'a> {
-    fn new(context: &'a Context, args: &CoordinateArgs, folder: &'a Folder, roster: &Roster) -> Result<Self> {
+    fn new(
+        context: &'a Context,
+        args: &CoordinateArgs,
+        folder: &'a Folder,
+        roster: &Roster,
+        before: u64,
+    ) -> Result<Self> {
         let stop = super::stop_flag()?;
         let names = roster.sites().map(|(site, name, _)| (site, name.to_string())).collect();
         let (shown, at) = (String::new(), Instant::now());
-        Ok(Self { context, folder, once: args.once, stop, names, shown, at, over: false, lines: Vec::new() })
+        let (once, lines) = (args.once, Vec::new());
+        Ok(Self { context, folder, once, stop, names, shown, at, over: false, before, lines })
     }
 
     fn name(&self, site: SiteIndex) -> String {
@@ -256,6 +266,7 @@ impl Watcher for Console<'_> {
         let Standing { stage, rounds, awaited, serving, .. } = report.standing;
         let online = report.lines.values().filter(|line| line.online).count();
         let bytes: u64 = report.lines.values().map(|line: &Line| line.up + line.down).sum();
+        let bytes = self.before + bytes;
         let at = match (stage, serving) {
             (_, true) => "the kernel is open".to_owned(),
             (0, _) => "enrolment".to_owned(),

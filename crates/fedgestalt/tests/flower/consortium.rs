@@ -48,6 +48,9 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// When the first process of this test program began.
+static BEGAN: OnceLock<Instant> = OnceLock::new();
+
 /// A process with what it says.
 pub(crate) struct Running {
     name: String,
@@ -59,11 +62,12 @@ impl Running {
     fn start(name: &str, mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
+        let began = *BEGAN.get_or_init(Instant::now);
         let (to, from, who) = (lines.clone(), child.stderr.take().unwrap(), name.to_owned());
         thread::spawn(move || {
             for line in BufReader::new(from).lines().map_while(Result::ok) {
                 // Shown where the test fails.
-                eprintln!("{who}: {line}");
+                eprintln!("{:6.1} {who}: {line}", began.elapsed().as_secs_f64());
                 to.lock().unwrap().push(line);
             }
         });
@@ -229,6 +233,13 @@ impl Consortium {
         let mut command = self.place.command(&format!("--json coordinate --store hub {options}"));
         let listen = if self.net.is_some() { "0.0.0.0" } else { "127.0.0.1" };
         command.args(["--listen", &format!("{listen}:{}", self.port), "--engine"]).arg(folder());
+        self.start(Host::Hub, "coordinator", command)
+    }
+
+    /// With a SuperLink that the options name.
+    pub(crate) fn coordinator_at(&self, options: &str) -> Running {
+        let mut command = self.place.command(&format!("--json coordinate --store hub {options}"));
+        command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
         self.start(Host::Hub, "coordinator", command)
     }
 
