@@ -146,7 +146,9 @@ impl Head {
     pub fn from_neck(neck: NeckInit, classes: usize, seed: u64) -> Result<Self> {
         let shape = HeadShape { input: neck.input, dim: neck.output, classes };
         let mut head = Self::zeros(shape, neck.bn_eps)?;
-        head.set_tensor("neck.weight", &neck.weight)?;
+        Self::check_tensor("neck.weight", head.neck_weight.len(), &neck.weight)?;
+        // Moved, since a face network's last layer has 50 MB.
+        head.neck_weight = neck.weight;
         head.set_tensor("neck.bias", &neck.bias)?;
         head.set_tensor("bn.weight", &neck.bn_weight)?;
         head.set_tensor("bn.bias", &neck.bn_bias)?;
@@ -252,21 +254,7 @@ impl Head {
                 )));
             }
         };
-        if values.len() != tensor.len() {
-            return Err(TrainError::shape(format!(
-                "tensor {name} needs {} values but got {}; check that the weights belong to this trunk and syndrome list",
-                tensor.len(),
-                values.len()
-            )));
-        }
-        check_finite(name, values)?;
-        if name == "bn.running_var"
-            && let Some(at) = values.iter().position(|&value| value < 0.0)
-        {
-            return Err(TrainError::invalid(format!(
-                "tensor {name} has a negative variance at index {at}; read the weights again from their source"
-            )));
-        }
+        Self::check_tensor(name, tensor.len(), values)?;
         tensor.copy_from_slice(values);
         Ok(())
     }
@@ -347,6 +335,26 @@ impl Head {
             total.add(&loss);
         }
         Ok(total.scores())
+    }
+
+    /// Refuses values that are too few or too many, not finite, or a negative variance.
+    fn check_tensor(name: &str, len: usize, values: &[f32]) -> Result<()> {
+        if values.len() != len {
+            return Err(TrainError::shape(format!(
+                "tensor {name} needs {} values but got {}; check that the weights belong to this trunk and syndrome list",
+                len,
+                values.len()
+            )));
+        }
+        check_finite(name, values)?;
+        if name == "bn.running_var"
+            && let Some(at) = values.iter().position(|&value| value < 0.0)
+        {
+            return Err(TrainError::invalid(format!(
+                "tensor {name} has a negative variance at index {at}; read the weights again from their source"
+            )));
+        }
+        Ok(())
     }
 
     /// Refuses a head with a value that is not finite, naming its tensor.

@@ -23,6 +23,7 @@ pub mod onnx;
 mod onnxruntime_library;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime_trunk;
+mod openvino_file;
 mod openvino_library;
 pub mod openvino_trunk;
 mod resize;
@@ -36,7 +37,7 @@ pub use crop::{CROP_LEN, CROP_SIDE, Crop};
 pub use decode::Photo;
 pub use detect::{Detection, Detector, DetectorKind, Found, Search};
 pub use error::{Error, ErrorKind, Result};
-pub use onnx::{Cut, NeckWeights, TrunkFile};
+pub use onnx::{Cut, NeckWeights, TrunkFacts, TrunkFile};
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime_library::OnnxRuntime;
 #[cfg(feature = "onnxruntime")]

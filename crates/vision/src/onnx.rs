@@ -28,6 +28,19 @@ pub enum Cut {
     End,
 }
 
+/// What is known of a network once it has been checked and cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrunkFacts {
+    /// [`TrunkFile::digest`].
+    pub digest: [u8; 32],
+    /// [`TrunkFile::input`].
+    pub input: String,
+    /// [`TrunkFile::cut`].
+    pub cut: String,
+    /// [`TrunkFile::output_len`].
+    pub output_len: Option<usize>,
+}
+
 /// A network checked and cut, ready for an engine.
 #[derive(Clone)]
 pub struct TrunkFile {
@@ -43,6 +56,8 @@ pub struct TrunkFile {
     pub neck: Option<NeckWeights>,
     /// Cheap to clone: engines and their references share it.
     model: Bytes,
+    /// Whether it was parsed, and loaded, before.
+    pub(crate) known: bool,
 }
 
 impl TrunkFile {
@@ -97,7 +112,36 @@ impl TrunkFile {
             output_len,
             neck,
             model: cut_model.encode_to_vec().into(),
+            known: false,
         })
+    }
+
+    /// A network that was parsed and loaded before, from what it gave then: facts, neck, and [`TrunkFile::model`].
+    pub fn known(facts: TrunkFacts, neck: Option<NeckWeights>, model: Vec<u8>) -> Self {
+        let TrunkFacts { digest, input, cut, output_len } = facts;
+        Self { digest, input, cut, output_len, neck, model: model.into(), known: true }
+    }
+
+    /// What is known of it.
+    pub fn facts(&self) -> TrunkFacts {
+        TrunkFacts {
+            digest: self.digest,
+            input: self.input.clone(),
+            cut: self.cut.clone(),
+            output_len: self.output_len,
+        }
+    }
+
+    /// The cut network as an ONNX file that takes `batch` crops, `[batch, 3, 112, 112]`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`] if the network was not one.
+    pub fn with_batch(&self, batch: usize) -> Result<Vec<u8>> {
+        let mut model = CutModelProto::decode(self.model.clone()).map_err(not_onnx)?;
+        for input in model.graph.iter_mut().flat_map(|graph| &mut graph.input) {
+            input.fix(0, batch);
+        }
+        Ok(model.encode_to_vec())
     }
 
     /// The cut network as an ONNX file with one input and one output.

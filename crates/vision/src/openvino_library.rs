@@ -10,6 +10,7 @@ use openvino::{
 
 use crate::engine::{guarded, no_library, unusable};
 use crate::error::{Error, Result};
+use crate::openvino_file::FileNetwork;
 use crate::trunk::Precision;
 
 pub(crate) const OPENVINO: &str = "OpenVINO";
@@ -69,16 +70,7 @@ impl OpenVino {
         settings: &Settings<'_>,
     ) -> Result<CompiledModel> {
         let mut core = self.core();
-        let cache = settings.cache.map(|folder| folder.to_string_lossy().into_owned()).unwrap_or_default();
-        let settings = [
-            (RwPropertyKey::HintInferencePrecision, settings.precision.to_string()),
-            (RwPropertyKey::NumStreams, settings.streams.to_string()),
-            (RwPropertyKey::InferenceNumThreads, settings.threads.to_string()),
-            // Threads that are bound to cores fare badly beside other work.
-            (RwPropertyKey::HintEnableCpuPinning, "NO".to_owned()),
-            (RwPropertyKey::CacheDir, cache),
-        ];
-        for (key, value) in settings {
+        for (key, value) in settings.properties() {
             core.set_property(&DeviceType::CPU, &key, &value).map_err(cannot)?;
         }
         let mut model = core.read_model_from_buffer(model, None).map_err(cannot)?;
@@ -89,6 +81,11 @@ impl OpenVino {
         let shape = PartialShape::new(4, &shape.map(dimension)).map_err(cannot)?;
         model.reshape_single_input(&shape).map_err(cannot)?;
         core.compile_model(&model, DeviceType::CPU).map_err(cannot)
+    }
+
+    /// Compiles the network of a file that fixes its input's shape. With a cache it is found there without being read.
+    pub(crate) fn compile_file(&self, file: &Path, settings: &Settings<'_>) -> Result<FileNetwork> {
+        FileNetwork::compile(file, &settings.properties())
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
@@ -105,6 +102,20 @@ pub(crate) struct Settings<'a> {
     pub(crate) precision: Precision,
     /// Folder in which OpenVINO keeps compiled networks.
     pub(crate) cache: Option<&'a Path>,
+}
+
+impl Settings<'_> {
+    fn properties(&self) -> [(RwPropertyKey, String); 5] {
+        let cache = self.cache.map(|folder| folder.to_string_lossy().into_owned()).unwrap_or_default();
+        [
+            (RwPropertyKey::HintInferencePrecision, self.precision.to_string()),
+            (RwPropertyKey::NumStreams, self.streams.to_string()),
+            (RwPropertyKey::InferenceNumThreads, self.threads.to_string()),
+            // Threads that are bound to cores fare badly beside other work.
+            (RwPropertyKey::HintEnableCpuPinning, "NO".to_owned()),
+            (RwPropertyKey::CacheDir, cache),
+        ]
+    }
 }
 
 pub(crate) fn cannot(error: InferenceError) -> Error {

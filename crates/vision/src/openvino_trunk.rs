@@ -8,7 +8,8 @@ use openvino::{CompiledModel, InferRequest};
 use crate::crop::{CROP_SIDE, Crop};
 use crate::engine::{guarded, panicked};
 use crate::error::{Error, ErrorKind, Result};
-use crate::onnx::TrunkFile;
+use crate::onnx::{TrunkFacts, TrunkFile};
+use crate::openvino_file::FileRequest;
 use crate::openvino_library::{OPENVINO, OpenVino, Settings, cannot};
 use crate::trunk::{Precision, Trunk, check_finite, check_out, check_promise, fill};
 
@@ -25,6 +26,13 @@ pub struct Options<'a> {
     pub cache: Option<&'a Path>,
 }
 
+impl Options<'_> {
+    fn settings(&self) -> Settings<'_> {
+        let threads = self.threads.max(1);
+        Settings { streams: threads, threads, precision: self.precision, cache: self.cache }
+    }
+}
+
 /// A network run by OpenVINO on the CPU.
 ///
 /// Every batch has the same size (the last one is filled up with black crops) and is computed by one thread, so
@@ -32,14 +40,46 @@ pub struct Options<'a> {
 /// in the batch does not matter either is up to OpenVINO's kernels for the processor at hand:
 /// [`keeps_crops_apart`](crate::keeps_crops_apart) tries it, and a batch of 1 is the way out.
 pub struct OpenVinoTrunk {
-    requests: Vec<Mutex<InferRequest>>,
+    requests: Vec<Mutex<Request>>,
     batch: usize,
     output_len: usize,
     digest: [u8; 32],
     precision: Precision,
-    // Goes last: requests and network live in the library.
-    _network: Mutex<CompiledModel>,
+    // Go last: requests live in a network, and both in the library.
+    _network: Option<Mutex<CompiledModel>>,
     _library: Arc<OpenVino>,
+}
+
+/// A place to run a network in.
+enum Request {
+    /// Of one compiled from memory.
+    Memory(InferRequest),
+    /// Of one compiled from a file.
+    File(FileRequest),
+}
+
+impl Request {
+    fn output_len(&self) -> Result<usize> {
+        match self {
+            Self::Memory(request) => {
+                request.get_output_tensor().and_then(|tensor| tensor.get_size()).map_err(cannot)
+            }
+            Self::File(request) => request.output_len(),
+        }
+    }
+
+    /// Runs the network: `fill` writes its input, `take` reads its output.
+    fn run(&mut self, fill: impl FnOnce(&mut [f32]), take: impl FnOnce(&[f32]) -> Result<()>) -> Result<()> {
+        let request = match self {
+            Self::Memory(request) => request,
+            Self::File(request) => return request.run(fill, take),
+        };
+        let mut input = request.get_input_tensor().map_err(cannot)?;
+        fill(input.get_data_mut::<f32>().map_err(cannot)?);
+        request.infer().map_err(cannot)?;
+        let output = request.get_output_tensor().map_err(cannot)?;
+        take(output.get_data::<f32>().map_err(cannot)?)
+    }
 }
 
 impl OpenVinoTrunk {
@@ -65,27 +105,56 @@ impl OpenVinoTrunk {
         options: &Options<'_>,
         batch: usize,
     ) -> Result<Self> {
-        let threads = options.threads.max(1);
-        let settings =
-            Settings { streams: threads, threads, precision: options.precision, cache: options.cache };
         let shape = [Some(batch), Some(3), Some(CROP_SIDE), Some(CROP_SIDE)];
-        let mut network = library.compile(file.model(), shape, &settings)?;
-        let requests = (0..threads)
-            .map(|_| network.create_infer_request().map(Mutex::new))
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(cannot)?;
-        let mut trunk = Self {
-            requests,
-            batch,
+        let mut network = library.compile(file.model(), shape, &options.settings())?;
+        let requests = (0..options.threads.max(1))
+            .map(|_| Ok(Request::Memory(network.create_infer_request().map_err(cannot)?)))
+            .collect::<Result<Vec<_>>>()?;
+        Self { _network: Some(Mutex::new(network)), ..Self::of(library, requests, &file.facts(), options) }
+            .checked(batch, &file.facts())
+    }
+
+    /// Compiles the network of a file that [`TrunkFile::with_batch`] wrote for this size of batch. Where there is a cache,
+    /// this takes a fraction of the time of [`OpenVinoTrunk::new`].
+    ///
+    /// # Errors
+    /// As [`OpenVinoTrunk::new`].
+    pub fn from_file(
+        library: &Arc<OpenVino>,
+        file: &Path,
+        facts: &TrunkFacts,
+        options: &Options<'_>,
+    ) -> Result<Self> {
+        guarded(OPENVINO, "load", || {
+            let network = Arc::new(library.compile_file(file, &options.settings())?);
+            let requests = (0..options.threads.max(1)).map(|_| network.request().map(Request::File));
+            let requests = requests.collect::<Result<Vec<_>>>()?;
+            Self::of(library, requests, facts, options).checked(options.batch.max(1), facts)
+        })
+    }
+
+    fn of(
+        library: &Arc<OpenVino>,
+        requests: Vec<Request>,
+        facts: &TrunkFacts,
+        options: &Options<'_>,
+    ) -> Self {
+        Self {
+            requests: requests.into_iter().map(Mutex::new).collect(),
+            batch: 0,
             output_len: 0,
-            digest: file.digest,
+            digest: facts.digest,
             precision: options.precision,
-            _network: Mutex::new(network),
+            _network: None,
             _library: library.clone(),
-        };
-        let numbers = trunk.output_numbers()?;
-        trunk.output_len = numbers / batch;
-        check_promise(trunk.output_len, file.output_len, &file.cut)?;
+        }
+    }
+
+    /// With the length of its output, if that is what the file promises.
+    fn checked(self, batch: usize, facts: &TrunkFacts) -> Result<Self> {
+        let numbers = self.request(0).output_len()?;
+        let output_len = numbers / batch;
+        check_promise(output_len, facts.output_len, &facts.cut)?;
         if numbers % batch != 0 {
             return Err(Error::new(
                 ErrorKind::Engine,
@@ -94,7 +163,7 @@ impl OpenVinoTrunk {
                 ),
             ));
         }
-        Ok(trunk)
+        Ok(Self { batch, output_len, ..self })
     }
 
     /// How many batches are run at a time.
@@ -107,31 +176,21 @@ impl OpenVinoTrunk {
         self.batch
     }
 
-    fn request(&self, index: usize) -> MutexGuard<'_, InferRequest> {
+    fn request(&self, index: usize) -> MutexGuard<'_, Request> {
         self.requests[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn output_numbers(&self) -> Result<usize> {
-        let tensor = self.request(0).get_output_tensor().map_err(cannot)?;
-        tensor.get_size().map_err(cannot)
-    }
-
     /// Runs one batch: `1..=batch` crops.
-    fn run(&self, request: &mut InferRequest, crops: &[Crop], out: &mut [f32]) -> Result<()> {
-        guarded(OPENVINO, "run", || {
-            let mut input = request.get_input_tensor().map_err(cannot)?;
-            let planes = input.get_data_mut::<f32>().map_err(cannot)?;
-            fill(crops, planes);
-            request.infer().map_err(cannot)?;
-            let output = request.get_output_tensor().map_err(cannot)?;
-            let features = output.get_data::<f32>().map_err(cannot)?;
+    fn run(&self, request: &mut Request, crops: &[Crop], out: &mut [f32]) -> Result<()> {
+        let take = |features: &[f32]| {
             let features = features.get(..out.len()).ok_or_else(|| {
                 Error::new(ErrorKind::Engine, "OpenVINO gave fewer numbers than before; use another engine")
             })?;
             check_finite(features)?;
             out.copy_from_slice(features);
             Ok(())
-        })
+        };
+        guarded(OPENVINO, "run", || request.run(|planes| fill(crops, planes), take))
     }
 }
 

@@ -77,29 +77,30 @@ pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Done> {
     let crops = Files(aligned.files.into_iter().collect());
     let calibration = CalibrationFaces { crops: &crops, images: images.clone() };
     let (model, trunk) = (args.model.as_deref(), args.trunk.as_deref());
-    let loaded = Loaded::open(&context.config, model, trunk, Some(calibration), false)?;
-    loaded.blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
-    let networks = loaded.blueprint.networks.len();
+    let Loaded { blueprint, weights, name } =
+        Loaded::open(&context.config, model, trunk, Some(calibration), false)?;
+    blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
+    let networks = blueprint.networks.len();
     let stage = context.progress.stage("Trunk features", (images.len() * networks) as u64);
     let mut views = Vec::new();
-    for network in &loaded.blueprint.networks {
+    for network in &blueprint.networks {
         let tick = |done: usize| stage.advance(done as u64);
         let trunk = network.trunk.as_ref();
         views.push(table(&features, trunk, &images, &crops, Variants::Views, &tick)?);
     }
     stage.finish("");
     let tables = Tables { draws: Vec::new(), views };
-    let encodings = tables.encode(&loaded.ensemble()?, &images)?;
-    let mut file = EncodingFile::new(Some(loaded.name.clone()), layout(&loaded.blueprint), &encodings)?;
+    let encodings = tables.encode(&blueprint.with(weights)?, &images)?;
+    let mut file = EncodingFile::new(Some(name.clone()), layout(&blueprint), &encodings)?;
     if context.config.kernel.normalisation != Normalisation::None && aligned.left_out.is_empty() {
         file.spreads = Some(GallerySpreads::new(&file, &gallery(&cohort.cohort)?)?);
     }
     file.save(&args.out, format)?;
     let summary = Summary {
         images: images.len(),
-        values: loaded.blueprint.dim(),
-        engines: loaded.blueprint.runs(),
-        model: loaded.name,
+        values: blueprint.dim(),
+        engines: blueprint.runs(),
+        model: name,
         file: args.out.display().to_string(),
         several_faces: cohort
             .several_faces()

@@ -10,7 +10,7 @@ use domain::normalise::Normaliser;
 use domain::rank::{rank, rank_by};
 use domain::{Encoding, ImageId, Normalisation, SyndromeId};
 use serde::Serialize;
-use vision::Points;
+use vision::{Crop, Points};
 
 use crate::Outcome;
 use crate::cohort_dir::CohortDir;
@@ -20,7 +20,7 @@ use crate::faces::{FaceFinder, failure, reason};
 use crate::output::Table;
 use crate::pipeline::bundle::Loaded;
 use crate::pipeline::encodings::{EncodingFile, gallery};
-use crate::pipeline::ensemble::Ensemble;
+use crate::pipeline::ensemble::{Blueprint, Ensemble};
 
 /// Arguments of `rank`.
 #[derive(Debug, Args)]
@@ -136,16 +136,18 @@ fn timed<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(T, f64)
     Ok((work()?, began.elapsed().as_secs_f64()))
 }
 
-/// Where the time went, in seconds. Cohort, gallery and model are read once for all probes, the gallery beside all that
-/// follows but ranking.
+/// Where the time went, in seconds. Cohort, gallery, detector and model are read once for all probes. The gallery is read
+/// beside all that follows but ranking, and the faces are found while the model is loaded.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 struct Seconds {
     /// Reading the cohort's tables.
     cohort: f64,
     /// Reading the encodings.
     gallery: f64,
-    /// Loading networks, heads and detector.
+    /// Loading networks and heads.
     model: f64,
+    /// Loading the detector.
+    detector: f64,
     decode: f64,
     detect: f64,
     align: f64,
@@ -213,19 +215,24 @@ struct Probe {
 }
 
 impl Encoded {
+    /// Looks for the faces while the networks are loaded.
     fn new(args: &RankArgs, points: Option<&Points>, context: &Context) -> anyhow::Result<Self> {
-        let began = Instant::now();
-        let faces =
-            FaceFinder::open(&context.config, args.detector.as_deref(), args.strict, args.photos.len())?;
-        faces.note().into_iter().for_each(|note| context.output.note(note));
         let (model, trunk) = (args.model.as_deref(), args.trunk.as_deref());
-        let loaded = Loaded::open(&context.config, model, trunk, None, true)?;
-        loaded.blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
-        let ensemble = loaded.ensemble()?;
-        let seconds = Seconds { model: began.elapsed().as_secs_f64(), ..Seconds::default() };
-        let encode = |photo: &PathBuf| probe(&faces, &loaded, &ensemble, photo, points, seconds);
-        let probes = args.photos.iter().map(encode).collect();
-        Ok(Self { probes, dim: loaded.blueprint.dim(), model: loaded.name })
+        let (found, loaded) = std::thread::scope(|scope| {
+            let found = scope.spawn(|| Faces::find(args, points, context));
+            let loaded = timed(|| Loaded::open(&context.config, model, trunk, None, true));
+            (found.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), loaded)
+        });
+        let (Faces { note, faces }, (loaded, model)) = (found?, loaded?);
+        note.into_iter().for_each(|note| context.output.note(note));
+        let Loaded { blueprint, weights, name } = loaded;
+        blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
+        let ensemble = blueprint.with(weights)?;
+        let encode = |face: anyhow::Result<Face>| {
+            let face = face?;
+            probe(&blueprint, &ensemble, Face { seconds: Seconds { model, ..face.seconds }, ..face })
+        };
+        Ok(Self { probes: faces.into_iter().map(encode).collect(), dim: blueprint.dim(), model: name })
     }
 
     /// Whether they can be compared with the encodings of a file.
@@ -249,24 +256,55 @@ impl Encoded {
     }
 }
 
-/// A photograph's encoding: decode, detect, align, views, trunk, members.
-fn probe(
-    faces: &FaceFinder,
-    loaded: &Loaded,
-    ensemble: &Ensemble<'_>,
-    file: &Path,
-    points: Option<&Points>,
+/// The faces of all photographs.
+struct Faces {
+    /// Why the detector is not run as wished, where it is not.
+    note: Option<String>,
+    faces: Vec<anyhow::Result<Face>>,
+}
+
+/// One of them.
+struct Face {
+    crop: Crop,
+    /// Faces that the detector saw beside it.
+    others: usize,
     seconds: Seconds,
-) -> anyhow::Result<Probe> {
-    let (photo, decode) = timed(|| {
-        let bytes = std::fs::read(file).context("cannot read it")?;
-        Ok(vision::decode::decode(&bytes, &vision::decode::Limits::default())?)
-    })?;
-    let (place, detect) = timed(|| faces.locate(&photo, points))?;
-    let (crop, align) = timed(|| Ok(place.crop(&photo)?))?;
+}
+
+impl Faces {
+    fn find(args: &RankArgs, points: Option<&Points>, context: &Context) -> anyhow::Result<Self> {
+        let (finder, loading) = timed(|| {
+            FaceFinder::open(&context.config, args.detector.as_deref(), args.strict, args.photos.len())
+        })?;
+        let faces = args.photos.iter().map(|photo| Face::find(&finder, photo, points, loading)).collect();
+        Ok(Self { note: finder.note().map(str::to_owned), faces })
+    }
+}
+
+impl Face {
+    /// Decode, detect, align.
+    fn find(
+        finder: &FaceFinder,
+        file: &Path,
+        points: Option<&Points>,
+        detector: f64,
+    ) -> anyhow::Result<Self> {
+        let (photo, decode) = timed(|| {
+            let bytes = std::fs::read(file).context("cannot read it")?;
+            Ok(vision::decode::decode(&bytes, &vision::decode::Limits::default())?)
+        })?;
+        let (place, detect) = timed(|| finder.locate(&photo, points))?;
+        let (crop, align) = timed(|| Ok(place.crop(&photo)?))?;
+        let seconds = Seconds { detector, decode, detect, align, ..Seconds::default() };
+        Ok(Self { crop, others: place.others(), seconds })
+    }
+}
+
+/// A face's encoding: views, trunk, members.
+fn probe(blueprint: &Blueprint, ensemble: &Ensemble<'_>, face: Face) -> anyhow::Result<Probe> {
     let (features, trunk) = timed(|| {
-        let views = vision::views::views(&crop);
-        let networks = loaded.blueprint.networks.iter();
+        let views = vision::views::views(&face.crop);
+        let networks = blueprint.networks.iter();
         networks
             .map(|network| {
                 let mut out = vec![0.0; views.len() * network.trunk.output_len()];
@@ -277,11 +315,10 @@ fn probe(
     })?;
     let (encoding, neck) =
         timed(|| ensemble.encode(&features, 1)?.into_iter().next().context("the networks gave no encoding"))?;
-    let others = place.others();
     Ok(Probe {
         encoding,
-        faces: (others > 0).then_some(others + 1),
-        seconds: Seconds { decode, detect, align, trunk, neck, ..seconds },
+        faces: (face.others > 0).then_some(face.others + 1),
+        seconds: Seconds { trunk, neck, ..face.seconds },
     })
 }
 
@@ -371,14 +408,26 @@ fn shown(ranking: &Ranking) -> String {
         ]);
     }
     text.push_str(&table.to_string());
-    if let Some(Seconds { cohort, gallery, model, decode, detect, align, trunk, neck, rank, total }) =
-        &ranking.seconds
+    if let Some(Seconds {
+        cohort,
+        gallery,
+        model,
+        detector,
+        decode,
+        detect,
+        align,
+        trunk,
+        neck,
+        rank,
+        total,
+    }) = &ranking.seconds
     {
         let mut table = Table::new(["step", "seconds"]);
         for (step, seconds) in [
             ("cohort", cohort),
             ("gallery, beside the rest", gallery),
-            ("model", model),
+            ("model, beside detector to align", model),
+            ("detector", detector),
             ("decode", decode),
             ("detect", detect),
             ("align", align),

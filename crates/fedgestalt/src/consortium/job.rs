@@ -33,7 +33,7 @@ pub fn run(context: &Context, order: &Order, extras: &Extras) -> Result<Results>
     run.compare_with_recipe();
     let members = run.phase("features", Run::members)?;
     let published = {
-        let ensemble = run.blueprint.published()?;
+        let ensemble = run.blueprint.with(None)?;
         let everybody: Vec<Patients<'_>> = members.iter().map(Member::patients).collect();
         accuracies(run.method(), &run.cohort.cohort, &ensemble, &everybody)?
     };

@@ -99,7 +99,7 @@ pub(super) fn central(
             let baselines = run.phase("central training", |run| {
                 let everybody = [Patients { cohort: &ground.cohort.cohort, tables: &ground.tables }];
                 let published =
-                    accuracies(run.method(), &run.cohort.cohort, &run.blueprint.published()?, &everybody)?;
+                    accuracies(run.method(), &run.cohort.cohort, &run.blueprint.with(None)?, &everybody)?;
                 let central =
                     baseline(run, run.method(), "central", &everybody, &everybody, &|| {})?.accuracies;
                 Ok(Baselines { central, published })

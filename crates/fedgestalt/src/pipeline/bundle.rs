@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::engines::{CalibrationFaces, Engines, Runs};
-use super::ensemble::{Blueprint, Ensemble};
+use super::ensemble::Blueprint;
 use super::weights::{self, Weights};
 use crate::config::Config;
 use crate::store;
@@ -47,7 +47,8 @@ pub fn save(folder: &Path, model: &Model, blueprint: &Blueprint, weights: &Weigh
 pub struct Loaded {
     /// Networks and members.
     pub blueprint: Blueprint,
-    weights: Option<Weights>,
+    /// What training left; `None` for the networks as published.
+    pub weights: Option<Weights>,
     /// Names the model: encodings of models with different names cannot be compared.
     pub name: String,
 }
@@ -66,7 +67,7 @@ impl Loaded {
         let engines = if single { engines.for_single_photographs() } else { engines };
         let Some(folder) = folder else {
             let blueprint = Blueprint::load(config, trunk, &engines)?;
-            let name = name("published", &blueprint, &[]);
+            let name = name("published", &blueprint, None);
             return Ok(Self { blueprint, weights: None, name });
         };
         let path = folder.join(MODEL);
@@ -74,7 +75,11 @@ impl Loaded {
             format!("{} is not there; `train` and `federate` write model folders", path.display())
         })?;
         let trained = model.config.on_machine_of(config);
-        let blueprint = Blueprint::load(&trained, trunk.or(model.trunk.as_deref()), &engines)?;
+        let (blueprint, weights) = rayon::join(
+            || Blueprint::load(&trained, trunk.or(model.trunk.as_deref()), &engines),
+            || weights::load_with_digest(&folder.join(HEADS)),
+        );
+        let (blueprint, (weights, digest)) = (blueprint?, weights?);
         let found: Vec<String> = blueprint.networks.iter().map(|n| hex::encode(n.trunk.digest())).collect();
         if found != model.trunks {
             bail!(
@@ -84,22 +89,12 @@ impl Loaded {
                 found.join(", ")
             );
         }
-        let weights = weights::load(&folder.join(HEADS))?;
-        let bytes = std::fs::read(folder.join(HEADS))?;
-        let name = name(&model.how, &blueprint, &bytes);
+        let name = name(&model.how, &blueprint, Some(digest));
         Ok(Self { blueprint, weights: Some(weights), name })
-    }
-
-    /// The ensemble.
-    pub fn ensemble(&self) -> Result<Ensemble<'_>> {
-        match &self.weights {
-            Some(weights) => self.blueprint.ensemble(weights.clone()),
-            None => self.blueprint.published(),
-        }
     }
 }
 
-fn name(how: &str, blueprint: &Blueprint, weights: &[u8]) -> String {
+fn name(how: &str, blueprint: &Blueprint, weights: Option<[u8; 32]>) -> String {
     let mut hash = Sha256::new();
     for network in &blueprint.networks {
         hash.update(network.trunk.digest());
@@ -108,6 +103,6 @@ fn name(how: &str, blueprint: &Blueprint, weights: &[u8]) -> String {
         let kind = u8::from(member.recipe.is_some()) + 2 * u8::from(member.form.is_some());
         hash.update([member.network as u8, kind]);
     }
-    hash.update(Sha256::digest(weights));
+    hash.update(weights.unwrap_or_default());
     format!("{how} {}", hex::encode(&hash.finalize()[..8]))
 }

@@ -3,6 +3,7 @@
 mod calibration;
 mod detector;
 mod library;
+mod network_file;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
-use vision::onnx::TrunkFile;
 use vision::openvino_trunk::Options;
 use vision::{OpenVino, OpenVinoTrunk, RtenTrunk, Trunk};
 
@@ -21,6 +21,7 @@ use crate::store;
 pub use calibration::{Agreement, FACES, LEAST_COSINE, LEAST_COSINE_F32};
 pub use detector::{ChosenDetector, MOST_APART, WORTH_AN_ENGINE};
 use domain::ImageId;
+pub use network_file::{Neck, NetworkFile};
 
 /// Crops in a batch of a photograph's views: there are four of them.
 const VIEWS_BATCH: usize = 2;
@@ -121,7 +122,7 @@ impl<'a> Engines<'a> {
     /// # Errors
     ///
     /// When a named engine is not there or cannot run the network; with `auto`, when rten cannot run it.
-    pub fn load(&self, file: TrunkFile, precision: Precision, shipped: bool) -> Result<Chosen> {
+    pub fn load(&self, file: NetworkFile, precision: Precision, shipped: bool) -> Result<Chosen> {
         match self.config.trunk.engine {
             Engine::Rten => rten(file, None),
             Engine::Auto if shipped => rten(file, None),
@@ -168,7 +169,12 @@ impl<'a> Engines<'a> {
     }
 
     /// The first of the wished precisions in which the features agree with rten's.
-    fn on_openvino(&self, library: &Arc<OpenVino>, file: &TrunkFile, precision: Precision) -> Result<Chosen> {
+    fn on_openvino(
+        &self,
+        library: &Arc<OpenVino>,
+        file: &NetworkFile,
+        precision: Precision,
+    ) -> Result<Chosen> {
         let mut note = None;
         let version = library.version().split('-').next();
         let bf16 = match precision {
@@ -195,7 +201,7 @@ impl<'a> Engines<'a> {
     fn measured_openvino(
         &self,
         library: &Arc<OpenVino>,
-        file: &TrunkFile,
+        file: &NetworkFile,
         precision: vision::Precision,
     ) -> Result<(OpenVinoTrunk, Agreement)> {
         let cache = self.cache_folder();
@@ -203,7 +209,13 @@ impl<'a> Engines<'a> {
         self.measured(file, &name, library.processor(), precision, &|batch| {
             let threads = rayon::current_num_threads();
             let options = Options { threads, batch, precision, cache: cache.as_deref() };
-            Ok(OpenVinoTrunk::new(library, file, &options)?)
+            let known = cache.as_ref().and_then(|_| file.with_batch(batch));
+            let known = known.map(|path| OpenVinoTrunk::from_file(library, &path, &file.facts, &options));
+            match known {
+                Some(Ok(trunk)) => Ok(trunk),
+                // From its own bytes it may do with another batch, or say better what is wrong.
+                _ => Ok(OpenVinoTrunk::new(library, &file.trunk_file()?, &options)?),
+            }
         })
     }
 
@@ -211,7 +223,7 @@ impl<'a> Engines<'a> {
     /// for a size of batch.
     fn measured<T: Trunk>(
         &self,
-        file: &TrunkFile,
+        file: &NetworkFile,
         engine: &str,
         processor: &str,
         precision: vision::Precision,
@@ -219,7 +231,7 @@ impl<'a> Engines<'a> {
     ) -> Result<(T, Agreement)> {
         let cache = self.cache_folder();
         let key = calibration::Key {
-            trunk: hex::encode(file.digest),
+            trunk: hex::encode(file.facts.digest),
             engine: engine.to_owned(),
             processor: processor.to_owned(),
             precision: precision.to_string(),
@@ -236,7 +248,7 @@ impl<'a> Engines<'a> {
             trunk = make(1)?;
         }
         let (crops, own) = calibration::crops(self.faces.as_ref())?;
-        let reference = RtenTrunk::new(file.clone())?;
+        let reference = RtenTrunk::new(file.trunk_file()?)?;
         let cosine = calibration::least_cosine(&trunk, &reference, &crops)?;
         let agreement = Agreement { cosine, faces: crops.len(), own, crops_apart };
         if let Some(folder) = &cache {
@@ -245,8 +257,9 @@ impl<'a> Engines<'a> {
         Ok((trunk, agreement))
     }
 
-    /// The folder for compiled networks; `None` where there is none or it cannot be made: everything works without.
-    fn cache_folder(&self) -> Option<PathBuf> {
+    /// The folder for what is found out about networks and for compiled ones; `None` where there is none or it cannot be
+    /// made: everything works without.
+    pub fn cache_folder(&self) -> Option<PathBuf> {
         let folder = self.cache.as_ref()?;
         store::make_folder(folder).ok()?;
         Some(folder.clone())
@@ -262,12 +275,12 @@ impl<'a> Engines<'a> {
     }
 
     #[cfg(feature = "onnxruntime")]
-    fn on_onnxruntime(&self, file: &TrunkFile, precision: Precision) -> Result<Chosen> {
+    fn on_onnxruntime(&self, file: &NetworkFile, precision: Precision) -> Result<Chosen> {
         let library = self.onnxruntime()?;
         let threads = rayon::current_num_threads();
         let f32 = vision::Precision::F32;
         let (trunk, agreement) = self.measured(file, "onnxruntime", "", f32, &|batch| {
-            Ok(vision::OnnxRuntimeTrunk::new(&library, file, threads, batch)?)
+            Ok(vision::OnnxRuntimeTrunk::new(&library, &file.trunk_file()?, threads, batch)?)
         })?;
         accept_f32(&agreement)?;
         let note = (precision == Precision::Bf16).then(|| "ONNX Runtime is used in f32 only".to_owned());
@@ -275,7 +288,7 @@ impl<'a> Engines<'a> {
     }
 
     #[cfg(not(feature = "onnxruntime"))]
-    fn on_onnxruntime(&self, _: &TrunkFile, _: Precision) -> Result<Chosen> {
+    fn on_onnxruntime(&self, _: &NetworkFile, _: Precision) -> Result<Chosen> {
         Err(without_onnxruntime("trunk"))
     }
 }
@@ -288,8 +301,8 @@ fn without_onnxruntime(section: &str) -> anyhow::Error {
     )
 }
 
-fn rten(file: TrunkFile, note: Option<String>) -> Result<Chosen> {
-    Ok(Chosen { trunk: Box::new(RtenTrunk::new(file)?), runs: Runs::rten(), note })
+fn rten(file: NetworkFile, note: Option<String>) -> Result<Chosen> {
+    Ok(Chosen { trunk: Box::new(RtenTrunk::new(file.into_trunk_file()?)?), runs: Runs::rten(), note })
 }
 
 fn accept_f32(agreement: &Agreement) -> Result<()> {

@@ -8,11 +8,10 @@ use anyhow::{Context, Result, bail};
 use domain::Encoding;
 use learn::{ClosedForm, FormSettings, Head, NeckInit, RandomFeatures, Recipe};
 use rayon::prelude::*;
-use vision::onnx::TrunkFile;
 use vision::views::VIEWS;
 use vision::{NeckWeights, Trunk};
 
-use super::engines::{Engines, Runs};
+use super::engines::{Engines, Neck, NetworkFile, Runs};
 use super::weights::Weights;
 use crate::config::{Config, Cut, MemberConfig, MemberKind, Precision};
 use crate::site::model::member_seed;
@@ -24,7 +23,7 @@ const SHIPPED_TRUNK: &[u8] = include_bytes!("../../assets/trunk.onnx");
 #[derive(Debug, Clone)]
 pub enum StartingNeck {
     /// `Gemm` and `BatchNormalization` of the network.
-    Own(NeckWeights),
+    Own(Neck),
     /// The trunk's output is the embedding already; its length.
     Identity(usize),
 }
@@ -33,7 +32,7 @@ impl StartingNeck {
     /// Features in.
     pub fn input(&self) -> usize {
         match self {
-            Self::Own(neck) => neck.input,
+            Self::Own(neck) => neck.input(),
             Self::Identity(dim) => *dim,
         }
     }
@@ -41,7 +40,7 @@ impl StartingNeck {
     /// Values of a representation.
     pub fn output(&self) -> usize {
         match self {
-            Self::Own(neck) => neck.output,
+            Self::Own(neck) => neck.output(),
             Self::Identity(dim) => *dim,
         }
     }
@@ -49,21 +48,13 @@ impl StartingNeck {
     /// A head that starts from this neck, with a classifier drawn from `seed`.
     pub fn head(&self, classes: usize, seed: u64) -> Result<Head> {
         Ok(match self {
-            Self::Own(neck) => Head::from_neck(
-                NeckInit {
-                    input: neck.input,
-                    output: neck.output,
-                    weight: neck.weight.clone(),
-                    bias: neck.bias.clone(),
-                    bn_weight: neck.bn_weight.clone(),
-                    bn_bias: neck.bn_bias.clone(),
-                    bn_mean: neck.bn_mean.clone(),
-                    bn_var: neck.bn_var.clone(),
-                    bn_eps: neck.bn_eps,
-                },
-                classes,
-                seed,
-            )?,
+            Self::Own(neck) => {
+                let NeckWeights { input, output, weight, bias, bn_weight, bn_bias, bn_mean, bn_var, bn_eps } =
+                    neck.weights()?;
+                let init =
+                    NeckInit { input, output, weight, bias, bn_weight, bn_bias, bn_mean, bn_var, bn_eps };
+                Head::from_neck(init, classes, seed)?
+            }
             Self::Identity(dim) => Head::identity(*dim, classes, seed)?,
         })
     }
@@ -197,11 +188,16 @@ impl Blueprint {
             let recipe = (member.kind == MemberKind::Tuned).then(|| member.recipe());
             members.push(Member { name: member.name.clone(), recipe, network, form: None });
         }
-        // Reading, checking and packing hundreds of megabytes: one thread each.
-        let networks: Vec<Arc<Network>> = wanted
-            .into_par_iter()
-            .map(|(file, cut, precision)| Ok(Arc::new(load(file, cut, precision, engines)?)))
-            .collect::<Result<_>>()?;
+        // Reading, checking and packing hundreds of megabytes: one thread each, and not the pool's, which stays free for
+        // those who wait for less.
+        let networks: Vec<Arc<Network>> = std::thread::scope(|scope| {
+            let load = |(file, cut, precision)| scope.spawn(move || load(file, cut, precision, engines));
+            let loading: Vec<_> = wanted.into_iter().map(load).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Network>>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(Arc::new)
+            };
+            loading.into_iter().map(join).collect::<Result<_>>()
+        })?;
         for (at, (member, config_of)) in members.iter_mut().zip(&config.members).enumerate() {
             if config_of.kind != MemberKind::ClosedForm {
                 continue;
@@ -305,15 +301,29 @@ impl Blueprint {
         self.networks[network].neck.head(1, 0)
     }
 
-    /// The ensemble with every member as published.
-    pub fn published(&self) -> Result<Ensemble<'_>> {
-        let published = self.published_heads()?;
-        let parts = self.members.iter().map(|member| (published[member.network].clone(), None)).collect();
-        Ok(Ensemble { blueprint: self, parts })
+    /// The ensemble with what training left or, without that, every member as published.
+    pub fn with(&self, weights: Option<Weights>) -> Result<Ensemble<'_>> {
+        match weights {
+            Some(weights) => self.ensemble(weights),
+            None => self.published(),
+        }
     }
 
-    fn published_heads(&self) -> Result<Vec<Arc<Head>>> {
-        (0..self.networks.len()).map(|network| Ok(Arc::new(self.published_head(network)?))).collect()
+    /// The ensemble with every member as published.
+    fn published(&self) -> Result<Ensemble<'_>> {
+        let published = self.published_heads(|_| true)?;
+        let head = |network: usize| published[network].clone().context("a member's network has a head");
+        let parts = self.members.iter().map(|member| Ok((head(member.network)?, None)));
+        Ok(Ensemble { blueprint: self, parts: parts.collect::<Result<_>>()? })
+    }
+
+    /// Per network the head it is published with, if one of these members stands on it.
+    fn published_heads(&self, needs: impl Fn(&Member) -> bool + Sync) -> Result<Vec<Option<Arc<Head>>>> {
+        let needed = |network: usize| self.members.iter().any(|m| m.network == network && needs(m));
+        (0..self.networks.len())
+            .into_par_iter()
+            .map(|network| needed(network).then(|| Ok(Arc::new(self.published_head(network)?))).transpose())
+            .collect()
     }
 
     /// The ensemble with these weights for its tuned and its closed-form members, in order.
@@ -329,22 +339,24 @@ impl Blueprint {
             );
         }
         let tuned: Vec<Arc<Head>> = heads.into_iter().map(Arc::new).collect();
-        let published = self.published_heads()?;
+        let published = self.published_heads(|member| match &member.form {
+            Some(form) => form.on.is_none(),
+            None => member.recipe.is_none(),
+        })?;
         let (mut next, mut forms) = (tuned.iter().cloned(), forms.into_iter());
         let parts = self
             .members
             .iter()
-            .map(|member| match &member.form {
-                Some(form) => {
-                    let base = form.on.and_then(|at| tuned.get(at)).unwrap_or(&published[member.network]);
-                    (base.clone(), forms.next())
-                }
-                None => {
-                    let own = member.recipe.and_then(|_| next.next());
-                    (own.unwrap_or_else(|| published[member.network].clone()), None)
-                }
+            .map(|member| {
+                let own = match &member.form {
+                    Some(form) => form.on.and_then(|at| tuned.get(at)).cloned(),
+                    None => member.recipe.and_then(|_| next.next()),
+                };
+                let head = own.or_else(|| published[member.network].clone());
+                let head = head.with_context(|| format!("member {} has no head", member.name))?;
+                Ok((head, member.form.as_ref().and_then(|_| forms.next())))
             })
-            .collect();
+            .collect::<Result<_>>()?;
         Ok(Ensemble { blueprint: self, parts })
     }
 }
@@ -352,20 +364,19 @@ impl Blueprint {
 fn load(file: Option<PathBuf>, cut: Cut, precision: Precision, engines: &Engines<'_>) -> Result<Network> {
     let name =
         file.as_ref().map_or_else(|| "the shipped trunk".to_owned(), |file| file.display().to_string());
-    let bytes = match &file {
-        Some(path) => std::fs::read(path).with_context(|| format!("cannot read the trunk {name}"))?,
-        None => SHIPPED_TRUNK.to_vec(),
-    };
     let cut = match cut {
         Cut::Auto => vision::onnx::Cut::Auto,
         Cut::End => vision::onnx::Cut::End,
         Cut::Node(node) => vision::onnx::Cut::Node(node),
     };
-    let parsed =
-        TrunkFile::parse_owned(bytes, cut).with_context(|| format!("cannot use {name} as a trunk"))?;
-    let own = parsed.neck.clone();
+    let network = match &file {
+        Some(path) => NetworkFile::open(path, cut, engines.cache_folder().as_deref()),
+        None => NetworkFile::from_bytes(SHIPPED_TRUNK.to_vec(), cut),
+    };
+    let mut network = network.with_context(|| format!("cannot use {name} as a trunk"))?;
+    let own = network.neck.take();
     let chosen =
-        engines.load(parsed, precision, file.is_none()).with_context(|| format!("cannot run {name}"))?;
+        engines.load(network, precision, file.is_none()).with_context(|| format!("cannot run {name}"))?;
     let neck = own.map_or_else(|| StartingNeck::Identity(chosen.trunk.output_len()), StartingNeck::Own);
     Ok(Network { file, trunk: chosen.trunk, runs: chosen.runs, note: chosen.note, neck })
 }

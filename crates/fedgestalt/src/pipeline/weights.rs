@@ -54,8 +54,15 @@ pub fn save(path: &Path, heads: &[String], forms: &[String], weights: &Weights) 
 
 /// Reads weights in the order they were written.
 pub fn load(path: &Path) -> Result<Weights> {
+    Ok(load_with_digest(path)?.0)
+}
+
+/// As [`load`], and what stands for the file's content.
+pub fn load_with_digest(path: &Path) -> Result<(Weights, [u8; 32])> {
     let file = Tensors::open(path)?;
-    parse(&file).with_context(|| format!("{} is not a file of trained members", path.display()))
+    let weights =
+        parse(&file).with_context(|| format!("{} is not a file of trained members", path.display()))?;
+    Ok((weights, file.digest()))
 }
 
 fn parse(file: &Tensors) -> Result<Weights> {

@@ -100,6 +100,8 @@ pub struct Tensors {
     /// Where each tensor's data lies in the file.
     places: BTreeMap<String, (TensorInfo, std::ops::Range<usize>)>,
     facts: BTreeMap<String, String>,
+    /// Whether every tensor has a digest.
+    has_digests: bool,
 }
 
 impl Tensors {
@@ -121,8 +123,8 @@ impl Tensors {
         let (header, data) = split(&bytes).map_err(&corrupt)?;
         let header: BTreeMap<String, serde_json::Value> =
             serde_json::from_slice(header).map_err(|_| corrupt("has a damaged header".to_owned()))?;
-        let mut tensors =
-            Self { path: path.to_owned(), bytes, places: BTreeMap::new(), facts: BTreeMap::new() };
+        let (places, facts) = (BTreeMap::new(), BTreeMap::new());
+        let mut tensors = Self { path: path.to_owned(), bytes, places, facts, has_digests: false };
         let mut digests = BTreeMap::new();
         for (name, value) in header {
             if name == "__metadata__" {
@@ -148,6 +150,7 @@ impl Tensors {
             tensors.places.insert(name, (info, place.0..place.1));
         }
         tensors.check(&digests).map_err(corrupt)?;
+        tensors.has_digests = tensors.places.keys().all(|name| digests.contains_key(name));
         Ok(tensors)
     }
 
@@ -177,6 +180,13 @@ impl Tensors {
             Some(name) => Err(format!("is damaged: tensor {name} is gone")),
             None => Ok(()),
         }
+    }
+
+    /// SHA-256 of names, shapes, facts and the tensors' own digests, which have been checked: two files of this program have
+    /// it in common only if they hold the same. Without digests, of the whole file.
+    pub fn digest(&self) -> [u8; 32] {
+        let data = self.places.values().map(|(_, place)| place.start).min().unwrap_or(self.bytes.len());
+        Sha256::digest(if self.has_digests { &self.bytes[..data] } else { &self.bytes[..] }).into()
     }
 
     /// The names, sorted.

@@ -137,6 +137,14 @@ impl ValueInfoProto {
         Some(self.r#type.as_ref()?.tensor_type.as_ref()?.elem_type)
     }
 
+    /// Makes the length along an axis this one.
+    pub(crate) fn fix(&mut self, axis: usize, length: usize) {
+        let shape = self.r#type.as_mut().and_then(|of| of.tensor_type.as_mut()?.shape.as_mut());
+        if let Some(dimension) = shape.and_then(|shape| shape.dim.get_mut(axis)) {
+            *dimension = Dimension { dim_value: Some(length as i64), dim_param: None };
+        }
+    }
+
     pub(crate) fn dims(&self) -> Option<&[Dimension]> {
         let shape = self.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?;
         Some(&shape.dim)

@@ -161,3 +161,35 @@ fn every_kind_of_detector_sees_on_it_what_it_sees_on_rten_with_any_number_of_thr
         assert_eq!(other.map(|_| ()).unwrap_err().kind(), ErrorKind::Detector);
     }
 }
+
+#[test]
+#[cfg_attr(not(has_openvino), ignore = "OpenVINO is not there: set FEDGESTALT_OPENVINO to its folder")]
+fn a_network_compiled_from_a_file_gives_the_same_bits_cold_and_from_the_cache() {
+    let library = library();
+    let crops = crops(7);
+    let file = parse("iresnet.onnx", Cut::Auto);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("two.onnx");
+    std::fs::write(&path, file.with_batch(2).unwrap()).unwrap();
+    let plain = options(2, 2, Precision::F32);
+    let expected = features(&OpenVinoTrunk::new(&library, &file, &plain).unwrap(), &crops);
+    let cached = Options { cache: Some(folder.path()), ..plain };
+    for _ in 0..2 {
+        let trunk = OpenVinoTrunk::from_file(&library, &path, &file.facts(), &cached).unwrap();
+        assert_eq!((trunk.batch(), trunk.threads(), trunk.output_len()), (2, 2, file.output_len.unwrap()));
+        assert!(features(&trunk, &crops) == expected);
+    }
+    let blobs = std::fs::read_dir(folder.path()).unwrap();
+    assert!(blobs.flatten().any(|entry| entry.path().extension().is_some_and(|end| end == "blob")));
+
+    let refused = |path: &Path, options: &Options<'_>| {
+        let trunk = OpenVinoTrunk::from_file(&library, path, &file.facts(), options);
+        trunk.map(|_| ()).expect_err("it cannot be used").to_string()
+    };
+    assert!(refused(&folder.path().join("none.onnx"), &cached).contains("OpenVINO cannot compile"));
+    let damaged = folder.path().join("damaged.onnx");
+    std::fs::write(&damaged, &file.with_batch(2).unwrap()[..4000]).unwrap();
+    assert!(refused(&damaged, &cached).contains("OpenVINO cannot"));
+    // The file is one for two crops at a time.
+    assert!(refused(&path, &Options { batch: 4, ..cached }).contains("the file says"));
+}
