@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use federation::{Action, Kind, Outgoing, Party, SiteIndex};
 use jiff::Timestamp;
 
@@ -339,7 +339,15 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             };
             let mut nonce = [0; 16];
             getrandom::fill(&mut nonce).ok().context("the system gives no random bytes")?;
-            let run = Control::new(&self.http, secret).start(nonce, Timestamp::now())?;
+            let started = Control::new(&self.http, secret).start(nonce, Timestamp::now());
+            let run = started.map_err(|error| match error.downcast_ref::<CallError>() {
+                // Not as of a run that has ended: another would be refused too.
+                Some(call) if call.is_unauthorised() => anyhow!(
+                    "the SuperLink gives this coordinator no run; --superlink-secret must name the file that it was started \
+                     with ({call})"
+                ),
+                _ => error,
+            })?;
             watcher.run_started(run.id)?;
             tracing::info!(run = run.id, "a run has begun");
             self.run = Some(run);
