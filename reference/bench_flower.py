@@ -60,9 +60,9 @@ server = ServerApp()
 
 @client.train()
 def train(message, context):
-    # Another array at every site: equal ones would travel once.
-    step = np.float32(1e-4 * (context.node_id % 997 + 1))
-    arrays = [array + step for array in message.content["arrays"].to_numpy_ndarrays()]
+    # Noise, another at every site: equal pieces would travel once.
+    noise = np.random.default_rng(context.node_id)
+    arrays = [array + noise.random(array.shape, np.float32) for array in message.content["arrays"].to_numpy_ndarrays()]
     content = {"arrays": ArrayRecord(arrays), "metrics": MetricRecord({"num-examples": 10})}
     return Message(content=RecordDict(content), reply_to=message)
 
