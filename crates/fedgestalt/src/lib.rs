@@ -45,6 +45,9 @@ pub enum Outcome {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.global.json;
+    if !cli.global.quiet {
+        warnings_to_stderr();
+    }
     match run(cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Unclean) => ExitCode::FAILURE,
@@ -53,6 +56,14 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Warnings of the engine between machines and of the sites at work, for a person. They name sites, rounds and the other
+/// side's words; what a site's patients or keys are is in none of them.
+fn warnings_to_stderr() {
+    let lines = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr);
+    // One that is there already stays.
+    let _ = lines.without_time().with_target(false).with_ansi(false).try_init();
 }
 
 /// Runs one command.

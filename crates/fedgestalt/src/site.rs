@@ -246,7 +246,10 @@ impl Site {
         };
         let trained = match kept {
             Some(kept) => model.trained_before(&kept.heads, kept.loss, kept.accuracy),
-            None => model.train(epochs, &pools, &tick),
+            None => {
+                self.files.note_training(round, &epochs, Timestamp::now())?;
+                model.train(epochs, &pools, &tick)
+            }
         };
         match trained {
             Ok(trained) => {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::Parser;
 use fedgestalt::cli::Cli;
+use fedgestalt::config::Config;
 use fedgestalt::engine::flower::PINNED;
 
 fn read(name: &str) -> String {
@@ -55,6 +56,23 @@ fn every_command_line_is_understood() {
     entries.iter().for_each(|line| understood("Containerfile", line));
     let run = file.lines().find_map(|line| line.strip_prefix("RUN fedgestalt")).unwrap();
     understood("Containerfile", &words(&format!("fedgestalt{run}")));
+}
+
+#[test]
+fn the_sample_configurations_are_read_and_fit_each_other() {
+    let path = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name);
+    let site = Config::read(&path("site.toml")).unwrap();
+    let coordinator = Config::read(&path("coordinator.toml")).unwrap();
+    site.check().unwrap();
+    coordinator.check().unwrap();
+    assert_eq!(site.members, coordinator.members);
+    // What the one plans, the other allows.
+    assert!(coordinator.federation.blind || !site.policy.require_blind);
+    assert!(coordinator.kernel.answers_per_site <= site.policy.maximum_answers);
+    assert!(coordinator.kernel.distance_step >= site.policy.minimum_distance_step);
+    for name in ["hospital.md", "coordinator.md"] {
+        assert!(read(name).contains(".toml` beside this page"), "{name} does not name its sample");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `coordinate`: the coordinator of a consortium.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::consortium::coordinator::CoordinatorNode;
 use crate::consortium::federated::plan_of;
 use crate::consortium::{peak_rss_mb, secret};
 use crate::context::Context;
-use crate::engine::flower::coordinator::{Hub, Line, Link, Patience, Report, Watcher};
+use crate::engine::flower::coordinator::{Hub, Line, Link, Patience, Report, Seat, Watcher};
 use crate::engine::flower::http::Http;
 use crate::engine::flower::proxy::{Limits, Proxy};
 use crate::engine::flower::runtime::Control;
@@ -34,6 +34,8 @@ use crate::pipeline::ensemble::Blueprint;
 use crate::store::Folder;
 
 const RUN: &str = "run.json";
+/// The sites whose part is over.
+const LEFT: &str = "left.json";
 
 /// Arguments of `coordinate`.
 #[derive(Debug, Args)]
@@ -122,13 +124,14 @@ pub fn run(args: CoordinateArgs, context: &Context) -> Result<Outcome> {
     ));
     let folder = consortium.subfolder("engine")?;
     end_old_run(&folder, &http, &link);
-    let sites = sites(&roster, &requests)?;
+    let seats = seats(&roster, &requests, &left(&folder)?)?;
     let patience =
         Patience { absent: Duration::from_secs(args.absent), silent: Duration::from_secs(args.silent) };
     let process = u64::from_le_bytes(fresh()?[..8].try_into()?) | 1;
-    let mut hub = Hub::new(&mut node, http, link, sites, patience, process)?;
+    let before = node.before.bytes();
+    let mut hub = Hub::new(&mut node, http, link, seats, patience, process)?;
     hub.submit(first);
-    let mut watcher = Console::new(context, &args, &folder, &roster)?;
+    let mut watcher = Console::new(context, &args, &folder, &roster, before)?;
     let ended = hub.run(&mut watcher);
     let lines = watcher.lines.clone();
     ended?;
@@ -200,8 +203,12 @@ fn end_old_run(folder: &Folder, http: &Http, link: &Link) {
     }
 }
 
+fn left(folder: &Folder) -> Result<BTreeSet<u16>> {
+    Ok(folder.read_json(LEFT)?.unwrap_or_default())
+}
+
 /// The sites of the roster with the keys they connect with; each vouched for by the key in the roster.
-fn sites(roster: &Roster, requests: &[Request]) -> Result<Vec<(SiteIndex, String, String)>> {
+fn seats(roster: &Roster, requests: &[Request], left: &BTreeSet<u16>) -> Result<Vec<Seat>> {
     roster
         .sites()
         .map(|(site, name, keys)| {
@@ -209,7 +216,8 @@ fn sites(roster: &Roster, requests: &[Request]) -> Result<Vec<(SiteIndex, String
                 bail!("requests.json lacks the request of {name}; admit it again");
             };
             request.check()?;
-            Ok((site, name.to_string(), request.line.clone()))
+            let (name, key, left) = (name.to_string(), request.line.clone(), left.contains(&site.0));
+            Ok(Seat { site, name, key, left })
         })
         .collect()
 }
@@ -224,15 +232,24 @@ struct Console<'a> {
     shown: String,
     at: Instant,
     over: bool,
+    /// Bytes that earlier processes moved.
+    before: u64,
     lines: Vec<(String, u64, u64)>,
 }
 
 impl<'a> Console<'a> {
-    fn new(context: &'a Context, args: &CoordinateArgs, folder: &'a Folder, roster: &Roster) -> Result<Self> {
+    fn new(
+        context: &'a Context,
+        args: &CoordinateArgs,
+        folder: &'a Folder,
+        roster: &Roster,
+        before: u64,
+    ) -> Result<Self> {
         let stop = super::stop_flag()?;
         let names = roster.sites().map(|(site, name, _)| (site, name.to_string())).collect();
         let (shown, at) = (String::new(), Instant::now());
-        Ok(Self { context, folder, once: args.once, stop, names, shown, at, over: false, lines: Vec::new() })
+        let (once, lines) = (args.once, Vec::new());
+        Ok(Self { context, folder, once, stop, names, shown, at, over: false, before, lines })
     }
 
     fn name(&self, site: SiteIndex) -> String {
@@ -249,6 +266,7 @@ impl Watcher for Console<'_> {
         let Standing { stage, rounds, awaited, serving, .. } = report.standing;
         let online = report.lines.values().filter(|line| line.online).count();
         let bytes: u64 = report.lines.values().map(|line: &Line| line.up + line.down).sum();
+        let bytes = self.before + bytes;
         let at = match (stage, serving) {
             (_, true) => "the kernel is open".to_owned(),
             (0, _) => "enrolment".to_owned(),
@@ -274,6 +292,12 @@ impl Watcher for Console<'_> {
 
     fn run_started(&mut self, run: u64) -> Result<()> {
         Ok(self.folder.write_json(RUN, &run)?)
+    }
+
+    fn left(&mut self, site: SiteIndex) -> Result<()> {
+        let mut sites = left(self.folder)?;
+        sites.insert(site.0);
+        Ok(self.folder.write_json(LEFT, &sites)?)
     }
 }
 

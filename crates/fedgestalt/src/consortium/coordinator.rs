@@ -24,6 +24,11 @@ pub struct Accounts {
 }
 
 impl Accounts {
+    /// All bytes, up and down.
+    pub fn bytes(&self) -> u64 {
+        self.up.iter().chain(&self.down).map(|(_, _, bytes)| bytes).sum()
+    }
+
     /// Adds what an engine counted.
     pub fn add(&mut self, traffic: &Traffic, events: &[Event]) {
         add_bytes(&mut self.up, &traffic.up);

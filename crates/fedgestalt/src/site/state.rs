@@ -1,5 +1,6 @@
 //! What a site keeps between processes.
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -19,6 +20,8 @@ use crate::pipeline::weights::{self, Weights};
 use crate::store::audit::Entry;
 use crate::store::{Folder, SiteStore};
 
+/// What the audit log calls the begin of a round's training.
+pub const TRAINING: &str = "training begun";
 /// The participant's snapshot in a site's folder.
 pub(crate) const PARTICIPANT: &str = "participant.state";
 /// The participant's snapshot at the end of the session.
@@ -119,6 +122,13 @@ impl SiteFiles {
             detail: String::new(),
         };
         self.store.audit(&[entry])?;
+        Ok(())
+    }
+
+    /// Notes in the audit log that a round's training begins, which a round whose update was kept spares.
+    pub fn note_training(&self, round: u32, epochs: &Range<u32>, at: Timestamp) -> Result<()> {
+        let entry = Entry::internal(at, TRAINING, format!("epochs {} to {}", epochs.start + 1, epochs.end));
+        self.store.audit(&[Entry { round: Some(round), ..entry }])?;
         Ok(())
     }
 

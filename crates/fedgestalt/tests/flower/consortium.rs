@@ -11,31 +11,35 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use federation::SignedRelease;
+use fedgestalt::engine::flower::PINNED;
+use fedgestalt::site::state::TRAINING;
+use fedgestalt::store::SiteStore;
 use serde_json::Value;
 
+use crate::net::{Host, Net, namespaces};
 use crate::program::{Place, document};
 
 pub(crate) const SITES: usize = 4;
 
-/// The virtual environment with Flower, installed once and kept below the target folder. `None`: it cannot be installed
-/// here (no network, no Python), which is said.
-pub(crate) fn engine() -> Option<&'static Path> {
-    static ENGINE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    ENGINE
-        .get_or_init(|| {
-            let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("flower-1.41.0");
-            let output = Command::new(env!("CARGO_BIN_EXE_fedgestalt"))
-                .args(["--json", "engine", "install", "--into"])
-                .arg(&folder)
-                .output()
-                .unwrap();
-            if output.status.success() {
-                return Some(folder);
-            }
-            println!("skipped: Flower cannot be installed here: {}", String::from_utf8_lossy(&output.stderr));
-            None
-        })
-        .as_deref()
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("flower-{PINNED}"))
+}
+
+/// Installs Flower into a virtual environment below the target folder, where it stays.
+///
+/// # Errors
+///
+/// Why that cannot be done here: no network, no Python.
+pub(crate) fn install() -> Result<(), String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_fedgestalt"))
+        .args(["--json", "engine", "install", "--into"])
+        .arg(folder())
+        .output()
+        .unwrap();
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
 }
 
 /// One consortium at a time: each has six processes.
@@ -43,6 +47,9 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// When the first process of this test program began.
+static BEGAN: OnceLock<Instant> = OnceLock::new();
 
 /// A process with what it says.
 pub(crate) struct Running {
@@ -55,11 +62,12 @@ impl Running {
     fn start(name: &str, mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
+        let began = *BEGAN.get_or_init(Instant::now);
         let (to, from, who) = (lines.clone(), child.stderr.take().unwrap(), name.to_owned());
         thread::spawn(move || {
             for line in BufReader::new(from).lines().map_while(Result::ok) {
                 // Shown where the test fails.
-                eprintln!("{who}: {line}");
+                eprintln!("{:6.1} {who}: {line}", began.elapsed().as_secs_f64());
                 to.lock().unwrap().push(line);
             }
         });
@@ -156,7 +164,10 @@ pub(crate) fn reference() -> &'static Reference {
 pub(crate) struct Consortium {
     pub(crate) place: Place,
     pub(crate) port: u16,
-    pub(crate) engine: PathBuf,
+    /// Hosts of their own for coordinator and sites, where that is permitted.
+    pub(crate) net: Option<Net>,
+    /// Where the coordinator listens.
+    pub(crate) address: String,
 }
 
 pub(crate) fn free_port() -> u16 {
@@ -164,12 +175,23 @@ pub(crate) fn free_port() -> u16 {
 }
 
 impl Consortium {
+    /// Each party on a host of its own, or all on loopback.
+    pub(crate) fn found() -> Self {
+        Self::on(namespaces().is_ok().then(|| Net::new(SITES)))
+    }
+
+    /// All on loopback.
+    pub(crate) fn at_home() -> Self {
+        Self::on(None)
+    }
+
     /// A rehearsal with the simulation's seed, so that results can be compared bit for bit.
-    pub(crate) fn found(engine: &Path) -> Self {
+    fn on(net: Option<Net>) -> Self {
         let place = Place::new();
         let port = free_port();
+        let address = net.as_ref().map_or("127.0.0.1".to_owned(), Net::hub);
         place.json(&format!(
-            "consortium create --store hub --name test --host 127.0.0.1 --port {port} --rehearsal 1"
+            "consortium create --store hub --name test --host {address} --port {port} --rehearsal 1"
         ));
         let mut requests = Vec::new();
         for at in 0..SITES {
@@ -181,27 +203,54 @@ impl Consortium {
         for at in 0..SITES {
             place.json(&format!("site enrol --store s{at} invitation.json --fingerprint {fingerprint}"));
         }
-        Self { place, port, engine: engine.to_owned() }
+        Self { place, port, net, address }
+    }
+
+    /// Where the coordinator can be reached.
+    pub(crate) fn front(&self) -> String {
+        format!("{}:{}", self.address, self.port)
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        format!("https://{}", self.front())
     }
 
     pub(crate) fn authority(&self) -> String {
         fs::read_to_string(self.place.path("hub/authority.pem")).unwrap()
     }
 
+    /// Runs a program at a host.
+    fn start(&self, host: Host, name: &str, command: Command) -> Running {
+        let command = match &self.net {
+            Some(net) => net.on(host, &command),
+            None => command,
+        };
+        Running::start(name, command)
+    }
+
+    /// On the hub's every address.
     pub(crate) fn coordinator(&self, options: &str) -> Running {
         let mut command = self.place.command(&format!("--json coordinate --store hub {options}"));
-        command.args(["--listen", &format!("127.0.0.1:{}", self.port), "--engine"]).arg(&self.engine);
-        Running::start("coordinator", command)
+        let listen = if self.net.is_some() { "0.0.0.0" } else { "127.0.0.1" };
+        command.args(["--listen", &format!("{listen}:{}", self.port), "--engine"]).arg(folder());
+        self.start(Host::Hub, "coordinator", command)
+    }
+
+    /// With a SuperLink that the options name.
+    pub(crate) fn coordinator_at(&self, options: &str) -> Running {
+        let mut command = self.place.command(&format!("--json coordinate --store hub {options}"));
+        command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
+        self.start(Host::Hub, "coordinator", command)
     }
 
     pub(crate) fn site(&self, at: usize, options: &str) -> Running {
         let mut command = self.place.command(&format!("--json --threads 1 site run --store s{at} {options}"));
+        // Of this machine, and out of reach from another host.
+        for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+            command.env_remove(name);
+        }
         command.arg("--cohort").arg(reference().place.path(&format!("cohorts/site-{at}")));
-        Running::start(&format!("site-{at}"), command)
+        self.start(Host::Site(at), &format!("site-{at}"), command)
     }
 
     pub(crate) fn sites(&self, options: &str) -> Vec<Running> {
@@ -213,7 +262,56 @@ impl Consortium {
         fs::read_to_string(self.place.path("hub/superlink/superlink.pid")).unwrap()
     }
 
+    /// Waits until a site keeps what its training of a round gave.
+    pub(crate) fn kept(&self, at: usize, round: u64) {
+        let path = self.place.path(&format!("s{at}/update.json"));
+        let kept = || {
+            let value: Value =
+                serde_json::from_slice(&fs::read(&path).unwrap_or_default()).unwrap_or_default();
+            value["round"].as_u64() >= Some(round)
+        };
+        let until = Instant::now() + Duration::from_secs(120);
+        while !kept() {
+            assert!(Instant::now() < until, "site-{at} does not train round {round}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// How often a site has begun to train each round.
+    pub(crate) fn trainings(&self, at: usize) -> Vec<usize> {
+        let store = SiteStore::open(&self.place.path(&format!("s{at}"))).unwrap();
+        let log = store.audit_log().unwrap();
+        let begun =
+            log.iter().filter(|line| line.entry.what == TRAINING).map(|line| line.entry.round.unwrap());
+        let mut rounds = vec![0; 3];
+        begun.for_each(|round| rounds[round as usize - 1] += 1);
+        rounds
+    }
+
     pub(crate) fn release(&self, at: usize) -> SignedRelease {
         SignedRelease::decode(&fs::read(self.place.path(&format!("s{at}/release.signed"))).unwrap()).unwrap()
+    }
+
+    /// Where the SuperLink listens, on the hub's loopback.
+    pub(crate) fn superlink_port(&self) -> u16 {
+        let line = fs::read_to_string(format!("/proc/{}/cmdline", self.superlink().trim())).unwrap();
+        let mut words = line.split('\0').skip_while(|word| *word != "--port").skip(1);
+        words.next().unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn engine() -> PathBuf {
+        folder()
+    }
+}
+
+impl Drop for Consortium {
+    /// A coordinator that is killed leaves its SuperLink behind for the next one to end; a failed test has no next one.
+    fn drop(&mut self) {
+        if let Ok(pid) = fs::read_to_string(self.place.path("hub/superlink/superlink.pid"))
+            && fs::read_to_string(format!("/proc/{}/cmdline", pid.trim()))
+                .is_ok_and(|line| line.contains(&*self.place.path("hub").to_string_lossy()))
+        {
+            let _ = Command::new("kill").args(["-9", pid.trim()]).status();
+        }
     }
 }

@@ -191,7 +191,11 @@ impl Desk<Site> for Office<'_> {
         Ok(self.folder.write_json(NODE, &node)?)
     }
 
-    fn stop(&mut self, site: &mut Site, quiet: bool) -> bool {
-        site.halted.is_some() || self.stop.load(Ordering::Relaxed) || (self.once && site.finished && quiet)
+    fn done(&mut self, site: &mut Site) -> bool {
+        self.once && site.finished
+    }
+
+    fn stop(&mut self, site: &mut Site) -> bool {
+        site.halted.is_some() || self.stop.load(Ordering::Relaxed)
     }
 }

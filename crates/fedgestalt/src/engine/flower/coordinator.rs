@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use federation::{Action, Kind, Outgoing, Party, SiteIndex};
 use jiff::Timestamp;
 
@@ -26,6 +26,12 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_secs(2);
 /// Attempts at a stage that are begun anew because a site was restarted; after that the others go on without it.
 const REBIRTHS: u32 = 5;
+/// How long nothing must be left to say or hear before all is said.
+const SETTLE: Duration = Duration::from_secs(3);
+/// How long a site that has said farewell is waited for: it leaves when it knows that it was heard.
+const LEAVE: Duration = Duration::from_secs(10);
+/// The kind of the one message that is the engine's own.
+const FAREWELL: &str = "Farewell";
 /// Pauses of an idle loop.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(400));
 
@@ -54,6 +60,33 @@ pub struct Line {
     link: CoordinatorLink,
     /// Since when it is online or offline.
     since: Instant,
+    /// When it said that its part is over.
+    left: Option<Instant>,
+}
+
+impl Line {
+    /// Whether the site has dealt with all that was said to it, or will not for good.
+    fn is_done(&self, absent: Duration) -> bool {
+        let dealt = self.link.is_heard() && self.link.backlog() == 0;
+        match (self.online, self.left) {
+            (true, Some(left)) => left.elapsed() > LEAVE,
+            (true, None) => dealt,
+            (false, left) => left.is_some() || dealt || self.since.elapsed() > absent,
+        }
+    }
+}
+
+/// A site that may connect.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    /// Its place in the roster.
+    pub site: SiteIndex,
+    /// Its name there.
+    pub name: String,
+    /// Public key of its line (PEM).
+    pub key: String,
+    /// It has said farewell to an earlier process of the coordinator.
+    pub left: bool,
 }
 
 /// A reply whose objects are arriving.
@@ -70,7 +103,7 @@ pub struct Report<'a> {
     pub standing: &'a Standing,
     /// The sites by place in the roster; none where a place is retired.
     pub lines: &'a BTreeMap<SiteIndex, Line>,
-    /// Whether every site has dealt with all that was said to it.
+    /// Whether every site has dealt with all that was said to it, has left, or was offline for too long.
     pub quiet: bool,
 }
 
@@ -83,7 +116,17 @@ pub trait Watcher {
     /// Whether the loop shall end.
     fn stop(&mut self) -> bool;
     /// The number of the run, to be ended by the next process if this one is killed.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be kept.
     fn run_started(&mut self, run: u64) -> Result<()>;
+    /// A site's part is over; to be known after a restart.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be kept.
+    fn left(&mut self, site: SiteIndex) -> Result<()>;
 }
 
 /// Where the SuperLink is.
@@ -109,6 +152,8 @@ pub struct Hub<'a, C> {
     beaten: Instant,
     looked: Option<Instant>,
     waiting: (Standing, Instant),
+    /// Since when all is said.
+    quiet: Option<Instant>,
     /// Too few sites answered: who was missing. A new attempt begins when they are back.
     missing: Option<Vec<SiteIndex>>,
     /// Attempts begun anew for restarted sites, by stage.
@@ -116,8 +161,8 @@ pub struct Hub<'a, C> {
 }
 
 impl<'a, C: CoordinatorHost> Hub<'a, C> {
-    /// An engine for these sites: place in the roster, name, public key of the line (PEM). Keys that the SuperLink does
-    /// not know are registered with it, those that are no longer in the roster are taken back.
+    /// An engine for these sites. Keys that the SuperLink does not know are registered with it, those that are no longer
+    /// in the roster are taken back.
     ///
     /// # Errors
     ///
@@ -126,7 +171,7 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         host: &'a mut C,
         http: Http,
         superlink: Link,
-        sites: Vec<(SiteIndex, String, String)>,
+        seats: Vec<Seat>,
         patience: Patience,
         process: u64,
     ) -> Result<Self> {
@@ -134,17 +179,17 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         let control = Control::new(&http, None);
         let known = control.nodes()?;
         for node in &known {
-            let ours = sites.iter().any(|(_, _, pem)| pem.as_bytes() == &node.public_key[..]);
+            let ours = seats.iter().any(|seat| seat.key.as_bytes() == &node.public_key[..]);
             if !ours && node.status != "unregistered" {
                 tracing::warn!(node = node.name, "not in the roster; its registration is taken back");
                 control.unregister(node.node_id)?;
             }
         }
-        for (site, name, pem) in sites {
-            let live = |node: &&NodeInfo| node.public_key == pem.as_bytes() && node.status != "unregistered";
+        for Seat { site, name, key, left } in seats {
+            let live = |node: &&NodeInfo| node.public_key == key.as_bytes() && node.status != "unregistered";
             let node = match known.iter().find(live) {
                 Some(node) => node.node_id,
-                None => control.register(&pem, &name).with_context(|| format!("cannot register {name}"))?,
+                None => control.register(&key, &name).with_context(|| format!("cannot register {name}"))?,
             };
             let line = Line {
                 name,
@@ -155,6 +200,7 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
                 activated: String::new(),
                 link: CoordinatorLink::new(process),
                 since: Instant::now(),
+                left: left.then(Instant::now),
             };
             lines.insert(site, line);
         }
@@ -173,6 +219,7 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             beaten: now,
             looked: None,
             waiting: (Standing::default(), now),
+            quiet: None,
             missing: None,
             reborn: BTreeMap::new(),
         })
@@ -241,8 +288,14 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         }
     }
 
-    fn is_quiet(&self) -> bool {
-        self.arriving.is_empty() && self.lines.values().all(|line| line.link.backlog() == 0)
+    fn is_quiet(&mut self) -> bool {
+        let done = |line: &Line| line.is_done(self.patience.absent);
+        if self.arriving.is_empty() && self.queue.is_empty() && self.lines.values().all(done) {
+            self.quiet.get_or_insert_with(Instant::now).elapsed() > SETTLE
+        } else {
+            self.quiet = None;
+            false
+        }
     }
 
     fn close(&self) {
@@ -286,7 +339,15 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             };
             let mut nonce = [0; 16];
             getrandom::fill(&mut nonce).ok().context("the system gives no random bytes")?;
-            let run = Control::new(&self.http, secret).start(nonce, Timestamp::now())?;
+            let started = Control::new(&self.http, secret).start(nonce, Timestamp::now());
+            let run = started.map_err(|error| match error.downcast_ref::<CallError>() {
+                // Not as of a run that has ended: another would be refused too.
+                Some(call) if call.is_unauthorised() => anyhow!(
+                    "the SuperLink gives this coordinator no run; --superlink-secret must name the file that it was started \
+                     with ({call})"
+                ),
+                _ => error,
+            })?;
             watcher.run_started(run.id)?;
             tracing::info!(run = run.id, "a run has begun");
             self.run = Some(run);
@@ -487,6 +548,11 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
 /// A message as it is enclosed in a letter.
 pub(super) fn enclosed(message: &Outgoing) -> Enclosed {
     Enclosed { kind: format!("{:?}", message.kind), bytes: message.bytes.clone() }
+}
+
+/// What a site says last, when its part is over: so the coordinator need not wait for it any more.
+pub(super) fn farewell() -> Enclosed {
+    Enclosed { kind: FAREWELL.to_owned(), bytes: Default::default() }
 }
 
 /// Whether a message belongs to an attempt at a sum, which a restarted coordinator begins anew.

@@ -122,7 +122,7 @@ pub struct CoordinatorLink {
     lost: BTreeSet<u64>,
     tickets: u64,
     hello: bool,
-    /// The site came back: give it a ticket whatever is open.
+    /// Give the site a ticket whatever is open.
     back: bool,
     /// Another process answers than before.
     reborn: bool,
@@ -153,6 +153,16 @@ impl CoordinatorLink {
     /// Messages that the site has not dealt with.
     pub fn backlog(&self) -> usize {
         self.out.kept.len()
+    }
+
+    /// Whether the site has said anything to this process.
+    pub fn is_heard(&self) -> bool {
+        self.peer != 0
+    }
+
+    /// Tells the site at once what has arrived, whatever tickets are open.
+    pub fn acknowledge_now(&mut self) {
+        self.back = true;
     }
 
     /// Gives up what the site has not dealt with; it will be asked to say where it stands.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use federation::{Action, Outgoing, Party};
 
-use super::coordinator::{enclosed, is_of_an_attempt, unix};
+use super::coordinator::{enclosed, farewell, is_of_an_attempt, unix};
 use super::http::{CallError, Http};
 use super::key::LineKey;
 use super::letter::Letter;
@@ -32,6 +32,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 const SETTLED: Duration = Duration::from_secs(5);
 /// How long an object may be announced and not there.
 const ARRIVAL: Duration = Duration::from_secs(240);
+/// How long a site that has said farewell waits for a line that is down.
+const LINGER: Duration = Duration::from_secs(60);
 /// Flower's number for an answer that only says no.
 const REFUSED: i64 = 100;
 
@@ -61,8 +63,10 @@ pub trait Desk<S> {
     ///
     /// When it cannot be kept.
     fn activated(&mut self, node: u64) -> Result<()>;
-    /// Whether the loop shall end. `quiet`: everything was said and dealt with.
-    fn stop(&mut self, host: &mut S, quiet: bool) -> bool;
+    /// Whether this site's part is over for good: the loop says farewell, and ends when the coordinator has heard it.
+    fn done(&mut self, host: &mut S) -> bool;
+    /// Whether the loop shall end now.
+    fn stop(&mut self, host: &mut S) -> bool;
 }
 
 /// The engine at a site.
@@ -76,6 +80,8 @@ pub struct Outpost<'a, S> {
     begun: Option<(Letter, Ticket, Parcel)>,
     node: Option<u64>,
     woken: bool,
+    /// Since when the farewell is on its way.
+    leaving: Option<Instant>,
 }
 
 /// Why the line broke.
@@ -106,7 +112,7 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
     /// [`Desk::activated`] was told in an earlier one.
     pub fn new(host: &'a mut S, http: Http, key: Arc<LineKey>, process: u64, node: Option<u64>) -> Self {
         let (link, queue) = (SiteLink::new(process), VecDeque::new());
-        Self { host, http, key, link, queue, begun: None, node, woken: false }
+        Self { host, http, key, link, queue, begun: None, node, woken: false, leaving: None }
     }
 
     /// Queues what the site does first.
@@ -134,7 +140,11 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
                     let until = Instant::now() + jitter(pause);
                     while Instant::now() < until {
                         thread::sleep(Duration::from_millis(50));
-                        if desk.stop(self.host, false) {
+                        if desk.stop(self.host) {
+                            return Ok(());
+                        }
+                        // Of interest to the coordinator only, which may have ended.
+                        if self.leaving.is_some_and(|since| since.elapsed() > LINGER) {
                             return Ok(());
                         }
                     }
@@ -181,9 +191,16 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
         let mut pause = PAUSE.0;
         loop {
             self.perform(desk)?;
+            if self.leaving.is_none() && desk.done(self.host) {
+                self.leaving = Some(Instant::now());
+                self.link.post(farewell());
+            }
             let answered = self.answer(node, pause > IDLE)?;
-            let quiet = self.link.backlog() == 0 && self.begun.is_none();
-            if desk.stop(self.host, quiet) {
+            let heard = self.link.backlog() == 0 && self.begun.is_none();
+            if self.leaving.is_some() && heard {
+                return Ok(());
+            }
+            if desk.stop(self.host) {
                 self.answer(node, true)?;
                 return Ok(());
             }

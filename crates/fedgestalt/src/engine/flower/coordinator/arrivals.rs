@@ -1,9 +1,11 @@
 //! What comes from the sites.
 
+use std::time::Instant;
+
 use anyhow::Result;
 use federation::{Party, SiteIndex};
 
-use super::{Arriving, Hub, REBIRTHS, Watcher, tell};
+use super::{Arriving, Hub, REBIRTHS, Watcher, farewell, tell};
 use crate::engine::flower::letter::Letter;
 use crate::engine::flower::node::Pulled;
 use crate::engine::flower::object::{Assembly, MAX_BYTES};
@@ -111,6 +113,14 @@ impl<C: CoordinatorHost> Hub<'_, C> {
             }
         };
         for message in messages {
+            if message == farewell() {
+                if let Some(line) = self.lines.get_mut(&site) {
+                    line.left = Some(Instant::now());
+                    line.link.acknowledge_now();
+                }
+                watcher.left(site)?;
+                continue;
+            }
             let size = message.bytes.len() as u64;
             *self.traffic.up.entry((site, "all")).or_default() += size;
             match self.host.handle(message.bytes) {
