@@ -108,6 +108,7 @@ fn plan(args: &Args) -> Plan {
         classifier_lr: 1e-3,
         classifier_wd: 0.0,
         dropout: 0.5,
+        classifier: federation::Classifier::Linear,
     };
     let tensors = vec![
         spec("neck.weight", vec![args.parameters - SYNDROMES], TensorKind::Encoder),
@@ -132,7 +133,7 @@ fn plan(args: &Args) -> Plan {
         epochs: args.rounds,
         interval: 1,
         aggregation: Aggregation::SampleWeighted,
-        server_rate: 1.0,
+        tuning: federation::Tuning::default(),
         rows: Rows::All,
         blind: true,
         min_cohort: 1,
