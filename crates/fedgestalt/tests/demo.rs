@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use fedgestalt::cohort_dir::CohortDir;
 use fedgestalt::pipeline::encodings::EncodingFile;
+use fedgestalt::site::state::TRAINING;
 use fedgestalt::store::SiteStore;
 use program::{Place, SETTINGS, below, four, lasting, read};
 use serde_json::{Value, json};
@@ -196,7 +197,11 @@ fn the_audit_log_lists_what_left_and_verifies() {
         let head = store.verify_audit(None).unwrap();
         let log = store.audit_log().unwrap();
         assert_eq!(head.seq, log.len() as u64);
-        assert!(log.iter().all(|sealed| sealed.entry.to == "coordinator" && sealed.entry.payload.is_some()));
+        // Beside what left, it says when a training began.
+        let (begun, left): (Vec<_>, Vec<_>) = log.iter().partition(|s| s.entry.what == TRAINING);
+        assert_eq!(begun.iter().filter_map(|s| s.entry.round).collect::<Vec<_>>(), [1, 2, 3], "site-{at}");
+        assert!(begun.iter().all(|s| s.entry.bytes == 0 && s.entry.payload.is_none()));
+        assert!(left.iter().all(|s| s.entry.to == "coordinator" && s.entry.payload.is_some()));
         for round in 1..=3 {
             let uploads: Vec<_> =
                 log.iter().filter(|s| s.entry.what == "Input" && s.entry.round == Some(round)).collect();
