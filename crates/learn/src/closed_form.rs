@@ -270,6 +270,32 @@ impl FormSettings {
     }
 }
 
+impl Weighting {
+    /// The weights of the directions of trained means, whose spreads these are, and that of all others.
+    fn weights(
+        self,
+        spreads: &[f64],
+        apart: &[f64],
+        dim: usize,
+        counts: impl Iterator<Item = f64>,
+        whitening: View<'_>,
+        ridge: f64,
+    ) -> (Vec<f64>, f64) {
+        match self {
+            Self::Power { power, floor } => {
+                let weights = spreads.iter().map(|&spread| powered(spread, power, floor));
+                (weights.collect(), powered(0.0, power, floor))
+            }
+            Self::HeldOut { per_image } => {
+                let images: Vec<f64> = counts.map(|count| count / per_image as f64).collect();
+                let held_out = HeldOut::new(apart, dim, &images, whitening, ridge);
+                let weights = (0..spreads.len()).map(|rank| held_out.weight(rank));
+                (weights.collect(), held_out.weight_elsewhere())
+            }
+        }
+    }
+}
+
 /// `(spread + floor)^power`.
 fn powered(spread: f64, power: f64, floor: f64) -> f64 {
     let quarter = (spread + floor).sqrt().sqrt();
@@ -306,19 +332,8 @@ impl ClosedForm {
         let whitening = View::new(&whitening, dim);
         let apart = linear::product(View::new(&apart, dim), whitening.t());
         let (spreads, directions) = principal(&apart, dim);
-        let (weights, rest) = match settings.weighting {
-            Weighting::Power { power, floor } => {
-                let weights = spreads.iter().map(|&spread| powered(spread, power, floor));
-                (weights.collect::<Vec<f64>>(), powered(0.0, power, floor))
-            }
-            Weighting::HeldOut { per_image } => {
-                let images: Vec<f64> =
-                    moments.shared_counts().map(|count| count / per_image as f64).collect();
-                let held_out = HeldOut::new(&apart, dim, &images, whitening, ridge);
-                let weights = (0..spreads.len()).map(|rank| held_out.weight(rank));
-                (weights.collect(), held_out.weight_elsewhere())
-            }
-        };
+        let images = moments.shared_counts();
+        let (weights, rest) = settings.weighting.weights(&spreads, &apart, dim, images, whitening, ridge);
 
         let projection = if out < dim {
             let kept = out.min(spreads.len());

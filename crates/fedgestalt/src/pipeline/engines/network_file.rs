@@ -6,7 +6,7 @@ use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vision::NeckWeights;
@@ -120,10 +120,11 @@ impl NetworkFile {
         let meta = std::fs::metadata(path).context("cannot read it")?;
         let stamp = Stamp::of(path, &meta).filter(|stamp| stamp.len >= WORTH_KEEPING);
         let kept = cache.zip(stamp.as_ref()).map(|(folder, stamp)| Kept::new(folder, &stamp.path, &cut));
-        if let Some(known) = kept.as_ref().zip(stamp.as_ref()).and_then(|(kept, stamp)| kept.known(stamp)) {
-            let (facts, neck) = known;
-            let kept = kept.context("it is known from there")?;
-            return Ok(Self { facts, neck, source: Source::Known { path: path.to_owned(), cut, kept } });
+        if let (Some(kept), Some(stamp)) = (&kept, &stamp)
+            && let Some((facts, neck)) = kept.known(stamp)
+        {
+            let source = Source::Known { path: path.to_owned(), cut, kept: kept.clone() };
+            return Ok(Self { facts, neck, source });
         }
         let bytes = std::fs::read(path).context("cannot read it")?;
         let file = TrunkFile::parse_owned(bytes, cut)?;
@@ -150,6 +151,8 @@ impl NetworkFile {
                     return Ok(TrunkFile::known(self.facts.clone(), None, model));
                 }
                 let file = TrunkFile::parse_owned(std::fs::read(path)?, cut.clone())?;
+                // What is known would be said of another network.
+                ensure!(file.facts() == self.facts, "it was altered while it was read; start again");
                 kept.write("onnx", file.model());
                 Ok(file)
             }
@@ -343,7 +346,11 @@ mod tests {
 
         // Same path, same length, same time of modification.
         let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let Source::Known { kept, .. } = &again.source else { panic!("it is known") };
+        std::fs::remove_file(kept.file("onnx")).unwrap();
         network(folder.path(), "a.onnx", 2);
+        let error = again.trunk_file().map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("altered while it was read"), "{error}");
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         let altered = NetworkFile::open(&path, Cut::Auto, Some(&cache)).unwrap();
         assert!(matches!(altered.source, Source::Parsed { .. }));
