@@ -147,7 +147,12 @@ def ours(program: Path, way: str, args, sites: int, folder: Path) -> dict:
 
     parts = [start("local")] if way == "local" else [start("coordinator"), *(start("site", at) for at in range(sites))]
     try:
-        wait(lambda: all(part.poll() is not None for part in parts), memory, args.limit)
+        # One that fails ends it: the others would wait for it.
+        wait(lambda: any(part.poll() for part in parts) or all(part.poll() == 0 for part in parts), memory, args.limit)
+    except TimeoutError:
+        still = [" ".join(part.args[1:3]) for part in parts if part.poll() is None]
+        said = (folder / "log").read_text()[-2000:]
+        raise TimeoutError(f"after {args.limit} s these still run: {', '.join(still)}; they said\n{said}") from None
     finally:
         for part in parts:
             part.kill()
