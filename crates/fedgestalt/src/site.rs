@@ -341,7 +341,7 @@ impl Site {
         let sums = self.blueprint.forms().map(|(member, form)| {
             let head = forms::base(&self.blueprint, member, form, model.heads())?;
             let views = &self.tables.views[member.network];
-            let moments = forms::moments(form, &head, views, &lessons.training_views, &shared)?;
+            let moments = forms::moments(form, head, views, &lessons.training_views, &shared)?;
             Ok(form_sums(moments))
         });
         let sums = match sums.collect::<Result<Vec<_>>>() {

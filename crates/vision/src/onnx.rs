@@ -56,8 +56,6 @@ pub struct TrunkFile {
     pub neck: Option<NeckWeights>,
     /// Cheap to clone: engines and their references share it.
     model: Bytes,
-    /// Whether it was parsed, and loaded, before.
-    pub(crate) known: bool,
 }
 
 impl TrunkFile {
@@ -112,14 +110,13 @@ impl TrunkFile {
             output_len,
             neck,
             model: cut_model.encode_to_vec().into(),
-            known: false,
         })
     }
 
-    /// A network that was parsed and loaded before, from what it gave then: facts, neck, and [`TrunkFile::model`].
+    /// A network that was parsed before, from what it gave then: facts, neck, and [`TrunkFile::model`].
     pub fn known(facts: TrunkFacts, neck: Option<NeckWeights>, model: Vec<u8>) -> Self {
         let TrunkFacts { digest, input, cut, output_len } = facts;
-        Self { digest, input, cut, output_len, neck, model: model.into(), known: true }
+        Self { digest, input, cut, output_len, neck, model: model.into() }
     }
 
     /// What is known of it.

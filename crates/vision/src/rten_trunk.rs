@@ -1,15 +1,16 @@
 //! Trunks on rten, the pure-Rust inference engine.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool};
+use rten::{LoadError, Model, ModelOptions, NodeId, RunOptions, ThreadPool};
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensorView, Tensor};
 
 use crate::crop::{CROP_SIDE, Crop};
 use crate::engine::{guarded, panicked};
 use crate::error::{Error, ErrorKind, Result};
-use crate::onnx::TrunkFile;
+use crate::onnx::{TrunkFacts, TrunkFile};
 use crate::trunk::{INPUT_LEN, Precision, Trunk, check_finite, check_out, check_promise, to_input};
 
 pub(crate) const RTEN: &str = "rten";
@@ -34,17 +35,46 @@ impl RtenTrunk {
     ///
     /// # Errors
     /// [`ErrorKind::Engine`] if rten cannot load it, or if one run on a black crop fails or gives numbers of
-    /// another shape than the file promises. A [known](TrunkFile::known) network is not tried again.
+    /// another shape than the file promises.
     pub fn new(file: TrunkFile) -> Result<Self> {
         Self::with_threads(file, rayon::current_num_threads())
     }
 
     /// Loads a network that runs on `threads` threads (at least 1).
+    ///
+    /// # Errors
+    /// As [`RtenTrunk::new`].
     pub fn with_threads(file: TrunkFile, threads: usize) -> Result<Self> {
-        let promised = file.output_len;
-        let (digest, cut, known) = (file.digest, file.cut.clone(), file.known);
+        let facts = file.facts();
+        let mut trunk = Self::load(&facts, threads, |options| options.load(file.into_model()))?;
+        trunk.output_len = trunk.run(&Crop::black(), &trunk.workers[0])?.len();
+        check_promise(trunk.output_len, facts.output_len, &trunk.cut)?;
+        Ok(trunk)
+    }
+
+    /// Loads a network that was checked, cut and run before from the file that [`TrunkFile::model`] was kept in: weights are
+    /// read to where they stay. It is not tried again; every run is checked as it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Engine`] if the file is not there or is not such a network, or if `facts` lack the output's length.
+    pub fn from_file(file: &Path, facts: &TrunkFacts, threads: usize) -> Result<Self> {
+        let Some(promised) = facts.output_len else {
+            return Err(Error::new(ErrorKind::Engine, "the length of the network's output is not known"));
+        };
+        let mut trunk = Self::load(facts, threads, |options| options.load_file(file))?;
+        trunk.output_len = promised;
+        Ok(trunk)
+    }
+
+    fn load(
+        facts: &TrunkFacts,
+        threads: usize,
+        load: impl FnOnce(&ModelOptions) -> std::result::Result<Model, LoadError>,
+    ) -> Result<Self> {
+        let mut options = ModelOptions::with_all_ops();
+        options.prepack_weights(true);
         let model = guarded(RTEN, "load", || {
-            ModelOptions::with_all_ops().prepack_weights(true).load(file.into_model()).map_err(|e| {
+            load(&options).map_err(|e| {
                 Error::with_source(
                     ErrorKind::Engine,
                     format!("rten cannot load the network; export it with standard operators: {e}"),
@@ -59,14 +89,8 @@ impl RtenTrunk {
             ));
         };
         let workers = (0..threads.max(1)).map(|_| Arc::new(ThreadPool::with_num_threads(1))).collect();
-        let mut trunk = Self { model, input, output, output_len: 0, digest, cut, workers };
-        trunk.output_len = match promised {
-            // A trial costs as much as one of a photograph's views, and every run is checked as it is.
-            Some(promised) if known => promised,
-            _ => trunk.run(&Crop::black(), &trunk.workers[0])?.len(),
-        };
-        check_promise(trunk.output_len, promised, &trunk.cut)?;
-        Ok(trunk)
+        let output_len = facts.output_len.unwrap_or_default();
+        Ok(Self { model, input, output, output_len, digest: facts.digest, cut: facts.cut.clone(), workers })
     }
 
     /// How many crops are run at a time.

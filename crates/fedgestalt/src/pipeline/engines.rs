@@ -302,7 +302,7 @@ fn without_onnxruntime(section: &str) -> anyhow::Error {
 }
 
 fn rten(file: NetworkFile, note: Option<String>) -> Result<Chosen> {
-    Ok(Chosen { trunk: Box::new(RtenTrunk::new(file.into_trunk_file()?)?), runs: Runs::rten(), note })
+    Ok(Chosen { trunk: Box::new(file.into_rten()?), runs: Runs::rten(), note })
 }
 
 fn accept_f32(agreement: &Agreement) -> Result<()> {

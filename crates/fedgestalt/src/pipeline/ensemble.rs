@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use domain::Encoding;
@@ -72,9 +72,24 @@ pub struct Network {
     pub note: Option<String>,
     /// The neck that training starts from.
     pub neck: StartingNeck,
+    /// The head as published, once it is asked for.
+    published: OnceLock<Arc<Head>>,
 }
 
 impl Network {
+    /// The head as published, without a classifier.
+    ///
+    /// # Errors
+    ///
+    /// When the file that keeps the neck is damaged.
+    pub fn published(&self) -> Result<&Arc<Head>> {
+        if let Some(head) = self.published.get() {
+            return Ok(head);
+        }
+        let head = Arc::new(self.neck.head(1, 0)?);
+        Ok(self.published.get_or_init(|| head))
+    }
+
     /// Its file's name, or what it is called without one.
     pub fn name(&self) -> String {
         match self.file.as_deref().and_then(Path::file_name) {
@@ -175,6 +190,7 @@ impl Blueprint {
         let shared =
             trunk.map(Path::to_path_buf).or_else(|| config.trunk.file.as_ref().map(|f| config.resolve(f)));
         let mut wanted: Vec<(Option<PathBuf>, Cut, Precision)> = Vec::new();
+        let mut published = Vec::new();
         let mut members = Vec::new();
         for member in &config.members {
             let file = match &member.trunk {
@@ -185,16 +201,20 @@ impl Blueprint {
             let key = (file, cut, member.precision.unwrap_or(config.trunk.precision));
             let network = wanted.iter().position(|other| *other == key).unwrap_or_else(|| {
                 wanted.push(key);
+                published.push(false);
                 wanted.len() - 1
             });
+            published[network] |= member.kind == MemberKind::Published;
             let recipe = (member.kind == MemberKind::Tuned).then(|| member.recipe());
             members.push(Member { name: member.name.clone(), recipe, network, form: None });
         }
         // Reading, checking and packing hundreds of megabytes: one thread each, and not the pool's, which stays free for
         // those who wait for less.
         let networks: Vec<Arc<Network>> = std::thread::scope(|scope| {
-            let load = |(file, cut, precision)| scope.spawn(move || load(file, cut, precision, engines));
-            let loading: Vec<_> = wanted.into_iter().map(load).collect();
+            let load = |((file, cut, precision), published)| {
+                scope.spawn(move || load(file, cut, precision, published, engines))
+            };
+            let loading: Vec<_> = wanted.into_iter().zip(published).map(load).collect();
             let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Network>>| {
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(Arc::new)
             };
@@ -318,11 +338,6 @@ impl Blueprint {
         }
     }
 
-    /// The head of the network as published, without a classifier.
-    pub fn published_head(&self, network: usize) -> Result<Head> {
-        self.networks[network].neck.head(1, 0)
-    }
-
     /// The ensemble with what training left or, without that, every member as published.
     pub fn with(&self, weights: Option<Weights>) -> Result<Ensemble<'_>> {
         match weights {
@@ -344,7 +359,7 @@ impl Blueprint {
         let needed = |network: usize| self.members.iter().any(|m| m.network == network && needs(m));
         (0..self.networks.len())
             .into_par_iter()
-            .map(|network| needed(network).then(|| Ok(Arc::new(self.published_head(network)?))).transpose())
+            .map(|network| needed(network).then(|| self.networks[network].published().cloned()).transpose())
             .collect()
     }
 
@@ -383,7 +398,14 @@ impl Blueprint {
     }
 }
 
-fn load(file: Option<PathBuf>, cut: Cut, precision: Precision, engines: &Engines<'_>) -> Result<Network> {
+/// Loads a network and, beside it where a member is to be as `published`, its head.
+fn load(
+    file: Option<PathBuf>,
+    cut: Cut,
+    precision: Precision,
+    published: bool,
+    engines: &Engines<'_>,
+) -> Result<Network> {
     let name =
         file.as_ref().map_or_else(|| "the shipped trunk".to_owned(), |file| file.display().to_string());
     let cut = match cut {
@@ -396,11 +418,20 @@ fn load(file: Option<PathBuf>, cut: Cut, precision: Precision, engines: &Engines
         None => NetworkFile::from_bytes(SHIPPED_TRUNK.to_vec(), cut),
     };
     let mut network = network.with_context(|| format!("cannot use {name} as a trunk"))?;
-    let own = network.neck.take();
-    let chosen =
-        engines.load(network, precision, file.is_none()).with_context(|| format!("cannot run {name}"))?;
-    let neck = own.map_or_else(|| StartingNeck::Identity(chosen.trunk.output_len()), StartingNeck::Own);
-    Ok(Network { file, trunk: chosen.trunk, runs: chosen.runs, note: chosen.note, neck })
+    let own = network.neck.take().map(StartingNeck::Own);
+    let (chosen, head) = std::thread::scope(|scope| {
+        let head = own.as_ref().filter(|_| published).map(|neck| scope.spawn(|| neck.head(1, 0)));
+        let chosen = engines.load(network, precision, file.is_none());
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Head>>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        (chosen, head.map(join).transpose())
+    });
+    let chosen = chosen.with_context(|| format!("cannot run {name}"))?;
+    let head = head.with_context(|| format!("cannot use the last layer of {name}"))?;
+    let neck = own.unwrap_or_else(|| StartingNeck::Identity(chosen.trunk.output_len()));
+    let published = head.map_or_else(OnceLock::new, |head| OnceLock::from(Arc::new(head)));
+    Ok(Network { file, trunk: chosen.trunk, runs: chosen.runs, note: chosen.note, neck, published })
 }
 
 /// A head, the network below it, and its representations.

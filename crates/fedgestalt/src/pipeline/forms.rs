@@ -56,12 +56,15 @@ fn collect(
 }
 
 /// The head under a closed-form member: that of a tuned member, or of the network as published.
-pub fn base(blueprint: &Blueprint, member: &Member, form: &Form, tuned: &[Head]) -> Result<Head> {
+pub fn base<'a>(
+    blueprint: &'a Blueprint,
+    member: &Member,
+    form: &Form,
+    tuned: &'a [Head],
+) -> Result<&'a Head> {
     match form.on {
-        Some(at) => {
-            Ok(tuned.get(at).context("a closed form stands on a member that is not trained")?.clone())
-        }
-        None => blueprint.published_head(member.network),
+        Some(at) => tuned.get(at).context("a closed form stands on a member that is not trained"),
+        None => Ok(blueprint.network(member).published()?),
     }
 }
 
@@ -89,7 +92,7 @@ pub fn complete<'a>(
         .map(|(member, form)| {
             let (views, training) = views(member.network)?;
             let head = base(blueprint, member, form, &heads)?;
-            moments(form, &head, views.as_ref(), &training, &shared)
+            moments(form, head, views.as_ref(), &training, &shared)
                 .with_context(|| format!("member {}", member.name))
         })
         .collect::<Result<Vec<_>>>()?;

@@ -1,7 +1,8 @@
 //! Named tensors in a safetensors file.
 //!
 //! The format is that of huggingface/safetensors, so that a release's weights open anywhere. Files of ours also carry
-//! a SHA-256 digest per tensor in their metadata: the format itself would not notice a flipped bit.
+//! a BLAKE3 digest per tensor in their metadata: the format itself would not notice a flipped bit. (SHA-256 took longer over
+//! a gallery than its ranking; files that carry it are still checked.)
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -21,10 +22,31 @@ const METADATA: &str = "fedgestalt";
 const LARGEST_HEADER: usize = 100_000_000;
 
 /// What the metadata says, as JSON.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Metadata {
     facts: BTreeMap<String, String>,
+    #[serde(default)]
+    blake3: BTreeMap<String, String>,
+    /// In place of the other in files of earlier versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     sha256: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    /// The tensors that have a digest.
+    fn names(&self) -> impl Iterator<Item = &String> {
+        self.blake3.keys().chain(self.sha256.keys())
+    }
+
+    /// Whether a tensor is what its digests say, where it has any.
+    fn holds(&self, name: &str, raw: &[u8]) -> bool {
+        let blake3 = self.blake3.get(name).is_none_or(|digest| *digest == blake3(raw));
+        blake3 && self.sha256.get(name).is_none_or(|digest| *digest == hex::encode(Sha256::digest(raw)))
+    }
+}
+
+fn blake3(raw: &[u8]) -> String {
+    blake3::hash(raw).to_hex().to_string()
 }
 
 /// A tensor to be saved or as loaded: row-major f32.
@@ -71,11 +93,11 @@ pub fn save(
             ));
         }
         let raw = little_endian(&tensor.values);
-        digests.insert(name.clone(), hex::encode(Sha256::digest(&raw)));
+        digests.insert(name.clone(), blake3(&raw));
         bytes.push(raw);
     }
-    let metadata = serde_json::to_string(&Metadata { facts: facts.clone(), sha256: digests })
-        .expect("maps of strings become JSON");
+    let metadata = Metadata { facts: facts.clone(), blake3: digests, sha256: BTreeMap::new() };
+    let metadata = serde_json::to_string(&metadata).expect("maps of strings become JSON");
     let views = tensors
         .iter()
         .zip(&bytes)
@@ -125,13 +147,12 @@ impl Tensors {
             serde_json::from_slice(header).map_err(|_| corrupt("has a damaged header".to_owned()))?;
         let (places, facts) = (BTreeMap::new(), BTreeMap::new());
         let mut tensors = Self { path: path.to_owned(), bytes, places, facts, has_digests: false };
-        let mut digests = BTreeMap::new();
+        let mut digests = Metadata::default();
         for (name, value) in header {
             if name == "__metadata__" {
                 if let Some(text) = value.get(METADATA).and_then(|text| text.as_str()) {
-                    let metadata: Metadata =
+                    digests =
                         serde_json::from_str(text).map_err(|_| corrupt("has damaged metadata".to_owned()))?;
-                    (tensors.facts, digests) = (metadata.facts, metadata.sha256);
                 }
                 continue;
             }
@@ -150,11 +171,12 @@ impl Tensors {
             tensors.places.insert(name, (info, place.0..place.1));
         }
         tensors.check(&digests).map_err(corrupt)?;
-        tensors.has_digests = tensors.places.keys().all(|name| digests.contains_key(name));
+        tensors.has_digests = tensors.places.keys().all(|name| digests.names().any(|other| other == name));
+        tensors.facts = digests.facts;
         Ok(tensors)
     }
 
-    fn check(&self, digests: &BTreeMap<String, String>) -> std::result::Result<(), String> {
+    fn check(&self, digests: &Metadata) -> std::result::Result<(), String> {
         // The first tensor, in the order of the file, is where a cut happened.
         let mut order: Vec<_> = self.places.iter().collect();
         order.sort_by_key(|(_, (_, place))| place.start);
@@ -165,10 +187,8 @@ impl Tensors {
                     "is cut short: tensor {name} and whatever follows miss at least {missing} bytes"
                 ));
             };
-            if digests.get(name).is_some_and(|digest| *digest != hex::encode(Sha256::digest(raw))) {
-                return Err(format!(
-                    "is damaged: tensor {name} is not what was saved (its SHA-256 digest differs)"
-                ));
+            if !digests.holds(name, raw) {
+                return Err(format!("is damaged: tensor {name} is not what was saved (its digest differs)"));
             }
             if info.dtype == Dtype::F32
                 && let Some(at) = infinite(&floats(raw))
@@ -176,7 +196,7 @@ impl Tensors {
                 return Err(format!("is damaged: tensor {name} is not finite at index {at}"));
             }
         }
-        match digests.keys().find(|name| !self.places.contains_key(*name)) {
+        match digests.names().find(|name| !self.places.contains_key(*name)) {
             Some(name) => Err(format!("is damaged: tensor {name} is gone")),
             None => Ok(()),
         }
@@ -341,6 +361,30 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let error = Tensors::open(&path).unwrap_err().to_string();
         assert!(error.contains("neck.weight") && error.contains("digest"), "{error}");
+    }
+
+    #[test]
+    fn digests_of_earlier_versions_are_checked_too() {
+        let (_folder, path) = saved();
+        let name = "neck.weight";
+        let bytes = std::fs::read(&path).unwrap();
+        let (header, _) = split(&bytes).unwrap();
+        let tensors = Tensors::open(&path).unwrap();
+        let raw = bytes[tensors.places[name].1.clone()].to_vec();
+        let with = |digest: String| {
+            let mut header: serde_json::Value = serde_json::from_slice(header).unwrap();
+            header["__metadata__"][METADATA] =
+                serde_json::json!({"facts": {}, "sha256": {name: digest}}).to_string().into();
+            let header = header.to_string();
+            let mut file = (header.len() as u64).to_le_bytes().to_vec();
+            file.extend(header.into_bytes());
+            file.extend(&bytes[split(&bytes).unwrap().1..]);
+            std::fs::write(&path, file).unwrap();
+            Tensors::open(&path)
+        };
+        with(hex::encode(Sha256::digest(&raw))).unwrap();
+        let error = with(hex::encode(Sha256::digest(b"something else"))).unwrap_err().to_string();
+        assert!(error.contains("tensor neck.weight is not what was saved"), "{error}");
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use vision::NeckWeights;
 use vision::onnx::{Cut, TrunkFacts, TrunkFile};
+use vision::{NeckWeights, RtenTrunk};
 
 use crate::store;
 use crate::store::tensors::{self, Tensor, Tensors};
@@ -159,15 +159,23 @@ impl NetworkFile {
         }
     }
 
-    /// As [`NetworkFile::trunk_file`], without a copy.
+    /// The cut network on rten. What is known is not tried again.
     ///
     /// # Errors
-    /// As [`NetworkFile::trunk_file`].
-    pub fn into_trunk_file(self) -> Result<TrunkFile> {
-        match self.source {
-            Source::Parsed { file, .. } => Ok(*file),
-            Source::Known { .. } => self.trunk_file(),
+    /// As [`NetworkFile::trunk_file`], and when rten cannot load or run it.
+    pub fn into_rten(self) -> Result<RtenTrunk> {
+        if let Source::Parsed { file, .. } = self.source {
+            return Ok(RtenTrunk::new(*file)?);
         }
+        if let Source::Known { kept, .. } = &self.source {
+            let file = kept.file("onnx");
+            if let Ok(trunk) = RtenTrunk::from_file(&file, &self.facts, rayon::current_num_threads()) {
+                return Ok(trunk);
+            }
+            // Damaged or gone: it is made again.
+            let _ = std::fs::remove_file(file);
+        }
+        Ok(RtenTrunk::new(self.trunk_file()?)?)
     }
 
     /// The cut network in a file, for batches of one size. `None` where nothing is kept of it.
