@@ -111,7 +111,7 @@ fn load(engine: &str, path: &str, threads: usize, batch: usize) -> Box<dyn Trunk
     drop(bytes);
     let openvino = |precision| -> Box<dyn Trunk> {
         let library = Arc::new(OpenVino::load(&library("FEDGESTALT_OPENVINO", "openvino_c.")).unwrap());
-        let options = Options { threads, batch, precision, cache: None };
+        let options = Options { streams: threads, threads, batch, precision, cache: None };
         Box::new(OpenVinoTrunk::new(&library, &file, &options).unwrap())
     };
     match engine {

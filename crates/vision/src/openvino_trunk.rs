@@ -16,7 +16,10 @@ use crate::trunk::{Precision, Trunk, check_finite, check_out, check_promise, fil
 /// How a trunk is run.
 #[derive(Debug, Clone)]
 pub struct Options<'a> {
-    /// Batches computed at a time, one thread each; at least 1.
+    /// Batches computed at a time; at least 1. One per thread gives the most crops in a second, one of them all loads in the
+    /// least time.
+    pub streams: usize,
+    /// Threads of all of them together; at least 1.
     pub threads: usize,
     /// Crops in a batch; at least 1. A last batch with fewer crops costs as much as a full one.
     pub batch: usize,
@@ -28,17 +31,17 @@ pub struct Options<'a> {
 
 impl Options<'_> {
     fn settings(&self) -> Settings<'_> {
-        let threads = self.threads.max(1);
-        Settings { streams: threads, threads, precision: self.precision, cache: self.cache }
+        let (streams, threads) = (self.streams.max(1), self.threads.max(1));
+        Settings { streams, threads, precision: self.precision, cache: self.cache }
     }
 }
 
 /// A network run by OpenVINO on the CPU.
 ///
-/// Every batch has the same size (the last one is filled up with black crops) and is computed by one thread, so
-/// the work done for a crop does not depend on how many crops there are or on the number of threads. That its place
-/// in the batch does not matter either is up to OpenVINO's kernels for the processor at hand:
-/// [`keeps_crops_apart`](crate::keeps_crops_apart) tries it, and a batch of 1 is the way out.
+/// Every batch has the same size (the last one is filled up with black crops), so the work done for a crop does not
+/// depend on how many crops there are. Threads that share a batch divide its output and not its sums, so the number of
+/// threads changes no bit. That a crop's place in the batch does not matter either is up to OpenVINO's kernels for the
+/// processor at hand: [`keeps_crops_apart`](crate::keeps_crops_apart) tries it, and a batch of 1 is the way out.
 pub struct OpenVinoTrunk {
     requests: Vec<Mutex<Request>>,
     batch: usize,
@@ -107,7 +110,7 @@ impl OpenVinoTrunk {
     ) -> Result<Self> {
         let shape = [Some(batch), Some(3), Some(CROP_SIDE), Some(CROP_SIDE)];
         let mut network = library.compile(file.model(), shape, &options.settings())?;
-        let requests = (0..options.threads.max(1))
+        let requests = (0..options.streams.max(1))
             .map(|_| Ok(Request::Memory(network.create_infer_request().map_err(cannot)?)))
             .collect::<Result<Vec<_>>>()?;
         Self { _network: Some(Mutex::new(network)), ..Self::of(library, requests, &file.facts(), options) }
@@ -127,7 +130,7 @@ impl OpenVinoTrunk {
     ) -> Result<Self> {
         guarded(OPENVINO, "load", || {
             let network = Arc::new(library.compile_file(file, &options.settings())?);
-            let requests = (0..options.threads.max(1)).map(|_| network.request().map(Request::File));
+            let requests = (0..options.streams.max(1)).map(|_| network.request().map(Request::File));
             let requests = requests.collect::<Result<Vec<_>>>()?;
             Self::of(library, requests, facts, options).checked(options.batch.max(1), facts)
         })
@@ -167,7 +170,7 @@ impl OpenVinoTrunk {
     }
 
     /// How many batches are run at a time.
-    pub fn threads(&self) -> usize {
+    pub fn streams(&self) -> usize {
         self.requests.len()
     }
 

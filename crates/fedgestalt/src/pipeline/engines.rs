@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use vision::openvino_trunk::Options;
+use vision::views::VIEWS;
 use vision::{OpenVino, OpenVinoTrunk, RtenTrunk, Trunk};
 
 use crate::cohort_dir::CohortDir;
@@ -22,9 +23,6 @@ pub use calibration::{Agreement, FACES, LEAST_COSINE, LEAST_COSINE_F32};
 pub use detector::{ChosenDetector, MOST_APART, WORTH_AN_ENGINE};
 use domain::ImageId;
 pub use network_file::{Neck, NetworkFile};
-
-/// Crops in a batch of a photograph's views: there are four of them.
-const VIEWS_BATCH: usize = 2;
 
 /// How a network is run; written into results, models and the release's card.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,6 +94,8 @@ pub struct Engines<'a> {
     config: &'a Config,
     faces: Option<CalibrationFaces<'a>>,
     batch: usize,
+    /// Whether all threads work on one batch, so that networks are loaded in the least time.
+    single: bool,
     cache: Option<PathBuf>,
     openvino: Mutex<Option<Option<Arc<OpenVino>>>>,
 }
@@ -107,13 +107,13 @@ impl<'a> Engines<'a> {
             Some(folder) => Some(config.resolve(folder)),
             None => library::user_cache(),
         };
-        Self { config, faces, batch: config.trunk.batch, cache, openvino: Mutex::new(None) }
+        Self { config, faces, batch: config.trunk.batch, single: false, cache, openvino: Mutex::new(None) }
     }
 
-    /// For single photographs: batches so small that a photograph's views keep two threads busy.
+    /// For single photographs: a photograph's views are a batch, on which all threads work together.
     #[must_use]
     pub fn for_single_photographs(self) -> Self {
-        Self { batch: VIEWS_BATCH.min(self.batch), ..self }
+        Self { batch: VIEWS.min(self.batch), single: true, ..self }
     }
 
     /// Loads a network on the engine that the configuration asks for. `shipped` tells of the network that comes with the
@@ -208,7 +208,8 @@ impl<'a> Engines<'a> {
         let name = format!("openvino {}", library.version());
         self.measured(file, &name, library.processor(), precision, &|batch| {
             let threads = rayon::current_num_threads();
-            let options = Options { threads, batch, precision, cache: cache.as_deref() };
+            let streams = if self.single { 1 } else { threads };
+            let options = Options { streams, threads, batch, precision, cache: cache.as_deref() };
             let known = cache.as_ref().and_then(|_| file.with_batch(batch));
             let known = known.map(|path| OpenVinoTrunk::from_file(library, &path, &file.facts, &options));
             match known {

@@ -29,7 +29,7 @@ fn library() -> Arc<OpenVino> {
 }
 
 fn options(threads: usize, batch: usize, precision: Precision) -> Options<'static> {
-    Options { threads, batch, precision, cache: None }
+    Options { streams: threads, threads, batch, precision, cache: None }
 }
 
 /// The smallest cosine between the features of the same crop.
@@ -92,19 +92,21 @@ fn a_crop_has_the_same_bits_in_any_batch_beside_any_other_on_any_thread() {
     let crops = crops(19);
     let file = parse("iresnet.onnx", Cut::Auto);
     for precision in [Precision::F32, Precision::Bf16] {
-        let bits = |threads, batch, group| -> Vec<u32> {
-            let trunk = OpenVinoTrunk::new(&library, &file, &options(threads, batch, precision)).unwrap();
+        let bits = |streams, threads, batch, group| -> Vec<u32> {
+            let options = Options { streams, ..options(threads, batch, precision) };
+            let trunk = OpenVinoTrunk::new(&library, &file, &options).unwrap();
             crops.chunks(group).flat_map(|crops| features(&trunk, crops)).map(f32::to_bits).collect()
         };
-        let expected = bits(1, 16, 19);
-        for (threads, group) in [(1, 1), (2, 19), (2, 5), (3, 16)] {
+        let expected = bits(1, 1, 16, 19);
+        for (streams, threads, group) in [(1, 1, 1), (2, 2, 19), (2, 2, 5), (3, 3, 16), (1, 2, 19), (1, 4, 5)]
+        {
             assert!(
-                bits(threads, 16, group) == expected,
-                "{precision}, {threads} threads, groups of {group}"
+                bits(streams, threads, 16, group) == expected,
+                "{precision}, {threads} threads in {streams} streams, groups of {group}"
             );
         }
         // Shapes are compiled separately and may round differently; nothing is promised across them but closeness.
-        let alone: Vec<f32> = bits(1, 1, 19).into_iter().map(f32::from_bits).collect();
+        let alone: Vec<f32> = bits(1, 1, 1, 19).into_iter().map(f32::from_bits).collect();
         let expected: Vec<f32> = expected.into_iter().map(f32::from_bits).collect();
         assert!(least_cosine(&alone, &expected, crops.len()) > 0.999_99);
     }
@@ -176,7 +178,7 @@ fn a_network_compiled_from_a_file_gives_the_same_bits_cold_and_from_the_cache() 
     let cached = Options { cache: Some(folder.path()), ..plain };
     for _ in 0..2 {
         let trunk = OpenVinoTrunk::from_file(&library, &path, &file.facts(), &cached).unwrap();
-        assert_eq!((trunk.batch(), trunk.threads(), trunk.output_len()), (2, 2, file.output_len.unwrap()));
+        assert_eq!((trunk.batch(), trunk.streams(), trunk.output_len()), (2, 2, file.output_len.unwrap()));
         assert!(features(&trunk, &crops) == expected);
     }
     let blobs = std::fs::read_dir(folder.path()).unwrap();
