@@ -8,7 +8,7 @@ use std::str::FromStr;
 use domain::Normalisation;
 use serde::{Deserialize, Serialize};
 
-pub use self::form::{Basis, FormPlan, Weighting};
+pub use self::form::{Basis, FormPlan, Ridge, Weighting};
 pub use self::tuning::{ClassWeighting, Rates, ServerOptimizer, ServerPlan, Stopping, Tuning};
 use crate::identity::{CoordinatorKey, CoordinatorPublic, Digest, digest, hexed};
 use crate::refusal::{Refusal, RefusalKind, Result, refusal, refuse};
@@ -534,7 +534,7 @@ pub(crate) mod tests {
             basis: Basis::Representation,
             dim: 4,
             outputs: 4,
-            ridge: 0.1,
+            ridge: Ridge::Fixed(0.1),
             weighting: Weighting::Power { power: 0.25, floor: 0.0 },
         };
         let mut plan = toy_plan();
@@ -545,7 +545,7 @@ pub(crate) mod tests {
             |p| p.forms[0].trunk = [2; 32],
             |p| p.forms[0].name = "toy".into(),
             |p| p.forms[0].dim = 5000,
-            |p| p.forms[0].ridge = f64::NAN,
+            |p| p.forms[0].ridge = Ridge::Fixed(f64::NAN),
             |p| p.forms[0].outputs = 5,
             |p| p.forms[0].outputs = 0,
             |p| p.forms[0].basis = Basis::Projection { seed: 1 },

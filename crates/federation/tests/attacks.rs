@@ -221,6 +221,50 @@ fn a_site_that_left_the_roster_is_unknown_and_the_key_is_given_up() {
     assert_eq!(refusal.kind(), RefusalKind::RosterRefused);
 }
 
+/// A site that signs otherwise than the sums say whether the rounds are over gets nobody to stop early or to train on: all
+/// honest sites halt, name it, and upload nothing more. It remembers another figure of the model of one stage than it was told.
+#[test]
+fn a_site_that_lies_about_the_end_of_the_rounds_is_named_and_followed_by_nobody() {
+    // (stage whose figure is changed, to what, stage at which the lie is told)
+    for (stage, figure, told) in [(1, 0.0, 3), (3, 10.0, 5)] {
+        for liar in [0, 3] {
+            let mut world = World::new(4, 1, |plan| {
+                plan.epochs = 20;
+                plan.tuning.stopping = "loss:2".parse().unwrap();
+            });
+            world.losses = vec![9.0, 5.0, 4.0, 4.5, 4.2, 4.1];
+            world.start();
+            while world.sites.iter().any(|site| site.applied.len() < stage as usize) {
+                world.deliver();
+            }
+            world.kill(liar);
+            world.sites[liar].saved.0.extend(another_figure(stage, figure));
+            world.revive(liar);
+            for _ in 0..10_000 {
+                match world.queue.is_empty() {
+                    true => break,
+                    false => world.deliver(),
+                }
+            }
+            let lie = format!("after stage {told} hospital{liar} and ");
+            for site in (0..4).filter(|&site| site != liar) {
+                let halted = world.sites[site].halted.as_deref().unwrap_or("did not halt");
+                assert!(halted.starts_with(&lie), "hospital{site}: {halted}");
+                assert!(halted.contains("whether the rounds are over"), "{halted}");
+            }
+            let uploads = world.sent.iter().filter(|message| message.kind == Kind::Input);
+            assert_eq!(uploads.map(|message| message.round).max(), Some(told));
+        }
+    }
+}
+
+/// What a snapshot is extended by, so that it says another figure for a stage: an entry of `session.scores`, which is merged in.
+fn another_figure(stage: u8, figure: f64) -> Vec<u8> {
+    let mut entry = vec![0x2a, 14, 0xc2, 0x01, 11, 0x08, stage, 0x11];
+    entry.extend(figure.to_le_bytes());
+    entry
+}
+
 /// Everything that reaches the coordinator in a full run, and everything it keeps, holds no syndrome's
 /// name, no image's name, no encoding, no plain update and no part of the group key.
 #[test]

@@ -17,7 +17,7 @@ use federation::{Aggregation, ClassWeighting, Policy, Rates, Rows, ServerOptimiz
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use detector::DetectorConfig;
-pub use member::{ClassifierName, DEFAULT_FORM, MemberConfig, MemberKind, RecipeName};
+pub use member::{ClassifierName, DEFAULT_FORM, MemberConfig, MemberKind, RecipeName, RidgeConfig, RidgeWord};
 pub use trunk::{Cut, Engine, Precision, TrunkConfig};
 
 /// The name of the configuration file.
@@ -459,6 +459,19 @@ mod tests {
         for member in &config.members {
             assert!(member.ridge.is_some());
             assert_eq!(member.form(), DEFAULT_FORM);
+        }
+    }
+
+    #[test]
+    fn a_ridge_is_a_number_or_left_to_the_sums() {
+        let member = |ridge: &str| format!("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nridge = {ridge}\n");
+        let ridge = |text: &str| Config::parse(&member(text)).unwrap().members[0].form().ridge;
+        assert_eq!(ridge("0.1"), learn::Ridge::Fixed(0.1));
+        assert_eq!(ridge("1"), learn::Ridge::Fixed(1.0));
+        assert_eq!(ridge("\"auto\""), learn::Ridge::HeldOut);
+        for (text, word) in [("\"automatic\"", "\"auto\""), ("0.0", "above 0"), ("-1", "above 0")] {
+            let error = format!("{:#}", Config::parse(&member(text)).unwrap_err());
+            assert!(error.contains(word), "{text}: {error}");
         }
     }
 

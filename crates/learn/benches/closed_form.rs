@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use learn::{ClosedForm, FormMoments, FormSettings, Weighting};
+use learn::{ClosedForm, FormMoments, FormSettings, Ridge, Weighting};
 
 const CLASSES: usize = 204;
 
@@ -28,7 +28,7 @@ fn closed_form(c: &mut Criterion) {
         let collect = || FormMoments::collect(&rows, dim, &labels, &[true; CLASSES]).unwrap();
         let moments = collect();
         let settings =
-            FormSettings { ridge: 0.3, weighting: Weighting::HeldOut { per_image: 4 }, outputs: None };
+            FormSettings { ridge: Ridge::Fixed(0.3), weighting: Weighting::HeldOut, outputs: None, per_image: 4 };
         group.bench_function(format!("solve {dim}"), |b| {
             b.iter(|| ClosedForm::solve(black_box(&moments), settings).unwrap());
         });

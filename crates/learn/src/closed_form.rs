@@ -15,11 +15,13 @@ mod eigen;
 mod held_out;
 mod linear;
 mod random_features;
+mod ridge;
 
 use rayon::prelude::*;
 
 use self::held_out::HeldOut;
 use self::linear::{Part, View};
+pub use self::ridge::Ridge;
 pub use self::random_features::RandomFeatures;
 use crate::error::{Result, TrainError};
 use crate::matmul::{exact_gram, map_rows};
@@ -60,22 +62,21 @@ pub enum Weighting {
     /// By the spread that classes show which had no part in finding the directions: with `e` their spread and `w` that
     /// within classes, `sqrt(e / (e + w))`, the share of the variance that tells classes apart (the weights of
     /// probabilistic linear discriminant analysis: Ioffe 2006). Nothing is to be chosen.
-    HeldOut {
-        /// Representations that are views of one image, at least 1: together they scatter like one.
-        per_image: usize,
-    },
+    HeldOut,
 }
 
 /// How the sums become weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FormSettings {
-    /// Added to the within-class covariance, in units of its mean eigenvalue; above 0.
-    pub ridge: f64,
+    /// Added to the within-class covariance, in units of its mean eigenvalue.
+    pub ridge: Ridge,
     /// How much each direction counts.
     pub weighting: Weighting,
     /// Values of the result, where they shall be fewer than those that come in: only so many directions are kept, those
     /// along which class means differ most.
     pub outputs: Option<usize>,
+    /// Representations that are views of one image, at least 1: together they scatter like one.
+    pub per_image: usize,
 }
 
 /// A linear map behind a member's representation: `x -> projection (x / |x| - mean)`.
@@ -247,8 +248,10 @@ impl FormSettings {
     /// # Errors
     /// Names the setting that does not.
     pub fn check(&self) -> Result<()> {
-        let Self { ridge, weighting, outputs } = *self;
-        if !(ridge > 0.0 && ridge.is_finite()) {
+        let Self { ridge, weighting, outputs, per_image } = *self;
+        if let Ridge::Fixed(ridge) = ridge
+            && !(ridge > 0.0 && ridge.is_finite())
+        {
             return Err(TrainError::invalid(format!("ridge {ridge} must be above 0; 0.1 is usual")));
         }
         if let Weighting::Power { power, floor } = weighting {
@@ -260,7 +263,7 @@ impl FormSettings {
                 return Err(TrainError::invalid(format!("floor {floor} must be 0 or more")));
             }
         }
-        if weighting == (Weighting::HeldOut { per_image: 0 }) {
+        if per_image == 0 {
             return Err(TrainError::invalid("an image has at least 1 representation".to_owned()));
         }
         if outputs == Some(0) {
@@ -270,29 +273,50 @@ impl FormSettings {
     }
 }
 
-impl Weighting {
-    /// The weights of the directions of trained means, whose spreads these are, and that of all others.
-    fn weights(
-        self,
-        spreads: &[f64],
-        apart: &[f64],
-        dim: usize,
-        counts: impl Iterator<Item = f64>,
-        whitening: View<'_>,
-        ridge: f64,
-    ) -> (Vec<f64>, f64) {
-        match self {
-            Self::Power { power, floor } => {
-                let weights = spreads.iter().map(|&spread| powered(spread, power, floor));
-                (weights.collect(), powered(0.0, power, floor))
-            }
-            Self::HeldOut { per_image } => {
-                let images: Vec<f64> = counts.map(|count| count / per_image as f64).collect();
-                let held_out = HeldOut::new(apart, dim, &images, whitening, ridge);
-                let weights = (0..spreads.len()).map(|rank| held_out.weight(rank));
-                (weights.collect(), held_out.weight_elsewhere())
-            }
+/// Class means in units of the spread within classes.
+struct Whitened {
+    dim: usize,
+    /// The inverse of the lower factor of the within-class covariance, ridge added.
+    whitening: Vec<f64>,
+    /// The ridge that it contains.
+    ridge: f64,
+    mean: Vec<f64>,
+    /// How far each class's mean lies from `mean`, whitened: class x `dim`.
+    apart: Vec<f64>,
+    /// Images behind each of them.
+    images: Vec<f64>,
+    /// Directions (unit rows) along which they differ, and how far, largest first.
+    directions: Vec<f64>,
+    spreads: Vec<f64>,
+}
+
+impl Whitened {
+    fn new(moments: &Moments, ridge: f64, per_image: usize) -> Result<Self> {
+        let dim = moments.dim;
+        let (mean, apart) = moments.means()?;
+        let mut within = moments.within();
+        let level = (0..dim).map(|i| within[i * dim + i]).sum::<f64>() / dim as f64;
+        if level <= 0.0 {
+            return Err(alike());
         }
+        let ridge = ridge * level;
+        (0..dim).for_each(|i| within[i * dim + i] += ridge);
+        let lower = linear::cholesky(within, dim).ok_or_else(alike)?;
+        let whitening = linear::inverse_lower(&lower, dim);
+        let apart = linear::product(View::new(&apart, dim), View::new(&whitening, dim).t());
+        let (spreads, directions) = principal(&apart, dim);
+        let images = moments.shared_counts().map(|count| count / per_image as f64).collect();
+        Ok(Self { dim, whitening, ridge, mean, apart, images, directions, spreads })
+    }
+
+    fn whitening(&self) -> View<'_> {
+        View::new(&self.whitening, self.dim)
+    }
+
+    /// What images of one class scatter along a direction, on average: what of the identity is not ridge.
+    fn noise(&self) -> f64 {
+        let squares = linear::dot(&self.whitening, &self.whitening);
+        1.0 - self.ridge * squares / self.dim as f64
     }
 }
 
@@ -319,21 +343,20 @@ impl ClosedForm {
         if out > dim {
             return Err(TrainError::invalid(format!("{out} outputs of a closed form of {dim} values")));
         }
-        let (mean, apart) = moments.means()?;
-        let mut within = moments.within();
-        let level = (0..dim).map(|i| within[i * dim + i]).sum::<f64>() / dim as f64;
-        if level <= 0.0 {
-            return Err(alike());
-        }
-        let ridge = settings.ridge * level;
-        (0..dim).for_each(|i| within[i * dim + i] += ridge);
-        let lower = linear::cholesky(within, dim).ok_or_else(alike)?;
-        let whitening = linear::inverse_lower(&lower, dim);
-        let whitening = View::new(&whitening, dim);
-        let apart = linear::product(View::new(&apart, dim), whitening.t());
-        let (spreads, directions) = principal(&apart, dim);
-        let images = moments.shared_counts();
-        let (weights, rest) = settings.weighting.weights(&spreads, &apart, dim, images, whitening, ridge);
+        let ridge = settings.ridge.of(moments, settings)?;
+        let whitened = Whitened::new(moments, ridge, settings.per_image)?;
+        let (weights, rest) = match settings.weighting {
+            Weighting::Power { power, floor } => {
+                let weights = whitened.spreads.iter().map(|&spread| powered(spread, power, floor));
+                (weights.collect(), powered(0.0, power, floor))
+            }
+            Weighting::HeldOut => {
+                let held_out = HeldOut::new(&whitened);
+                (held_out.weights(whitened.spreads.len()), held_out.weight_elsewhere())
+            }
+        };
+        let whitening = whitened.whitening();
+        let Whitened { mean, directions, spreads, .. } = &whitened;
 
         let projection = if out < dim {
             let kept = out.min(spreads.len());
@@ -344,18 +367,18 @@ impl ClosedForm {
             rows.resize(out * dim, 0.0);
             linear::product(View::new(&rows, dim), whitening)
         } else {
-            let mut along = linear::product(View::new(&directions, dim), whitening);
+            let mut along = linear::product(View::new(directions, dim), whitening);
             for (row, weight) in along.chunks_exact_mut(dim).zip(&weights) {
                 row.iter_mut().for_each(|x| *x *= weight - rest);
             }
             let mut map: Vec<f64> = whitening.values().iter().map(|x| rest * x).collect();
-            let (directions, along) = (View::new(&directions, dim), View::new(&along, dim));
+            let (directions, along) = (View::new(directions, dim), View::new(&along, dim));
             linear::add_product(&mut map, dim, 1.0, directions.t(), along, Part::All);
             map
         };
         Ok(Self {
             dim,
-            mean: mean.into_iter().map(|x| x as f32).collect(),
+            mean: mean.iter().map(|&x| x as f32).collect(),
             projection: projection.into_iter().map(|x| x as f32).collect(),
         })
     }

@@ -43,7 +43,7 @@ mod source;
 mod trainer;
 
 pub use classifier::Classifier;
-pub use closed_form::{ClosedForm, FormSettings, Moments as FormMoments, RandomFeatures, Weighting};
+pub use closed_form::{ClosedForm, FormSettings, Moments as FormMoments, RandomFeatures, Ridge, Weighting};
 pub use error::{ErrorKind, Result, TrainError};
 pub use head::{Head, HeadShape, NeckInit, TensorView};
 pub use loss::Scores;

@@ -1,7 +1,7 @@
 //! Closed-form members against NumPy (`reference/closed_form_vectors.py`), and what they promise: one model for any split.
 #![allow(clippy::unwrap_used)]
 
-use learn::{ClosedForm, ErrorKind, FormMoments, FormSettings, RandomFeatures, Weighting};
+use learn::{ClosedForm, ErrorKind, FormMoments, FormSettings, RandomFeatures, Ridge, Weighting};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
@@ -32,11 +32,16 @@ fn cohort() -> Cohort {
 }
 
 fn by_power(ridge: f64, power: f64, floor: f64) -> FormSettings {
-    FormSettings { ridge, weighting: Weighting::Power { power, floor }, outputs: None }
+    FormSettings {
+        ridge: Ridge::Fixed(ridge),
+        weighting: Weighting::Power { power, floor },
+        outputs: None,
+        per_image: 1,
+    }
 }
 
 fn by_held_out(ridge: f64, per_image: usize) -> FormSettings {
-    FormSettings { ridge, weighting: Weighting::HeldOut { per_image }, outputs: None }
+    FormSettings { ridge: Ridge::Fixed(ridge), weighting: Weighting::HeldOut, outputs: None, per_image }
 }
 
 /// All settings of the reference, and the names of their cosines.
@@ -112,6 +117,39 @@ fn cosines_are_those_of_the_reference() {
     }
 }
 
+/// Scores of the ladder against NumPy's, by whole matrices: for three numbers of rows per image, under which whitening adapts the
+/// more the larger they are, and for weights by a power.
+#[test]
+fn the_ridge_is_the_one_under_which_left_out_syndromes_are_told_apart_best() {
+    let bytes = file();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let labels: Vec<u32> = f32s(&file, "ridge_labels").iter().map(|&x| x as u32).collect();
+    let rows = f32s(&file, "ridge_rows");
+    let (dim, shared) = (rows.len() / labels.len(), vec![true; 25]);
+    let moments = FormMoments::collect(&rows, dim, &labels, &shared).unwrap();
+    let mut chosen = Vec::new();
+    for (at, wanted) in f32s(&file, "ridge_scores").chunks_exact(Ridge::LADDER.len()).enumerate() {
+        let per_image = [1, 2, 8, 1][at];
+        let settings = if at < 3 { by_held_out(0.1, per_image) } else { by_power(0.1, 0.25, 0.05) };
+        let settings = FormSettings { ridge: Ridge::HeldOut, ..settings };
+        let scores = Ridge::scores(&moments, settings).unwrap();
+        for (got, &want) in scores.iter().zip(wanted) {
+            // Rows are rounded by up to 2^-19 of their length.
+            let alike = *got == f64::from(want) || (got - f64::from(want)).abs() < 2e-4;
+            assert!(alike, "{at}: {scores:?} {wanted:?}");
+        }
+        let ridge = settings.ridge.of(&moments, settings).unwrap();
+        let fixed = FormSettings { ridge: Ridge::Fixed(ridge), ..settings };
+        assert!(ClosedForm::solve(&moments, settings).unwrap() == ClosedForm::solve(&moments, fixed).unwrap());
+        chosen.push(ridge);
+    }
+    assert!(chosen[0] < chosen[2], "fewer images need more ridge: {chosen:?}");
+    // Fewer images than dimensions that whitening could adapt to: no ridge can be told from another.
+    let few = FormSettings { ridge: Ridge::HeldOut, ..by_held_out(0.1, 13) };
+    assert_eq!(Ridge::scores(&moments, few).unwrap(), [f64::NEG_INFINITY; Ridge::LADDER.len()]);
+    assert_eq!(few.ridge.of(&moments, few).unwrap(), Ridge::LADDER[4]);
+}
+
 /// With no weight on directions in which means do not differ, leaving them out changes nothing; leaving out more keeps those
 /// of largest spread.
 #[test]
@@ -147,7 +185,7 @@ type Draw<'a> = Box<dyn Fn(usize) -> usize + 'a>;
 #[test]
 fn one_member_for_any_number_of_sites_and_any_draw() {
     let cohort = cohort();
-    let settings = by_held_out(0.1, 1);
+    let settings = FormSettings { ridge: Ridge::HeldOut, ..by_held_out(0.1, 1) };
     let central = ClosedForm::solve(&added(&cohort, 1, |_| 0), settings).unwrap();
     let lift = RandomFeatures::new(DIM, 100, 3, true).unwrap();
     let few = FormSettings { outputs: Some(6), ..by_power(0.1, 0.25, 0.0) };

@@ -91,7 +91,7 @@ mod tests {
             basis: Basis::Representation,
             dim: 2,
             outputs: 2,
-            ridge: 0.1,
+            ridge: crate::plan::Ridge::Fixed(0.1),
             weighting: crate::plan::Weighting::Power { power: 0.25, floor: 0.0 },
         });
         let (_, counts) = counts();

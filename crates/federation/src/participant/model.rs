@@ -64,19 +64,28 @@ impl Participant {
             return Ok(Vec::new());
         }
         let over = session.rounds_are_over(stage);
-        let mut differing = Vec::new();
+        let (mut differing, mut disagreeing) = (Vec::new(), Vec::new());
         for (site, opened) in &messages {
             let hash: wire::Hash = wire::decode(&opened.envelope.payload)?;
-            if hash.hash != session.digests.whole || hash.over != over {
+            if hash.hash != session.digests.whole {
                 differing.push(self.roster.name(*site));
+            } else if hash.over != over {
+                disagreeing.push(self.roster.name(*site));
             }
         }
+        let me = self.roster.name(self.me);
         if !differing.is_empty() {
-            let me = self.roster.name(self.me);
             return Ok(self.halt(format!(
                 "after stage {stage} the model of {} differs from that of {me}; \
                  compare program versions, or ask the coordinator why it sent different sums",
                 differing.join(", ")
+            )));
+        }
+        if !disagreeing.is_empty() {
+            return Ok(self.halt(format!(
+                "after stage {stage} {} and {me} disagree on whether the rounds are over, which follows from the same \
+                 sums; compare program versions, and ask that site what it runs",
+                disagreeing.join(", ")
             )));
         }
         let session = self.session_mut()?;

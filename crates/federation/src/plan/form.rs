@@ -42,10 +42,21 @@ pub struct FormPlan {
     pub dim: usize,
     /// Values of the result, at most as many.
     pub outputs: usize,
-    /// Added to the covariance within syndromes, in units of its mean eigenvalue.
-    pub ridge: f64,
+    /// The ridge.
+    pub ridge: Ridge,
     /// How much each direction counts.
     pub weighting: Weighting,
+}
+
+/// What is added to the covariance within syndromes, in units of its mean eigenvalue.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ridge {
+    /// So much.
+    Fixed(f64),
+    /// What every site chooses alike from the sums: that under which syndromes are told apart best that had no part in finding
+    /// the directions.
+    HeldOut,
 }
 
 /// How much a direction counts, by the spread of the syndromes' means along it.
@@ -89,7 +100,11 @@ impl FormPlan {
             Weighting::Power { power, floor } => (power, floor),
             Weighting::HeldOut => (0.0, 0.0),
         };
-        let settings = [self.ridge, power, floor];
+        let ridge = match self.ridge {
+            Ridge::Fixed(ridge) => ridge,
+            Ridge::HeldOut => 0.0,
+        };
+        let settings = [ridge, power, floor];
         if settings.iter().any(|x| !x.is_finite() || *x < 0.0) {
             refuse!(PlanInvalid, "ridge, power and floor must be finite and not negative");
         }

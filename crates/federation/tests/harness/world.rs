@@ -183,7 +183,7 @@ pub fn toy_form() -> FormPlan {
         basis: Basis::Representation,
         dim: 3,
         outputs: 3,
-        ridge: 0.1,
+        ridge: federation::Ridge::Fixed(0.1),
         weighting: federation::Weighting::Power { power: 0.25, floor: 0.0 },
     }
 }

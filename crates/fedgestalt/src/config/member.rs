@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
-use learn::{Classifier, FormSettings, Recipe, Weighting};
+use learn::{Classifier, FormSettings, Recipe, Ridge, Weighting};
 use serde::{Deserialize, Serialize};
 use vision::views::VIEWS;
 
@@ -68,9 +68,9 @@ pub struct MemberConfig {
     /// Closed form: directions that are kept; none for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs: Option<usize>,
-    /// Closed form: ridge of the covariance within syndromes, in units of its mean eigenvalue.
+    /// Closed form: ridge of the covariance within syndromes, in units of its mean eigenvalue, or `auto`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ridge: Option<f64>,
+    pub ridge: Option<RidgeConfig>,
     /// Closed form: power of the spread of the trained syndromes' means by which a direction counts; without power and
     /// floor it counts by the spread of syndromes that are held out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,6 +78,33 @@ pub struct MemberConfig {
     /// Closed form: added to the spread before the power.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floor: Option<f64>,
+}
+
+/// A ridge: a number, or `auto` for the one that the sums choose.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "ridge must be a number above 0, such as 0.3, or \"auto\"")]
+pub enum RidgeConfig {
+    /// So much.
+    Fixed(f64),
+    /// `auto`.
+    Word(RidgeWord),
+}
+
+/// The word that stands for a ridge.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RidgeWord {
+    /// [`Ridge::HeldOut`].
+    Auto,
+}
+
+impl RidgeConfig {
+    fn ridge(self) -> Ridge {
+        match self {
+            Self::Fixed(ridge) => Ridge::Fixed(ridge),
+            Self::Word(RidgeWord::Auto) => Ridge::HeldOut,
+        }
+    }
 }
 
 /// Whether a member is trained.
@@ -122,8 +149,12 @@ const DEFAULT_MARGIN: f64 = 0.2;
 const MAX_BASIS: usize = 4096;
 
 /// How a closed form is computed unless its member says otherwise.
-pub const DEFAULT_FORM: FormSettings =
-    FormSettings { ridge: 0.3, weighting: Weighting::HeldOut { per_image: VIEWS }, outputs: None };
+pub const DEFAULT_FORM: FormSettings = FormSettings {
+    ridge: Ridge::Fixed(0.3),
+    weighting: Weighting::HeldOut,
+    outputs: None,
+    per_image: VIEWS,
+};
 /// Power and floor of a closed form that names one of them.
 const DEFAULT_POWER: (f64, f64) = (0.25, 0.1);
 
@@ -169,7 +200,7 @@ impl MemberConfig {
     /// How a closed form is computed, with this member's changes.
     pub fn form(&self) -> FormSettings {
         FormSettings {
-            ridge: self.ridge.unwrap_or(DEFAULT_FORM.ridge),
+            ridge: self.ridge.map_or(DEFAULT_FORM.ridge, RidgeConfig::ridge),
             weighting: match (self.power, self.floor) {
                 (None, None) => DEFAULT_FORM.weighting,
                 (power, floor) => Weighting::Power {
@@ -178,6 +209,7 @@ impl MemberConfig {
                 },
             },
             outputs: self.outputs,
+            per_image: DEFAULT_FORM.per_image,
         }
     }
 

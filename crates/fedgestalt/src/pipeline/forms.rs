@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use anyhow::{Context as _, Result};
-use learn::{ClosedForm, Example, FeatureSource, FormMoments, Head};
+use learn::{ClosedForm, Example, FeatureSource, FormMoments, FormSettings, Head, Ridge};
 use vision::views::VIEWS;
 
 use super::ensemble::{Blueprint, Form, Member};
@@ -74,7 +74,12 @@ pub fn solve(blueprint: &Blueprint, moments: &[FormMoments]) -> Result<Vec<Close
         .forms()
         .zip(moments)
         .map(|((member, form), moments)| {
-            ClosedForm::solve(moments, form.settings).with_context(|| format!("member {}", member.name))
+            let solve = || {
+                let ridge = form.settings.ridge.of(moments, form.settings)?;
+                tracing::info!(member = member.name, ridge, "a closed form's ridge");
+                ClosedForm::solve(moments, FormSettings { ridge: Ridge::Fixed(ridge), ..form.settings })
+            };
+            solve().with_context(|| format!("member {}", member.name))
         })
         .collect()
 }

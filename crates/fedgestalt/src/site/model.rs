@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use federation::{Aggregation, Begin, FormPlan, FormSums, Plan, RecipePlan, Rows, TensorKind, TensorSpec};
-use learn::{Classifier, ClosedForm, FormMoments, Head, Moments, Recipe, Trainer, Weighting};
+use learn::{Classifier, ClosedForm, FormMoments, Head, Moments, Recipe, Ridge, Trainer, Weighting};
 use rayon::prelude::*;
 
 use crate::pipeline::ensemble::{Basis, Blueprint, StartingNeck};
@@ -97,10 +97,13 @@ pub fn form_plans(blueprint: &Blueprint) -> Vec<FormPlan> {
             },
             dim: form.dim,
             outputs: form.outputs(),
-            ridge: form.settings.ridge,
+            ridge: match form.settings.ridge {
+                Ridge::Fixed(ridge) => federation::Ridge::Fixed(ridge),
+                Ridge::HeldOut => federation::Ridge::HeldOut,
+            },
             weighting: match form.settings.weighting {
                 Weighting::Power { power, floor } => federation::Weighting::Power { power, floor },
-                Weighting::HeldOut { .. } => federation::Weighting::HeldOut,
+                Weighting::HeldOut => federation::Weighting::HeldOut,
             },
         }
     });

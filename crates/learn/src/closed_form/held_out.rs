@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::linear::{self, View};
-use super::principal;
+use super::{Whitened, principal};
 
 /// Parts of the syndromes that are left out in turn.
 const FOLDS: usize = 10;
@@ -28,35 +28,40 @@ pub(super) struct HeldOut {
 }
 
 /// One part left out.
-struct Fold {
-    syndromes: usize,
-    /// Summed over its syndromes: their squares along the others' directions, and along each direction beside those.
+pub(super) struct Fold {
+    /// Whitened means of the syndromes left out, from the middle of the others.
+    pub(super) rows: Vec<f64>,
+    /// Images behind each of them.
+    pub(super) images: Vec<f64>,
+    /// Directions in which the others differ, and how far.
+    pub(super) directions: Vec<f64>,
+    pub(super) spreads: Vec<f64>,
+}
+
+/// Squares summed over a part's syndromes: along the others' directions, and along each direction beside those.
+struct Squares {
     along: Vec<f64>,
     elsewhere: Option<f64>,
 }
 
 impl HeldOut {
-    /// From the syndromes' whitened means (`apart`, syndromes x `dim`) and numbers of images, the whitening, and the ridge
-    /// that it contains.
-    pub(super) fn new(apart: &[f64], dim: usize, counts: &[f64], whitening: View<'_>, ridge: f64) -> Self {
-        let syndromes = apart.len() / dim;
-        let squares = linear::dot(whitening.values(), whitening.values());
-        // The within-class covariance after whitening is what of the identity is not ridge.
-        let noise = 1.0 - ridge * squares / dim as f64;
-        let folds: Vec<Fold> = (0..FOLDS.min(syndromes))
-            .into_par_iter()
-            .map(|fold| Fold::new(apart, dim, counts, whitening, ridge, noise, fold))
-            .collect();
-        let ranks = dim.min(syndromes - 1);
+    pub(super) fn new(whitened: &Whitened) -> Self {
+        Self::of(whitened, &Fold::all(whitened))
+    }
+
+    pub(super) fn of(whitened: &Whitened, folds: &[Fold]) -> Self {
+        let noise = whitened.noise();
+        let squares: Vec<Squares> = folds.par_iter().map(|fold| fold.squares(whitened, noise)).collect();
+        let count = whitened.images.len();
+        let ranks = whitened.dim.min(count - 1);
         let mut along = vec![0.0; ranks];
-        for fold in &folds {
+        for fold in &squares {
             for (at, sum) in along.iter_mut().enumerate() {
                 *sum += stretched(&fold.along, at, ranks);
             }
         }
-        let count: usize = folds.iter().map(|fold| fold.syndromes).sum();
         along.iter_mut().for_each(|sum| *sum /= count as f64);
-        let beside: Vec<f64> = folds.iter().filter_map(|fold| fold.elsewhere).collect();
+        let beside: Vec<f64> = squares.iter().filter_map(|fold| fold.elsewhere).collect();
         let elsewhere = match beside.len() {
             0 => 0.0,
             _ => (beside.iter().sum::<f64>() / count as f64).max(LEAST_ELSEWHERE),
@@ -66,10 +71,16 @@ impl HeldOut {
         Self { along, elsewhere, noise }
     }
 
-    /// The weight of the direction of this rank: the root of the share that syndromes have in what is seen along it.
-    pub(super) fn weight(&self, rank: usize) -> f64 {
+    /// The weights of so many directions, largest spread first: the root of the share that syndromes have in what is seen
+    /// along them.
+    pub(super) fn weights(&self, directions: usize) -> Vec<f64> {
         let last = self.along.last().copied().unwrap_or(LEAST);
-        self.share(self.along.get(rank).copied().unwrap_or(last))
+        (0..directions).map(|rank| self.share(self.along.get(rank).copied().unwrap_or(last))).collect()
+    }
+
+    /// The same where the spreads are those of so many directions as a part's others have.
+    pub(super) fn stretched_weights(&self, directions: usize) -> Vec<f64> {
+        (0..directions).map(|rank| self.share(stretched(&self.along, rank, directions))).collect()
     }
 
     /// The weight of all other directions.
@@ -83,16 +94,15 @@ impl HeldOut {
 }
 
 impl Fold {
-    fn new(
-        apart: &[f64],
-        dim: usize,
-        counts: &[f64],
-        whitening: View<'_>,
-        ridge: f64,
-        noise: f64,
-        fold: usize,
-    ) -> Self {
-        let rows = || apart.chunks_exact(dim).enumerate();
+    /// All parts, each left out once.
+    pub(super) fn all(whitened: &Whitened) -> Vec<Self> {
+        let folds = FOLDS.min(whitened.images.len());
+        (0..folds).into_par_iter().map(|fold| Self::new(whitened, fold)).collect()
+    }
+
+    fn new(whitened: &Whitened, fold: usize) -> Self {
+        let dim = whitened.dim;
+        let rows = || whitened.apart.chunks_exact(dim).enumerate();
         let mut others: Vec<f64> =
             rows().filter(|(at, _)| at % FOLDS != fold).flat_map(|(_, row)| row).copied().collect();
         let mut centre = vec![0.0; dim];
@@ -100,26 +110,34 @@ impl Fold {
         let by = -1.0 / (others.len() / dim) as f64;
         others.chunks_exact_mut(dim).for_each(|row| linear::add_scaled(row, by, &centre));
         let (spreads, directions) = principal(&others, dim);
-        let rank = spreads.len();
-        // How much of a direction's unit noise is ridge.
-        let along = linear::product(View::new(&directions, dim), whitening);
-        let noise_along: Vec<f64> =
-            along.chunks_exact(dim).map(|row| 1.0 - ridge * linear::dot(row, row)).collect();
-        let mut out = Self { syndromes: 0, along: vec![0.0; rank], elsewhere: (rank < dim).then_some(0.0) };
+        let (mut left_out, mut images) = (Vec::new(), Vec::new());
         for (at, row) in rows().filter(|(at, _)| at % FOLDS == fold) {
             let mut row = row.to_vec();
             linear::add_scaled(&mut row, by, &centre);
-            let by_chance = 1.0 / counts[at];
-            let mut rest = linear::dot(&row, &row) - by_chance * noise * dim as f64;
+            left_out.extend(row);
+            images.push(whitened.images[at]);
+        }
+        Self { rows: left_out, images, directions, spreads }
+    }
+
+    fn squares(&self, whitened: &Whitened, noise: f64) -> Squares {
+        let (dim, rank) = (whitened.dim, self.spreads.len());
+        // How much of a direction's unit noise is ridge.
+        let along = linear::product(View::new(&self.directions, dim), whitened.whitening());
+        let noise_along: Vec<f64> =
+            along.chunks_exact(dim).map(|row| 1.0 - whitened.ridge * linear::dot(row, row)).collect();
+        let mut out = Squares { along: vec![0.0; rank], elsewhere: (rank < dim).then_some(0.0) };
+        for (row, images) in self.rows.chunks_exact(dim).zip(&self.images) {
+            let by_chance = 1.0 / images;
+            let mut rest = linear::dot(row, row) - by_chance * noise * dim as f64;
             for ((sum, direction), noise) in
-                out.along.iter_mut().zip(directions.chunks_exact(dim)).zip(&noise_along)
+                out.along.iter_mut().zip(self.directions.chunks_exact(dim)).zip(&noise_along)
             {
-                let place = linear::dot(&row, direction);
+                let place = linear::dot(row, direction);
                 let square = place * place - by_chance * noise;
                 *sum += square;
                 rest -= square;
             }
-            out.syndromes += 1;
             if let Some(elsewhere) = &mut out.elsewhere {
                 *elsewhere += rest / (dim - rank) as f64;
             }
