@@ -437,7 +437,8 @@ fn coordinator(args: &Args) -> Result<()> {
     };
     let patience = Patience { absent: Duration::from_secs(900), silent: Duration::from_secs(900) };
     let seats = (0..args.sites).map(seat).collect();
-    let mut hub = Hub::new(&mut host, http, Link::Own(Box::new(superlink)), seats, patience, 1)?;
+    let mut hub =
+        Hub::new(&mut host, http, front.exchange(), Link::Own(Box::new(superlink)), seats, patience, 1)?;
     hub.submit(actions);
     let mut watcher =
         Quiet { folder: args.folder.clone(), rounds: args.rounds, kernel: args.gallery > 0, traffic: (0, 0) };

@@ -129,7 +129,7 @@ pub fn run(args: CoordinateArgs, context: &Context) -> Result<Outcome> {
         Patience { absent: Duration::from_secs(args.absent), silent: Duration::from_secs(args.silent) };
     let process = u64::from_le_bytes(fresh()?[..8].try_into()?) | 1;
     let before = node.before.bytes();
-    let mut hub = Hub::new(&mut node, http, link, seats, patience, process)?;
+    let mut hub = Hub::new(&mut node, http, front.exchange(), link, seats, patience, process)?;
     hub.submit(first);
     let mut watcher = Console::new(context, &args, &folder, &roster, before)?;
     let ended = hub.run(&mut watcher);

@@ -5,6 +5,7 @@
 //! [`link`] makes what is said arrive once and in order, [`letter`] is what it looks like on the way.
 
 pub mod coordinator;
+pub mod exchange;
 pub mod http;
 pub mod key;
 pub mod letter;

@@ -1,16 +1,18 @@
 //! The coordinator's loop: its host on one side, a run of the SuperLink on the other.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use federation::{Action, Kind, Outgoing, Party, SiteIndex};
 use jiff::Timestamp;
 
+use super::exchange::Exchange;
 use super::http::{CallError, Http};
 use super::letter::{Enclosed, Letter};
 use super::link::CoordinatorLink;
-use super::object::{Assembly, Parcel, pack};
+use super::object::{Assembly, Object, Parcel, pack};
 use super::runtime::{Control, Run, RunClient, SUPERLINK};
 use super::superlink::Superlink;
 use super::wire::{FlowerMessage, Metadata, NodeInfo};
@@ -32,6 +34,8 @@ const SETTLE: Duration = Duration::from_secs(3);
 const LEAVE: Duration = Duration::from_secs(10);
 /// The kind of the one message that is the engine's own.
 const FAREWELL: &str = "Farewell";
+/// Between questions for replies when none was announced: the SuperLink makes some of its own.
+const ASK: Duration = Duration::from_secs(2);
 /// Pauses of an idle loop.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(400));
 
@@ -95,6 +99,8 @@ struct Arriving {
     ticket: u64,
     message: String,
     assembly: Assembly,
+    /// When the object that is due was asked for last, or became due.
+    asked: Instant,
 }
 
 /// What the loop tells of itself.
@@ -141,6 +147,7 @@ pub enum Link {
 pub struct Hub<'a, C> {
     host: &'a mut C,
     http: Http,
+    exchange: Arc<Exchange>,
     superlink: Link,
     lines: BTreeMap<SiteIndex, Line>,
     patience: Patience,
@@ -151,6 +158,10 @@ pub struct Hub<'a, C> {
     events: Vec<Event>,
     beaten: Instant,
     looked: Option<Instant>,
+    /// When replies were asked for, and how many had been announced.
+    pulled: Option<(Instant, u64)>,
+    /// Messages that were taken in, and that the SuperLink may drop.
+    read: Vec<String>,
     waiting: (Standing, Instant),
     /// Since when all is said.
     quiet: Option<Instant>,
@@ -161,7 +172,7 @@ pub struct Hub<'a, C> {
 }
 
 impl<'a, C: CoordinatorHost> Hub<'a, C> {
-    /// An engine for these sites. Keys that the SuperLink does not know are registered with it, those that are no longer
+    /// An engine for these sites; the `exchange` is that of the front before it. Keys that the SuperLink does not know are registered with it, those that are no longer
     /// in the roster are taken back.
     ///
     /// # Errors
@@ -170,6 +181,7 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
     pub fn new(
         host: &'a mut C,
         http: Http,
+        exchange: Arc<Exchange>,
         superlink: Link,
         seats: Vec<Seat>,
         patience: Patience,
@@ -208,6 +220,7 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         Ok(Self {
             host,
             http,
+            exchange,
             superlink,
             lines,
             patience,
@@ -218,6 +231,8 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             events: Vec::new(),
             beaten: now,
             looked: None,
+            pulled: None,
+            read: Vec::new(),
             waiting: (Standing::default(), now),
             quiet: None,
             missing: None,
@@ -251,6 +266,7 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         let mut down = false;
         loop {
             self.perform(watcher)?;
+            let arrivals = self.exchange.arrivals();
             if let Some(reason) = self.host.standing().halted {
                 bail!("the session was halted: {reason}");
             }
@@ -283,7 +299,10 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
                     Err(error) => return Err(error),
                 },
             }
-            std::thread::sleep(pause);
+            match down {
+                true => std::thread::sleep(pause),
+                false => self.exchange.wait_for_arrivals(arrivals, pause),
+            }
             pause = (pause * 5 / 4).min(PAUSE.1);
         }
     }
@@ -319,6 +338,9 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         let pulled = self.pull(watcher)?;
         let arrived = self.assemble(watcher)?;
         self.watch_the_clock(watcher)?;
+        if !issued && !pulled && !arrived {
+            self.confirm()?;
+        }
         Ok(issued || pulled || arrived)
     }
 
@@ -360,6 +382,8 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
     fn lose_run(&mut self) {
         tracing::warn!("the run has ended on the SuperLink; another begins");
         self.run = None;
+        self.pulled = None;
+        self.read.clear();
         self.arriving.clear();
         self.lines.values_mut().for_each(|line| line.link.give_up_all());
     }
@@ -417,12 +441,19 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         let (sites, parcels): (Vec<(SiteIndex, Letter)>, Vec<Parcel>) =
             drafts.into_iter().map(|(site, letter, parcel)| ((site, letter), parcel)).unzip();
         let taken = RunClient { http: &self.http, run }.push(&parcels)?;
+        let mut readers: BTreeMap<&str, (&Object, usize)> = BTreeMap::new();
+        for object in parcels.iter().flat_map(|parcel| parcel.objects.values()) {
+            readers.entry(&object.id).or_insert((object, 0)).1 += 1;
+        }
+        self.exchange
+            .issued(readers.into_iter().map(|(id, (object, readers))| (id, object.parts(), readers)));
         for (((site, letter), parcel), taken) in sites.into_iter().zip(&parcels).zip(taken) {
             match self.lines.get_mut(&site) {
                 Some(line) if taken => {
                     let message = parcel.tree.object_id.clone();
                     line.link.issued(&letter, message, now);
                     line.down += letter.len();
+                    self.exchange.ring(line.node);
                 }
                 _ => tracing::warn!(site = site.0, "the SuperLink did not take a message; trying again"),
             }
@@ -448,6 +479,10 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
     /// that as a reason to drop them.
     fn pull(&mut self, watcher: &mut dyn Watcher) -> Result<bool> {
         let Some(run) = &self.run else { return Ok(false) };
+        let (announced, _) = self.exchange.arrivals();
+        if self.pulled.is_some_and(|(at, known)| known == announced && at.elapsed() < ASK) {
+            return Ok(false);
+        }
         let mut tickets: BTreeMap<String, (SiteIndex, u64)> = BTreeMap::new();
         for (&site, line) in self.lines.iter().filter(|(_, line)| line.online) {
             for (ticket, message) in line.link.awaited() {
@@ -461,6 +496,7 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             return Ok(false);
         }
         let replies = RunClient { http: &self.http, run }.pull(tickets.keys().cloned().collect())?;
+        self.pulled = Some((Instant::now(), announced));
         let any = !replies.is_empty();
         for (reply, tree) in replies {
             let Some(metadata) = &reply.metadata else { continue };

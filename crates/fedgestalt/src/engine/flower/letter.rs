@@ -9,8 +9,8 @@ use prost::bytes::Bytes;
 use super::wire::{BytesList, ConfigItem, ConfigRecord, ConfigValue, StringList, UintList, Value};
 
 /// What a letter says it is.
-const PROTOCOL: &str = "fedgestalt/1";
-/// Messages up to this many bytes in all travel in the header: three objects instead of six.
+const PROTOCOL: &str = "fedgestalt/2";
+/// Messages up to this many bytes in all travel in the header: one object instead of four.
 pub const INLINE: usize = 256 << 10;
 /// The most messages in one letter.
 pub const MAX_MESSAGES: usize = 256;

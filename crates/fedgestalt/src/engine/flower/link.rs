@@ -19,6 +19,8 @@ const BATCH: usize = 1 << 20;
 const PROBE: f64 = 15.0;
 /// The same for one that carried none.
 const IDLE_PROBE: f64 = 300.0;
+/// Seconds without an open ticket after which the site gets one that says nothing; until then something to say may come.
+const GRACE: f64 = 1.0;
 /// A gap in the tickets' numbers that is believed.
 const MAX_GAP: u64 = 1000;
 
@@ -119,6 +121,8 @@ pub struct CoordinatorLink {
     out: Outbox,
     received: u64,
     open: BTreeMap<u64, Open>,
+    /// When the last ticket was answered.
+    answered: f64,
     lost: BTreeSet<u64>,
     tickets: u64,
     hello: bool,
@@ -137,6 +141,7 @@ impl CoordinatorLink {
             out: Outbox::default(),
             received: 0,
             open: BTreeMap::new(),
+            answered: f64::NEG_INFINITY,
             lost: BTreeSet::new(),
             tickets: 0,
             hello: false,
@@ -177,7 +182,7 @@ impl CoordinatorLink {
     /// Whether a ticket should be issued now.
     pub fn is_due(&self, now: f64) -> bool {
         let told = |lost: &u64| self.open.values().any(|open| open.lost.contains(lost));
-        self.open.is_empty()
+        (self.open.is_empty() && now - self.answered > GRACE)
             || self.back
             || self.out.unsent()
             || !self.lost.iter().all(told)
@@ -252,8 +257,9 @@ impl CoordinatorLink {
     }
 
     /// Takes the answer to a ticket and returns the messages in it that are new.
-    pub fn answered(&mut self, ticket: u64, letter: Letter) -> Vec<Enclosed> {
+    pub fn answered(&mut self, ticket: u64, letter: Letter, now: f64) -> Vec<Enclosed> {
         let Some(open) = self.open.remove(&ticket) else { return Vec::new() };
+        self.answered = now;
         if letter.from != self.peer {
             // Another process: whatever was with the one before is gone.
             let older: Vec<u64> = self.open.range(..ticket).map(|(&older, _)| older).collect();

@@ -1,5 +1,8 @@
 //! The Fleet API: how a site is a node of the SuperLink.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 use prost::bytes::Bytes;
 
@@ -16,6 +19,10 @@ use super::wire::{
 /// Seconds between heartbeats that the SuperLink is told of; a node without any for twice as long is offline.
 pub const HEARTBEAT: f64 = 30.0;
 
+/// How long a proof is used.
+const PROOF: Duration = Duration::from_secs(30);
+
+type Proof = [(&'static str, String); 3];
 type Result<T> = std::result::Result<T, CallError>;
 
 /// An object that was asked for.
@@ -52,6 +59,8 @@ pub struct FleetNode<'a> {
     http: &'a Http,
     key: &'a LineKey,
     id: u64,
+    /// The proof in use, and since when.
+    proof: Mutex<Option<(Proof, Instant)>>,
 }
 
 impl<'a> FleetNode<'a> {
@@ -64,13 +73,13 @@ impl<'a> FleetNode<'a> {
     /// `before` is unknown.
     pub fn activate(http: &'a Http, key: &'a LineKey, before: Option<u64>) -> Result<Self> {
         if let Some(id) = before {
-            let node = Self { http, key, id };
+            let node = Self { http, key, id, proof: Mutex::default() };
             match node.call::<Nothing>("deactivate-node", &DeactivateNodeRequest { node_id: id }) {
                 Ok(_) | Err(CallError::Refused { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        let mut node = Self { http, key, id: 0 };
+        let mut node = Self { http, key, id: 0, proof: Mutex::default() };
         let public_key = Bytes::copy_from_slice(key.public_pem().as_bytes());
         let request = ActivateNodeRequest { public_key, heartbeat_interval: HEARTBEAT };
         node.id = node.call::<ActivateNodeResponse>("activate-node", &request)?.node_id;
@@ -88,11 +97,23 @@ impl<'a> FleetNode<'a> {
 
     fn call<A: prost::Message + Default>(&self, name: &str, request: &impl prost::Message) -> Result<A> {
         let path = format!("/v1/fleet/{name}");
-        let headers = self
-            .key
-            .headers(Timestamp::now())
+        let proof = self
+            .proof()
             .map_err(|error| CallError::Malformed { path: path.clone(), reason: error.to_string() })?;
-        self.http.call(&path, &headers, request)
+        self.http.call(&path, &proof, request)
+    }
+
+    /// It signs nothing but the time, so one does for many calls.
+    fn proof(&self) -> anyhow::Result<Proof> {
+        let mut kept = self.proof.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((proof, since)) = &*kept
+            && since.elapsed() < PROOF
+        {
+            return Ok(proof.clone());
+        }
+        let proof = self.key.headers(Timestamp::now())?;
+        *kept = Some((proof.clone(), Instant::now()));
+        Ok(proof)
     }
 
     /// Says that the site is here. False when the node is not known any more.
@@ -162,14 +183,13 @@ impl<'a> FleetNode<'a> {
         if response.objects_to_push.is_empty() {
             return Ok(Pushed::Unwanted);
         }
-        for id in &response.objects_to_push {
-            let Some(object) = parcel.objects.get(id) else { continue };
+        for object in parcel.lacking(&response.objects_to_push) {
             let object_content = object.content();
             sent(object_content.len());
             let request = PushObjectRequest {
                 node: self.node(),
                 run_id,
-                object_id: id.clone(),
+                object_id: object.id.clone(),
                 object_content,
                 session_id: response.session_id.clone(),
             };

@@ -1,10 +1,12 @@
 //! Flower's content-addressed objects.
 //!
-//! A message is a tree of objects: `Message -> RecordDict -> ConfigRecord, ArrayRecord -> Array -> ArrayChunk`. An object
-//! is the bytes `"<Type> <child ids, comma separated> <body length>\0<body>"`, its id the SHA-256 of them in hexadecimal.
-//! The SuperLink keeps each object once, however many messages refer to it: what goes to every site is uploaded once.
+//! A message is a tree of objects: `Message -> ArrayRecord -> Array -> ArrayChunk`; a short one is its `Message` alone, which
+//! holds the header. (Flower's own apps put a `RecordDict` and a `ConfigRecord` between; to the SuperLink it is all one, and
+//! each object costs it four calls.) An object is the bytes `"<Type> <child ids, comma separated> <body length>\0<body>"`, its
+//! id the SHA-256 of them in hexadecimal. The SuperLink keeps each object once, however many messages refer to it: what goes
+//! to every site is uploaded once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use prost::Message as _;
@@ -12,7 +14,7 @@ use prost::bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::wire::{ConfigRecord, FlowerMessage, ObjectTree, RecordDict};
+use super::wire::{ConfigRecord, FlowerMessage, ObjectTree, RecordDict, RecordItem};
 
 /// Bytes of an array in one object, as Flower itself cuts them.
 pub const CHUNK: usize = 5 << 20;
@@ -28,7 +30,7 @@ pub const MAX_BYTES: usize = 1 << 30;
 pub struct Object {
     /// SHA-256 in hexadecimal.
     pub id: String,
-    head: Vec<u8>,
+    head: Bytes,
     body: Bytes,
 }
 
@@ -39,12 +41,17 @@ impl Object {
         let mut hash = Sha256::new();
         hash.update(&head);
         hash.update(&body);
-        Self { id: hex::encode(hash.finalize()), head, body }
+        Self { id: hex::encode(hash.finalize()), head: head.into(), body }
     }
 
     /// Head and body in one piece.
     pub fn content(&self) -> Bytes {
         [&self.head[..], &self.body[..]].concat().into()
+    }
+
+    /// Head and body.
+    pub fn parts(&self) -> [Bytes; 2] {
+        [self.head.clone(), self.body.clone()]
     }
 }
 
@@ -104,6 +111,22 @@ pub struct Parcel {
     pub objects: BTreeMap<String, Object>,
 }
 
+impl Parcel {
+    /// Those of its objects that are lacking, in the order in which they will be read.
+    pub fn lacking<'a>(&'a self, wanted: &[String]) -> Vec<&'a Object> {
+        let mut left: BTreeSet<&str> = wanted.iter().map(String::as_str).collect();
+        let mut lacking = Vec::new();
+        let mut due = vec![&self.tree];
+        while let Some(tree) = due.pop() {
+            if left.remove(tree.object_id.as_str()) {
+                lacking.extend(self.objects.get(&tree.object_id));
+            }
+            due.extend(tree.children.iter().rev());
+        }
+        lacking
+    }
+}
+
 struct Packer(BTreeMap<String, Object>);
 
 impl Packer {
@@ -152,8 +175,6 @@ impl Packer {
 
 /// The name of the record that says what a message of ours is.
 const HEADER: &str = "fedgestalt";
-/// The name of the record with large messages.
-const ARRAYS: &str = "messages";
 
 /// Packs a message: a header, and byte strings that travel as arrays. `message` has its metadata without an id.
 ///
@@ -162,20 +183,19 @@ const ARRAYS: &str = "messages";
 /// When it cannot be encoded.
 pub fn pack(mut message: FlowerMessage, header: &ConfigRecord, arrays: &[Bytes]) -> Result<Parcel> {
     let mut packer = Packer(BTreeMap::new());
-    let header = packer.put("ConfigRecord", Vec::new(), header.encode_to_vec().into());
-    let mut records = vec![(HEADER.to_owned(), header)];
+    let mut records = Vec::new();
     if !arrays.is_empty() {
         let mut children = Vec::new();
         for (at, bytes) in arrays.iter().enumerate() {
             children.push((format!("{at:04}"), packer.array(bytes)?));
         }
-        records.push((ARRAYS.to_owned(), packer.named("ArrayRecord", children)?));
+        records.push(packer.named("ArrayRecord", children)?);
     }
-    let records = packer.named("RecordDict", records)?;
-    // The message's own object has neither id nor content; what is announced has both, the content empty.
-    message.content = None;
-    let tree = packer.put("Message", vec![records], message.encode_to_vec().into());
-    message.content = Some(RecordDict {});
+    // The message's own object has no id; what is announced has one, and an empty content.
+    let header = RecordItem { key: HEADER.to_owned(), config_record: Some(header.clone()) };
+    message.content = Some(RecordDict { items: vec![header] });
+    let tree = packer.put("Message", records, message.encode_to_vec().into());
+    message.content = Some(RecordDict::default());
     Ok(announced(message, tree, packer.0))
 }
 
@@ -204,8 +224,7 @@ pub struct Assembly {
 
 #[derive(Clone, Copy)]
 enum Due {
-    Records,
-    Header,
+    Message,
     Arrays,
     Array,
     Chunk,
@@ -213,14 +232,9 @@ enum Due {
 
 impl Assembly {
     /// Begins with a message's tree. At most `budget` bytes of arrays are taken.
-    ///
-    /// # Errors
-    ///
-    /// When the message has no content.
-    pub fn new(tree: &ObjectTree, budget: usize) -> Result<Self> {
-        let [records] = &tree.children[..] else { bail!("a message with {} contents", tree.children.len()) };
-        let due = vec![(records.object_id.clone(), Due::Records)];
-        Ok(Self { due, header: None, arrays: Vec::new(), budget })
+    pub fn new(tree: &ObjectTree, budget: usize) -> Self {
+        let due = vec![(tree.object_id.clone(), Due::Message)];
+        Self { due, header: None, arrays: Vec::new(), budget }
     }
 
     /// The object that is needed next; none when all are there.
@@ -237,20 +251,21 @@ impl Assembly {
         let (id, due) = self.due.pop().context("no object is due")?;
         let object = Opened::open(&id, content)?;
         match due {
-            Due::Records => {
-                let mut names = object.names("RecordDict")?;
-                let header = names.remove(HEADER).with_context(|| format!("no record {HEADER:?}"))?;
-                if let Some(arrays) = names.remove(ARRAYS) {
-                    self.due.push((arrays, Due::Arrays));
+            Due::Message => {
+                object.expect("Message")?;
+                let message = FlowerMessage::decode(object.body).context("a Message that is none")?;
+                let mut records = message.content.unwrap_or_default().items;
+                let header = match records.pop() {
+                    Some(RecordItem { key, config_record: Some(header) }) if key == HEADER => header,
+                    _ => bail!("no record {HEADER:?}"),
+                };
+                ensure!(records.is_empty(), "{} records besides {HEADER:?}", records.len());
+                self.header = Some(header);
+                match &object.children[..] {
+                    [] => {}
+                    [arrays] => self.due.push((arrays.clone(), Due::Arrays)),
+                    more => bail!("a message with {} contents", more.len()),
                 }
-                if let Some((name, _)) = names.pop_first() {
-                    bail!("a record {name:?}");
-                }
-                self.due.push((header, Due::Header));
-            }
-            Due::Header => {
-                object.expect("ConfigRecord")?;
-                self.header = Some(ConfigRecord::decode(object.body).context("a ConfigRecord that is none")?);
             }
             Due::Arrays => {
                 let names = object.names("ArrayRecord")?;
@@ -305,7 +320,7 @@ mod tests {
     use crate::engine::flower::wire::{ConfigItem, ConfigValue, FlowerError, Metadata, Value};
 
     fn header() -> ConfigRecord {
-        let value = Some(ConfigValue { value: Some(Value::Text("fedgestalt/1".to_owned())) });
+        let value = Some(ConfigValue { value: Some(Value::Text("fedgestalt/2".to_owned())) });
         ConfigRecord { items: vec![ConfigItem { key: "protocol".to_owned(), value }] }
     }
 
@@ -315,7 +330,7 @@ mod tests {
     }
 
     fn assemble(parcel: &Parcel, budget: usize) -> Result<(ConfigRecord, Vec<Bytes>)> {
-        let mut assembly = Assembly::new(&parcel.tree, budget)?;
+        let mut assembly = Assembly::new(&parcel.tree, budget);
         while let Some(id) = assembly.wants() {
             let content = parcel.objects[id].content();
             assembly.take(content)?;
@@ -331,8 +346,11 @@ mod tests {
             let parcel = pack(message(), &header(), &arrays).unwrap();
             let (head, out) = assemble(&parcel, MAX_BYTES).unwrap();
             assert_eq!((head, out), (header(), arrays));
-            assert_eq!(parcel.message.metadata.unwrap().message_id, parcel.tree.object_id);
-            assert!(parcel.message.content.is_some());
+            assert_eq!(parcel.message.metadata.as_ref().unwrap().message_id, parcel.tree.object_id);
+            assert_eq!(parcel.message.content, Some(RecordDict::default()));
+            let all: Vec<String> = parcel.objects.keys().cloned().collect();
+            let order = parcel.lacking(&all);
+            assert_eq!((order.len(), &order[0].id), (all.len(), &parcel.tree.object_id));
         }
     }
 
@@ -357,7 +375,7 @@ mod tests {
         assert!(error.contains("no record \"fedgestalt\""), "{error}");
         let refusal = FlowerError { code: 1, reason: "no".to_owned() };
         let error = pack_error(FlowerMessage { error: Some(refusal), ..message() });
-        assert!(Assembly::new(&error.tree, 9).is_err());
+        assert!(assemble(&error, 9).is_err());
         let id = parcel.objects.keys().next().unwrap();
         assert!(Opened::open(id, Bytes::from_static(b"something else")).is_err());
     }

@@ -2,7 +2,8 @@
 //!
 //! A stock SuperLink answers its Control API to anyone who reaches its port. So it listens on loopback, and this front
 //! ends TLS and passes on the eight calls that a site makes and nothing else. Heads, bodies, times and connections are
-//! bounded; what is not understood to the last byte is refused and the connection closed.
+//! bounded; what is not understood to the last byte is refused and the connection closed. What the SuperLink need not be
+//! asked for is answered here ([`relay`]), to whom the SuperLink has let in with the same proof.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -16,10 +17,12 @@ use anyhow::{Context as _, Result};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 
+use super::exchange::Exchange;
 use super::http::CONTENT_TYPE;
 use super::object::MAX_OBJECT;
 
 mod head;
+mod relay;
 
 use head::{Fault, Request, Response};
 
@@ -52,6 +55,8 @@ pub struct Limits {
     pub body_time: Duration,
     /// Between requests.
     pub idle: Duration,
+    /// How long a question for instructions waits for one.
+    pub hold: Duration,
 }
 
 impl Default for Limits {
@@ -64,6 +69,7 @@ impl Default for Limits {
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(180),
             idle: Duration::from_secs(75),
+            hold: Duration::from_millis(500),
         }
     }
 }
@@ -85,6 +91,7 @@ pub struct Counts {
 pub struct Proxy {
     address: SocketAddr,
     port: Arc<AtomicU16>,
+    exchange: Arc<Exchange>,
     counts: Arc<Counts>,
 }
 
@@ -92,6 +99,7 @@ struct Shared {
     tls: Arc<ServerConfig>,
     upstream: Arc<ClientConfig>,
     port: Arc<AtomicU16>,
+    exchange: Arc<Exchange>,
     limits: Limits,
     counts: Arc<Counts>,
     open: Mutex<BTreeMap<IpAddr, usize>>,
@@ -120,18 +128,20 @@ impl Proxy {
             }
             _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
         })?;
+        let exchange = Arc::new(Exchange::default());
         let (port, counts) = (Arc::new(AtomicU16::new(port)), Arc::new(Counts::default()));
         let address = listener.local_addr().context("a listener without an address")?;
         let shared = Arc::new(Shared {
             tls,
             upstream,
             port: port.clone(),
+            exchange: exchange.clone(),
             limits,
             counts: counts.clone(),
             open: Mutex::default(),
         });
         thread::spawn(move || accept(&listener, &shared));
-        Ok(Self { address, port, counts })
+        Ok(Self { address, port, exchange, counts })
     }
 
     /// Where it listens.
@@ -142,6 +152,11 @@ impl Proxy {
     /// The SuperLink is at another port now.
     pub fn redirect(&self, port: u16) {
         self.port.store(port, Ordering::Relaxed);
+    }
+
+    /// What it shares with the coordinator's loop.
+    pub fn exchange(&self) -> Arc<Exchange> {
+        self.exchange.clone()
     }
 
     /// What it has seen.
@@ -307,9 +322,8 @@ impl<'a> Visit<'a> {
             return Err(Fault::Refused(400, "more than one request at a time"));
         }
         self.front.sock.until = Instant::now() + limits.body_time;
-        self.forward(&request, &rest)?;
         self.shared.counts.up.fetch_add(request.body_length as u64, Ordering::Relaxed);
-        self.answer()?;
+        self.attend(&request, rest)?;
         self.shared.counts.passed.fetch_add(1, Ordering::Relaxed);
         Ok(!request.closes)
     }
@@ -337,13 +351,22 @@ impl<'a> Visit<'a> {
         }
     }
 
-    fn forward(&mut self, request: &Request, rest: &[u8]) -> Result<(), Fault> {
+    /// Passes a request on, and what was read of its body into `copy` where there is one.
+    fn forward(
+        &mut self,
+        request: &Request,
+        rest: &[u8],
+        mut copy: Option<&mut Vec<u8>>,
+    ) -> Result<(), Fault> {
         let head = request.forwarded(CONTENT_TYPE);
         self.back()?;
         let (front, Some((back, _, _))) = (&mut self.front, &mut self.back) else { return Ok(()) };
         let gone = |_| Fault::Refused(502, "the SuperLink went away; try again");
         back.write_all(head.as_bytes()).map_err(gone)?;
         back.write_all(rest).map_err(gone)?;
+        if let Some(copy) = &mut copy {
+            copy.extend_from_slice(rest);
+        }
         let mut left = request.body_length - rest.len();
         let mut piece = vec![0; PIECE.min(left)];
         while left > 0 {
@@ -353,14 +376,19 @@ impl<'a> Visit<'a> {
                 return Err(Fault::Refused(400, "half a body"));
             }
             back.write_all(&piece[..read]).map_err(gone)?;
+            if let Some(copy) = &mut copy {
+                copy.extend_from_slice(&piece[..read]);
+            }
             left -= read;
         }
         back.flush().map_err(gone)
     }
 
-    fn answer(&mut self) -> Result<(), Fault> {
-        let gone = |_| Fault::Refused(502, "the SuperLink went away; try again");
-        let (front, Some((back, used, _))) = (&mut self.front, &mut self.back) else { return Ok(()) };
+    /// The head of what the SuperLink answers, and what came with it.
+    fn hear(&mut self) -> Result<(Response, Vec<u8>), Fault> {
+        let Some((back, used, _)) = &mut self.back else {
+            return Err(Fault::Refused(502, "the SuperLink went away; try again"));
+        };
         let mut buffer = Vec::with_capacity(2 << 10);
         let response = loop {
             if let Some(response) = Response::parse(&buffer)? {
@@ -373,8 +401,16 @@ impl<'a> Visit<'a> {
             }
         };
         let rest = buffer.split_off(response.head_length);
+        *used = Instant::now();
+        Ok((response, rest))
+    }
+
+    /// Passes the answer on, of which `rest` was read.
+    fn answer(&mut self, response: &Response, rest: &[u8]) -> Result<(), Fault> {
+        let gone = |_| Fault::Refused(502, "the SuperLink went away; try again");
+        let (front, Some((back, used, _))) = (&mut self.front, &mut self.back) else { return Ok(()) };
         front.write_all(response.forwarded().as_bytes())?;
-        front.write_all(&rest)?;
+        front.write_all(rest)?;
         let mut left = response.body_length.saturating_sub(rest.len());
         let mut piece = vec![0; PIECE.min(left)];
         while left > 0 {

@@ -218,16 +218,19 @@ impl RunClient<'_> {
             message_object_trees: parcels.iter().map(|parcel| parcel.tree.clone()).collect(),
         };
         let response: PushAppMessagesResponse = self.call("push-messages", &request)?;
-        for id in &response.objects_to_push {
-            let Some(object) = parcels.iter().find_map(|parcel| parcel.objects.get(id)) else { continue };
-            let request = PushObjectRequest {
-                node: Self::node(),
-                run_id: self.run.id,
-                object_id: id.clone(),
-                object_content: object.content(),
-                session_id: response.session_id.clone(),
-            };
-            self.call::<PushObjectResponse>("push-object", &request)?;
+        let mut wanted = response.objects_to_push;
+        for parcel in parcels {
+            for object in parcel.lacking(&wanted) {
+                let request = PushObjectRequest {
+                    node: Self::node(),
+                    run_id: self.run.id,
+                    object_id: object.id.clone(),
+                    object_content: object.content(),
+                    session_id: response.session_id.clone(),
+                };
+                self.call::<PushObjectResponse>("push-object", &request)?;
+            }
+            wanted.retain(|id| !parcel.objects.contains_key(id));
         }
         let mut taken: Vec<bool> = response.message_ids.iter().map(|id| !id.is_empty()).collect();
         taken.resize(parcels.len(), false);

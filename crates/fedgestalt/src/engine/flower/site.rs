@@ -24,7 +24,9 @@ use crate::engine::host::{Event, SiteHost};
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Pauses between questions for new instructions, while there is something going on and when there is not.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(30), Duration::from_millis(1000));
-/// A pause from which on the site is idle.
+/// What takes so long was no answer given at once.
+const WAITED: Duration = Duration::from_millis(100);
+/// From when on a site that has nothing to do is idle.
 const IDLE: Duration = Duration::from_millis(200);
 /// Pauses before the line is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -78,6 +80,8 @@ pub struct Outpost<'a, S> {
     queue: VecDeque<Action>,
     /// An answer that was begun: after a cut it is finished, not begun anew.
     begun: Option<(Letter, Ticket, Parcel)>,
+    /// Instructions that were taken in, with their runs, and that the SuperLink may drop.
+    read: Vec<(u64, String)>,
     node: Option<u64>,
     woken: bool,
     /// Since when the farewell is on its way.
@@ -112,7 +116,8 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
     /// [`Desk::activated`] was told in an earlier one.
     pub fn new(host: &'a mut S, http: Http, key: Arc<LineKey>, process: u64, node: Option<u64>) -> Self {
         let (link, queue) = (SiteLink::new(process), VecDeque::new());
-        Self { host, http, key, link, queue, begun: None, node, woken: false, leaving: None }
+        let read = Vec::new();
+        Self { host, http, key, link, queue, begun: None, read, node, woken: false, leaving: None }
     }
 
     /// Queues what the site does first.
@@ -189,13 +194,14 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
             self.queue.extend(actions);
         }
         let mut pause = PAUSE.0;
+        let mut busy = Instant::now();
         loop {
             self.perform(desk)?;
             if self.leaving.is_none() && desk.done(self.host) {
                 self.leaving = Some(Instant::now());
                 self.link.post(farewell());
             }
-            let answered = self.answer(node, pause > IDLE)?;
+            let answered = self.answer(node, busy.elapsed() > IDLE)?;
             let heard = self.link.backlog() == 0 && self.begun.is_none();
             if self.leaving.is_some() && heard {
                 return Ok(());
@@ -207,6 +213,8 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
             let asked = desk.attend(self.host)?;
             let any = !asked.is_empty();
             self.queue.extend(asked);
+            self.confirm(node)?;
+            let asked = Instant::now();
             let taken = match node.pull_message()? {
                 Some((message, tree)) => {
                     self.take(node, &message, &tree, desk)?;
@@ -216,7 +224,9 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
             };
             if answered || any || taken {
                 pause = PAUSE.0;
-            } else {
+                busy = Instant::now();
+            } else if asked.elapsed() < WAITED {
+                // Not with a front that waits for instructions itself.
                 thread::sleep(pause);
                 pause = (pause * 6 / 5).min(PAUSE.1);
             }
@@ -244,10 +254,7 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
             Err(Unread::Broken(error)) => return Err(error.into()),
             Err(Unread::Foreign(error)) => return self.refuse(node, &ticket, &format!("{error:#}"), desk),
         };
-        match node.confirm(ticket.run_id, &ticket.message) {
-            Ok(()) | Err(CallError::Refused { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+        self.read.push((ticket.run_id, ticket.message.clone()));
         let received = self.link.take(letter, ticket, is_of_an_attempt);
         if received.rejoin {
             let actions = self.host.rejoin()?;
@@ -263,6 +270,17 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
                 Err(refusal) => {
                     desk.event(&Event::Refused(Party::Coordinator, format!("{}: {refusal}", message.kind)));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the SuperLink drop what was taken in.
+    fn confirm(&mut self, node: &FleetNode<'_>) -> Result<(), Broken> {
+        while let Some((run_id, message)) = self.read.pop() {
+            match node.confirm(run_id, &message) {
+                Ok(()) | Err(CallError::Refused { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
@@ -351,7 +369,7 @@ enum Unread {
 
 /// Fetches an instruction's objects. `None`: it is gone.
 fn fetch(node: &FleetNode<'_>, run_id: u64, tree: &ObjectTree) -> Result<Option<Letter>, Unread> {
-    let mut assembly = Assembly::new(tree, MAX_BYTES).map_err(Unread::Foreign)?;
+    let mut assembly = Assembly::new(tree, MAX_BYTES);
     let mut since = Instant::now();
     while let Some(id) = assembly.wants().map(str::to_owned) {
         match node.pull_object(run_id, &id) {

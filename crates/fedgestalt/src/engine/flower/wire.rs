@@ -94,7 +94,7 @@ pub struct FlowerMessage {
     /// From whom, to whom, in answer to what.
     #[prost(message, optional, tag = "1")]
     pub metadata: Option<Metadata>,
-    /// Present and empty where a message has content: the content itself travels as objects.
+    /// As announced, present and empty where a message has content. In the message's own object it holds the header.
     #[prost(message, optional, tag = "2")]
     pub content: Option<RecordDict>,
     /// Why there is no content.
@@ -113,9 +113,24 @@ pub struct FlowerError {
     pub reason: String,
 }
 
-/// `recorddict.proto`; on the wire it is always empty.
+/// `recorddict.proto`.
 #[derive(Clone, PartialEq, Message)]
-pub struct RecordDict {}
+pub struct RecordDict {
+    /// Its records.
+    #[prost(message, repeated, tag = "1")]
+    pub items: Vec<RecordItem>,
+}
+
+/// `recorddict.proto`.
+#[derive(Clone, PartialEq, Message)]
+pub struct RecordItem {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// The record, where it is one of settings.
+    #[prost(message, optional, tag = "4")]
+    pub config_record: Option<ConfigRecord>,
+}
 
 /// `message.proto`.
 #[derive(Clone, PartialEq, Message)]

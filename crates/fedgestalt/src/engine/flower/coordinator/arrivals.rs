@@ -1,17 +1,21 @@
 //! What comes from the sites.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use federation::{Party, SiteIndex};
 
-use super::{Arriving, Hub, REBIRTHS, Watcher, farewell, tell};
+use super::{Arriving, Hub, REBIRTHS, Watcher, farewell, seconds, tell};
+use crate::engine::flower::exchange::Found;
 use crate::engine::flower::letter::Letter;
 use crate::engine::flower::node::Pulled;
 use crate::engine::flower::object::{Assembly, MAX_BYTES};
 use crate::engine::flower::runtime::{RunClient, SUPERLINK};
 use crate::engine::flower::wire::{FlowerMessage, ObjectTree};
 use crate::engine::host::{CoordinatorHost, Event};
+
+/// How long an object is waited for before the SuperLink is asked for it.
+const ARRIVAL: Duration = Duration::from_millis(400);
 
 impl<C: CoordinatorHost> Hub<'_, C> {
     /// Takes note of a reply; its objects are fetched as they arrive.
@@ -26,14 +30,12 @@ impl<C: CoordinatorHost> Hub<'_, C> {
         let Some(line) = self.lines.get_mut(&site) else { return };
         let fault = match &reply.error {
             Some(error) => Some(error.reason.clone()),
-            None => match Assembly::new(tree, MAX_BYTES) {
-                Ok(assembly) => {
-                    let message = tree.object_id.clone();
-                    self.arriving.push(Arriving { site, ticket, message, assembly });
-                    None
-                }
-                Err(error) => Some(format!("{error:#}")),
-            },
+            None => {
+                let message = tree.object_id.clone();
+                let assembly = Assembly::new(tree, MAX_BYTES);
+                self.arriving.push(Arriving { site, ticket, message, assembly, asked: Instant::now() });
+                None
+            }
         };
         if let Some(fault) = fault {
             line.link.give_up(ticket);
@@ -56,7 +58,14 @@ impl<C: CoordinatorHost> Hub<'_, C> {
             let site = arriving.site;
             let mut gone = None;
             while let (Some(id), None) = (arriving.assembly.wants().map(str::to_owned), &failed) {
-                match client.pull_object(&id) {
+                let found = match self.exchange.read(&id) {
+                    Found::Here([content, _]) => Ok(Pulled::Object(content)),
+                    // It was stored before, or in one of the ways in which it cannot be seen from here.
+                    Found::Unknown if arriving.asked.elapsed() < ARRIVAL => break,
+                    Found::Stored | Found::Unknown => client.pull_object(&id),
+                };
+                arriving.asked = Instant::now();
+                match found {
                     Ok(Pulled::Object(content)) => {
                         busy = true;
                         if let Err(error) = arriving.assembly.take(content) {
@@ -85,16 +94,22 @@ impl<C: CoordinatorHost> Hub<'_, C> {
         }
         self.arriving = rest;
         for arriving in whole {
-            let message = arriving.message.clone();
+            self.read.push(arriving.message.clone());
             self.arrived(arriving, watcher)?;
-            if failed.is_none() {
-                failed = client.confirm(&message).err();
-            }
         }
         match failed {
             Some(error) => Err(error.into()),
             None => Ok(busy),
         }
+    }
+
+    /// Lets the SuperLink drop what was taken in, when there is nothing better to do.
+    pub(super) fn confirm(&mut self) -> Result<()> {
+        let Some(run) = &self.run else { return Ok(()) };
+        while let Some(message) = self.read.pop() {
+            RunClient { http: &self.http, run }.confirm(&message)?;
+        }
+        Ok(())
     }
 
     fn arrived(&mut self, arriving: Arriving, watcher: &mut dyn Watcher) -> Result<()> {
@@ -104,7 +119,7 @@ impl<C: CoordinatorHost> Hub<'_, C> {
         let messages = match letter {
             Ok(letter) => {
                 line.up += letter.len();
-                line.link.answered(arriving.ticket, letter)
+                line.link.answered(arriving.ticket, letter, seconds())
             }
             Err(error) => {
                 line.link.give_up(arriving.ticket);

@@ -95,7 +95,7 @@ impl World {
             self.coordinator.awaited().map(|(ticket, id)| (ticket, id.to_owned())).collect();
         for (ticket, id) in awaited {
             if let Some(letter) = self.flower.replies.remove(&id) {
-                let messages = self.coordinator.answered(ticket, letter);
+                let messages = self.coordinator.answered(ticket, letter, self.now);
                 self.at_coordinator.extend(messages.iter().map(number));
             }
         }
@@ -181,7 +181,7 @@ fn a_restarted_coordinator_is_told_where_the_site_stands() {
     let (id, letter) = world.site.answer(true).unwrap();
     assert_eq!((id.as_str(), letter.to), ("new", 9));
     // What was acknowledged is not repeated; the unacknowledged is, but for what a new attempt makes void.
-    let numbers: Vec<u32> = world.coordinator.answered(1, letter).iter().map(number).collect();
+    let numbers: Vec<u32> = world.coordinator.answered(1, letter, 0.0).iter().map(number).collect();
     assert_eq!(numbers.last(), Some(&2));
     assert!(!numbers.contains(&3));
 }
@@ -216,10 +216,10 @@ fn answers_of_strangers_change_nothing() {
         messages: vec![enclosed(1)],
         ..Letter::default()
     };
-    assert!(link.answered(7, letter(2, 1, 7)).is_empty());
+    assert!(link.answered(7, letter(2, 1, 7), 0.0).is_empty());
     // Meant for a coordinator that is no more.
-    assert!(link.answered(1, letter(2, 8, 1)).is_empty());
+    assert!(link.answered(1, letter(2, 8, 1), 0.0).is_empty());
     let draft = link.draft();
     link.issued(&draft, "b".to_owned(), 0.0);
-    assert_eq!(link.answered(2, letter(2, 1, 2)).len(), 1);
+    assert_eq!(link.answered(2, letter(2, 1, 2), 0.0).len(), 1);
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use sha2::{Digest as _, Sha256};
+
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
@@ -82,6 +84,17 @@ impl Request {
         Ok(Some(parsed))
     }
 
+    /// What stands for who calls and the proof; none where a part of it lacks.
+    pub(super) fn proof(&self) -> Option<[u8; 32]> {
+        let mut hash = Sha256::new();
+        for name in PASSED {
+            let (_, value) = self.passed.iter().find(|(other, _)| *other == name)?;
+            hash.update((value.len() as u64).to_le_bytes());
+            hash.update(value);
+        }
+        Some(hash.finalize().into())
+    }
+
     /// The head that the SuperLink gets.
     pub(super) fn forwarded(&self, content_type: &str) -> String {
         let mut head = format!(
@@ -101,7 +114,7 @@ pub(super) struct Response {
     pub(super) head_length: usize,
     pub(super) body_length: usize,
     pub(super) closes: bool,
-    status: u16,
+    pub(super) status: u16,
     content_type: String,
 }
 
@@ -128,6 +141,12 @@ impl Response {
             status: response.code.ok_or_else(strange)?,
             content_type: value("content-type").unwrap_or("text/plain").to_owned(),
         }))
+    }
+
+    /// One of the front's own, with a message of so many bytes.
+    pub(super) fn of_ours(content_type: &str, body_length: usize) -> Self {
+        let content_type = content_type.to_owned();
+        Self { head_length: 0, body_length, closes: false, status: 200, content_type }
     }
 
     /// The head that the client gets.
