@@ -85,7 +85,8 @@ pub use identity::{ConsortiumKey, ConsortiumPublic, CoordinatorKey, CoordinatorP
 pub use participant::{AbstainReason, Participant, SiteSetup};
 pub use plan::{
     Aggregation, Basis, ClassWeighting, Classifier, FormPlan, KernelPlan, MemberPlan, Plan, Rates,
-    RecipePlan, Ridge, Rows, ServerOptimizer, ServerPlan, Stopping, TensorKind, TensorSpec, Tuning, Weighting,
+    RecipePlan, Ridge, Rows, ServerOptimizer, ServerPlan, Stopping, TensorKind, TensorSpec, Tuning,
+    Weighting,
 };
 pub use policy::Policy;
 pub use prost::bytes::Bytes;

@@ -17,7 +17,9 @@ use federation::{Aggregation, ClassWeighting, Policy, Rates, Rows, ServerOptimiz
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use detector::DetectorConfig;
-pub use member::{ClassifierName, DEFAULT_FORM, MemberConfig, MemberKind, RecipeName, RidgeConfig, RidgeWord};
+pub use member::{
+    ClassifierName, DEFAULT_FORM, MemberConfig, MemberKind, RecipeName, RidgeConfig, RidgeWord,
+};
 pub use trunk::{Cut, Engine, Precision, TrunkConfig};
 
 /// The name of the configuration file.
@@ -464,7 +466,8 @@ mod tests {
 
     #[test]
     fn a_ridge_is_a_number_or_left_to_the_sums() {
-        let member = |ridge: &str| format!("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nridge = {ridge}\n");
+        let member =
+            |ridge: &str| format!("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nridge = {ridge}\n");
         let ridge = |text: &str| Config::parse(&member(text)).unwrap().members[0].form().ridge;
         assert_eq!(ridge("0.1"), learn::Ridge::Fixed(0.1));
         assert_eq!(ridge("1"), learn::Ridge::Fixed(1.0));

@@ -27,8 +27,12 @@ fn closed_form(c: &mut Criterion) {
         let (rows, labels) = rows(2048, dim);
         let collect = || FormMoments::collect(&rows, dim, &labels, &[true; CLASSES]).unwrap();
         let moments = collect();
-        let settings =
-            FormSettings { ridge: Ridge::Fixed(0.3), weighting: Weighting::HeldOut, outputs: None, per_image: 4 };
+        let settings = FormSettings {
+            ridge: Ridge::Fixed(0.3),
+            weighting: Weighting::HeldOut,
+            outputs: None,
+            per_image: 4,
+        };
         group.bench_function(format!("solve {dim}"), |b| {
             b.iter(|| ClosedForm::solve(black_box(&moments), settings).unwrap());
         });

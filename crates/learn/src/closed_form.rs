@@ -21,8 +21,8 @@ use rayon::prelude::*;
 
 use self::held_out::HeldOut;
 use self::linear::{Part, View};
-pub use self::ridge::Ridge;
 pub use self::random_features::RandomFeatures;
+pub use self::ridge::Ridge;
 use crate::error::{Result, TrainError};
 use crate::matmul::{exact_gram, map_rows};
 

@@ -140,7 +140,9 @@ fn the_ridge_is_the_one_under_which_left_out_syndromes_are_told_apart_best() {
         }
         let ridge = settings.ridge.of(&moments, settings).unwrap();
         let fixed = FormSettings { ridge: Ridge::Fixed(ridge), ..settings };
-        assert!(ClosedForm::solve(&moments, settings).unwrap() == ClosedForm::solve(&moments, fixed).unwrap());
+        assert!(
+            ClosedForm::solve(&moments, settings).unwrap() == ClosedForm::solve(&moments, fixed).unwrap()
+        );
         chosen.push(ridge);
     }
     assert!(chosen[0] < chosen[2], "fewer images need more ridge: {chosen:?}");

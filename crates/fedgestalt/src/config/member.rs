@@ -149,12 +149,8 @@ const DEFAULT_MARGIN: f64 = 0.2;
 const MAX_BASIS: usize = 4096;
 
 /// How a closed form is computed unless its member says otherwise.
-pub const DEFAULT_FORM: FormSettings = FormSettings {
-    ridge: Ridge::Fixed(0.3),
-    weighting: Weighting::HeldOut,
-    outputs: None,
-    per_image: VIEWS,
-};
+pub const DEFAULT_FORM: FormSettings =
+    FormSettings { ridge: Ridge::Fixed(0.3), weighting: Weighting::HeldOut, outputs: None, per_image: VIEWS };
 /// Power and floor of a closed form that names one of them.
 const DEFAULT_POWER: (f64, f64) = (0.25, 0.1);
 

@@ -139,7 +139,8 @@ impl Fold {
         let noisy = noise.times(&self.directions);
         let among = linear::product(View::new(&noisy, dim), directions.t());
         let rank = excess.len();
-        let (mut trace, mut square) = (level * noise.trace(), level * level * linear::dot(&noise.matrix, &noise.matrix));
+        let (mut trace, mut square) =
+            (level * noise.trace(), level * level * linear::dot(&noise.matrix, &noise.matrix));
         for (i, &by) in excess.iter().enumerate() {
             let row = &among[i * rank..(i + 1) * rank];
             let noisy = &noisy[i * dim..(i + 1) * dim];
@@ -148,7 +149,9 @@ impl Fold {
             square += by * row.iter().zip(&excess).map(|(x, by)| by * x * x).sum::<f64>();
         }
         let mut along = linear::product(View::new(&self.rows, dim), directions.t());
-        along.chunks_exact_mut(rank.max(1)).for_each(|row| row.iter_mut().zip(&excess).for_each(|(x, by)| *x *= by));
+        along
+            .chunks_exact_mut(rank.max(1))
+            .for_each(|row| row.iter_mut().zip(&excess).for_each(|(x, by)| *x *= by));
         let mut mapped: Vec<f64> = self.rows.iter().map(|x| level * x).collect();
         linear::add_product(&mut mapped, dim, 1.0, View::new(&along, rank.max(1)), directions, Part::All);
         let noisy = noise.times(&mapped);
