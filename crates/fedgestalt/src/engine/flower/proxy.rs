@@ -3,7 +3,7 @@
 //! A stock SuperLink answers its Control API to anyone who reaches its port. So it listens on loopback, and this front
 //! ends TLS and passes on the eight calls that a site makes and nothing else. Heads, bodies, times and connections are
 //! bounded; what is not understood to the last byte is refused and the connection closed. What the SuperLink need not be
-//! asked for is answered here ([`relay`]), to whom the SuperLink has let in with the same proof.
+//! asked for is answered here (`relay`), to whom the SuperLink has let in with the same proof.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
