@@ -33,13 +33,16 @@ use fedgestalt::engine::flower::proxy::{CALLS, Limits, Proxy};
 use fedgestalt::engine::flower::runtime::{Control, RunClient, SUPERLINK};
 use fedgestalt::engine::flower::superlink::Superlink;
 use fedgestalt::engine::flower::tls;
-use fedgestalt::engine::flower::wire::{ConfigRecord, FlowerMessage, Metadata, Nothing};
+use fedgestalt::engine::flower::wire::{ConfigRecord, FlowerMessage, Metadata, Nothing, PullObjectRequest};
 use fedgestalt::store::{Folder, SiteStore};
 use jiff::Timestamp;
 use libtest_mimic::{Arguments, Trial};
 use net::{Net, Relay};
+use prost::Message as _;
+use prost::bytes::Bytes;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use sha2::{Digest as _, Sha256};
 
 /// A test, and whether it is one over hosts.
 type Test = (&'static str, fn(), bool);
@@ -66,8 +69,14 @@ const WITH_FLOWER: [Test; 5] = [
 ];
 
 /// Those that do not.
-const ALONE: [Test; 1] =
-    [("a_slow_client_and_too_many_are_cut_off", a_slow_client_and_too_many_are_cut_off, false)];
+const ALONE: [Test; 2] = [
+    ("a_slow_client_and_too_many_are_cut_off", a_slow_client_and_too_many_are_cut_off, false),
+    (
+        "the_fronts_memory_is_for_those_whom_the_superlink_let_in",
+        the_fronts_memory_is_for_those_whom_the_superlink_let_in,
+        false,
+    ),
+];
 
 fn main() -> ExitCode {
     net::relay();
@@ -404,21 +413,9 @@ fn a_slow_client_and_too_many_are_cut_off() {
         idle: Duration::from_millis(500),
         ..Limits::default()
     };
-    let front = Proxy::start(
-        "127.0.0.1:0".parse().unwrap(),
-        tls::server(&identity.chain, &identity.key).unwrap(),
-        tls::client(&identity.authority).unwrap(),
-        free_port(),
-        limits,
-    )
-    .unwrap();
+    let front = lone_front(&identity, limits);
     let config = tls::client(&identity.authority).unwrap();
-    let open = |config: &Arc<_>| {
-        let stream = TcpStream::connect(front.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let name = ServerName::try_from("127.0.0.1").unwrap();
-        StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream)
-    };
+    let open = |config: &Arc<_>| connect(&front, config);
     // A head that comes a byte at a time is never read to its end, however lively the client is.
     let mut slow = open(&config);
     let began = Instant::now();
@@ -445,6 +442,72 @@ fn a_slow_client_and_too_many_are_cut_off() {
     let mut answer = Vec::new();
     let _ = away.read_to_end(&mut answer);
     assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 502"), "{answer:?}");
+}
+
+fn the_fronts_memory_is_for_those_whom_the_superlink_let_in() {
+    let identity = tls::make(&["127.0.0.1".to_owned()], "front", Timestamp::now()).unwrap();
+    let front = lone_front(&identity, Limits::default());
+    let config = tls::client(&identity.authority).unwrap();
+    let secret = [Bytes::from_static(b"a sum, "), Bytes::from_static(b"masked")];
+    front.exchange().issued([("aa", secret, 9)].into_iter());
+    let proof = [("flwr-public-key", "key"), ("flwr-signature", "signed"), ("flwr-timestamp", "now")];
+    // Who holds it: the three headers, each with its length, so that no two proofs are alike.
+    let mut hash = Sha256::new();
+    for (_, value) in proof {
+        hash.update((value.len() as u64).to_le_bytes());
+        hash.update(value);
+    }
+    front.exchange().prove(hash.finalize().into());
+    let pull = |id: &str, headers: &[(&str, &str)]| {
+        let body = PullObjectRequest { node: None, run_id: 1, object_id: id.to_owned() }.encode_to_vec();
+        let call = CALLS.iter().find(|call| call.ends_with("pull-object")).unwrap();
+        let mut request =
+            format!("POST {call} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+        headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
+        let mut stream = connect(&front, &config);
+        stream.write_all(&[request.as_bytes(), b"\r\n", &body].concat()).unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let answer = pull("aa", &proof);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("a sum, masked"), "{answer:?}");
+    // Everybody else is for the SuperLink to judge, which is away here: without a proof, with half of one, with another's.
+    let [key, signature, time] = proof;
+    let strangers: [&[(&str, &str)]; 6] = [
+        &[],
+        &[key, signature],
+        &[key, signature, ("flwr-timestamp", "later")],
+        &[key, ("flwr-signature", "forged"), time],
+        &[("flwr-public-key", "another"), signature, time],
+        // The same bytes, cut elsewhere.
+        &[("flwr-public-key", "keys"), ("flwr-signature", "igned"), time],
+    ];
+    for headers in strangers {
+        let answer = pull("aa", headers);
+        assert!(answer.starts_with("HTTP/1.1 502") && !answer.contains("masked"), "{headers:?}: {answer:?}");
+    }
+    // What is not in the memory is the SuperLink's too.
+    assert!(pull("bb", &proof).starts_with("HTTP/1.1 502"));
+}
+
+/// A front before a SuperLink that is away.
+fn lone_front(identity: &tls::Identity, limits: Limits) -> Proxy {
+    Proxy::start(
+        "127.0.0.1:0".parse().unwrap(),
+        tls::server(&identity.chain, &identity.key).unwrap(),
+        tls::client(&identity.authority).unwrap(),
+        free_port(),
+        limits,
+    )
+    .unwrap()
+}
+
+fn connect(front: &Proxy, config: &Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
+    let stream = TcpStream::connect(front.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream)
 }
 
 /// The first image of a cohort's frequent test part.
