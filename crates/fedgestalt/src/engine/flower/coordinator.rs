@@ -172,8 +172,8 @@ pub struct Hub<'a, C> {
 }
 
 impl<'a, C: CoordinatorHost> Hub<'a, C> {
-    /// An engine for these sites; the `exchange` is that of the front before it. Keys that the SuperLink does not know are registered with it, those that are no longer
-    /// in the roster are taken back.
+    /// An engine for these sites; the `exchange` is that of the front before it. Keys that the SuperLink does not know are
+    /// registered with it, those that are no longer in the roster are taken back.
     ///
     /// # Errors
     ///

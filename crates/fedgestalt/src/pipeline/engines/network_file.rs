@@ -369,6 +369,22 @@ mod tests {
     }
 
     #[test]
+    fn a_kept_network_that_is_damaged_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        store::make_folder(&cache).unwrap();
+        let path = network(folder.path(), "a.onnx", 1);
+        let open = || NetworkFile::open(&path, Cut::Auto, Some(&cache)).unwrap();
+        open();
+        let known = open();
+        let Source::Known { kept, .. } = &known.source else { panic!("it is known") };
+        let file = kept.file("onnx");
+        std::fs::write(&file, b"damaged").unwrap();
+        known.into_rten().unwrap();
+        assert!(std::fs::read(&file).unwrap().len() > 7, "it is kept anew");
+    }
+
+    #[test]
     fn a_file_that_was_just_written_or_is_small_is_not_kept() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("cache");
