@@ -3,7 +3,7 @@
 //! Conventions (`reference/README.md` tells how they were checked):
 //!
 //! * A probe counts as a hit at `k` when its syndrome is among the first `k` syndromes of the ranking, syndromes being
-//!   ordered by their nearest gallery image ([`crate::rank`]).
+//!   ordered by their nearest gallery image ([`crate::rank`]), or by what a [`Scoring`] makes of all of them.
 //! * A syndrome's recall is taken over its probes in one comparison; a comparison's accuracy is the plain mean over the
 //!   syndromes that have probes in it (macro); a setting's accuracy is the plain mean over its splits.
 //! * "All" is the frequent gallery followed by the rare gallery **of the same split**: the photographs asked about in
@@ -23,8 +23,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::inner_products;
-use crate::normalise::{Columns, Normalisation, Normaliser, normalisers};
-use crate::{Cohort, Encoding, Error, ErrorKind, ImageId, Part, Result};
+use crate::normalise::{Columns, Normaliser, normalisers};
+use crate::{Cohort, Encoding, Error, ErrorKind, ImageId, Part, Result, Scoring};
 
 /// The `k` of top-k.
 pub const KS: [usize; 4] = [1, 5, 10, 30];
@@ -347,14 +347,14 @@ pub fn needed(comparisons: &[Comparison]) -> (Vec<ImageId>, Vec<ImageId>) {
 
 /// Ranks every probe of a cohort in every comparison and counts the hits. Refused when an image has no encoding.
 pub fn evaluate(cohort: &Cohort, encodings: &BTreeMap<ImageId, Encoding>) -> Result<HitCounts> {
-    evaluate_normalised(cohort, encodings, Normalisation::None)
+    evaluate_scored(cohort, encodings, Scoring::NEAREST)
 }
 
-/// As [`evaluate`], with syndromes ranked by normalised similarities: in each comparison by those of its gallery.
-pub fn evaluate_normalised(
+/// As [`evaluate`], with syndromes ranked by a scoring, normalised in each comparison by the similarities of its gallery.
+pub fn evaluate_scored(
     cohort: &Cohort,
     encodings: &BTreeMap<ImageId, Encoding>,
-    normalisation: Normalisation,
+    scoring: Scoring,
 ) -> Result<HitCounts> {
     let similarities = Similarities::from_encodings(cohort, encodings)?;
     let syndrome_of = syndromes_of(cohort);
@@ -377,15 +377,15 @@ pub fn evaluate_normalised(
         .iter()
         .map(|images| images.iter().map(|image| (similarities.columns[image], syndrome_of[image])).collect())
         .collect();
-    let normalisers = normalisers(normalisation, gallery.len(), &galleries, |band| {
+    let normalisers = normalisers(scoring, gallery.len(), &galleries, |band| {
         Ok::<_, Error>(inner_products(&encodings[band], &encodings))
     })?;
-    count(cohort, &similarities, |comparison| normalisers.get(place[comparison]))
+    count(cohort, &similarities, scoring, |comparison| normalisers.get(place[comparison]))
 }
 
 /// As [`evaluate`], with inner products that are already there. Refused when one that a comparison needs is not.
 pub fn evaluate_similarities(cohort: &Cohort, similarities: &Similarities) -> Result<HitCounts> {
-    count(cohort, similarities, |_| None)
+    count(cohort, similarities, Scoring::NEAREST, |_| None)
 }
 
 fn syndromes_of(cohort: &Cohort) -> HashMap<&ImageId, u32> {
@@ -399,6 +399,7 @@ fn syndromes_of(cohort: &Cohort) -> HashMap<&ImageId, u32> {
 fn count<'a>(
     cohort: &Cohort,
     similarities: &Similarities,
+    scoring: Scoring,
     normaliser: impl Fn(usize) -> Option<&'a Normaliser>,
 ) -> Result<HitCounts> {
     let mut counts = HitCounts::for_cohort(cohort);
@@ -411,22 +412,18 @@ fn count<'a>(
     };
     for (at, comparison) in comparisons(cohort).into_iter().enumerate() {
         let normaliser = normaliser(at);
-        let mut columns = Vec::with_capacity(comparison.gallery.len());
-        for image in &comparison.gallery {
-            columns
-                .push((*similarities.columns.get(image).ok_or_else(|| missing(image))?, syndrome_of[image]));
-        }
+        let column = |image| similarities.columns.get(image).copied().ok_or_else(|| missing(image));
+        let columns: Vec<usize> = comparison.gallery.iter().map(column).collect::<Result<_>>()?;
+        let labels: Vec<u32> = comparison.gallery.iter().map(|image| syndrome_of[image]).collect();
         let places: Vec<(usize, Option<usize>)> = comparison
             .probes
             .par_iter()
             .map_init(Scratch::default, |scratch, probe| {
                 let row = similarities.row(probe).ok_or_else(|| missing(probe))?;
                 let syndrome = syndrome_of[probe];
-                let values = columns.iter().map(|&(column, label)| {
-                    normaliser.map_or(row[column], |normaliser| normaliser.apply(row[column], label))
-                });
-                scratch.take(values);
-                Ok((syndrome as usize, scratch.place(&columns, syndrome, counts.syndromes)))
+                scratch.take(columns.iter().map(|&column| row[column]));
+                let scores = scoring.scores(normaliser, scratch.values.iter().copied(), &labels);
+                Ok((syndrome as usize, scratch.place(&scores, &labels, syndrome)))
             })
             .collect::<Result<_>>()?;
         for (syndrome, place) in places {
@@ -436,14 +433,13 @@ fn count<'a>(
     Ok(counts)
 }
 
-/// [`crate::rank::position`] for many probes and dense labels: the marks of one probe are outdated by the next one's
-/// stamp instead of being cleared.
+/// Where a label comes out in [`crate::rank::rank_by`], for many probes.
 #[derive(Default)]
 struct Scratch {
-    /// What is compared, one value per column.
+    /// A similarity per gallery image.
     values: Vec<f32>,
-    stamp: u32,
-    ahead: Vec<u32>,
+    /// Per label its nearest image, as an index into the gallery.
+    nearest: Vec<Option<usize>>,
 }
 
 impl Scratch {
@@ -452,26 +448,26 @@ impl Scratch {
         self.values.extend(values.map(crate::rank::value));
     }
 
-    /// Where the label `wanted` comes out among the labels of the columns, from 0.
-    fn place(&mut self, columns: &[(usize, u32)], wanted: u32, syndromes: usize) -> Option<usize> {
-        self.ahead.resize(syndromes, 0);
-        self.stamp += 1;
-        let value = |at: usize| self.values[at];
-        let nearest = (0..columns.len())
-            .filter(|&at| columns[at].1 == wanted)
-            .reduce(|best, at| if value(at) > value(best) { at } else { best })?;
-        let limit = value(nearest);
-        let mut place = 0;
-        for (at, &(_, syndrome)) in columns.iter().enumerate() {
-            let near = self.values[at];
-            if (near > limit || (near == limit && at < nearest))
-                && self.ahead[syndrome as usize] != self.stamp
-            {
-                self.ahead[syndrome as usize] = self.stamp;
-                place += 1;
+    /// The place of the label `wanted`, from 0, by the labels' scores.
+    fn place(&mut self, scores: &[f64], labels: &[u32], wanted: u32) -> Option<usize> {
+        self.nearest.clear();
+        self.nearest.resize(scores.len(), None);
+        let values = &self.values;
+        for (at, &label) in labels.iter().enumerate() {
+            let nearest = &mut self.nearest[label as usize];
+            if nearest.is_none_or(|best| values[at] > values[best]) {
+                *nearest = Some(at);
             }
         }
-        Some(place)
+        let own = (*self.nearest.get(wanted as usize)?)?;
+        let limit = scores[wanted as usize];
+        let ahead = |(&score, nearest): (&f64, &Option<usize>)| {
+            nearest.is_some_and(|at| {
+                let nearer = values[at] > values[own] || (values[at] == values[own] && at < own);
+                score > limit || (score == limit && nearer)
+            })
+        };
+        Some(scores.iter().zip(&self.nearest).filter(|&label| ahead(label)).count())
     }
 }
 

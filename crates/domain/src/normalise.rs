@@ -1,10 +1,10 @@
 //! What a similarity means for a syndrome: normalisation by the gallery's own similarities.
 //!
 //! A syndrome with many gallery images has one that is near to almost any face, and some faces are near to everybody. So a
-//! probe's similarity to a syndrome (to its nearest image) is compared with the similarities that gallery images of *other*
+//! probe's similarity to a syndrome (pooled over its images) is compared with the similarities that gallery images of *other*
 //! syndromes have to it: less their mean, divided by their standard deviation, each syndrome counting the same (z-norm,
 //! from speaker verification: Reynolds 1997; here per syndrome). Rare syndromes gain by it, and what frequent ones lose is
-//! settled by its strength. The order of a syndrome's images does not change.
+//! settled by its strength.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,6 +13,7 @@ use std::str::FromStr;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::pooling::Pooling;
 use crate::{Error, ErrorKind};
 
 /// Gallery images whose similarities are held at once.
@@ -74,8 +75,8 @@ impl From<Normalisation> for String {
 /// One gallery: its images, as indexes into all that are compared, and their labels, numbered from 0.
 pub type Columns = Vec<(usize, u32)>;
 
-/// How similar gallery images of other labels are to a label: mean and standard deviation of the similarity to its nearest
-/// image, each other label counting the same.
+/// How similar gallery images of other labels are to a label: mean and standard deviation of the pooled similarity to its
+/// images, each other label counting the same.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// Mean.
@@ -89,10 +90,10 @@ pub struct Spread {
 pub struct Normaliser(Vec<(f64, f64)>);
 
 impl Normaliser {
-    /// A similarity to an image of this label as it is compared with those of other labels.
-    pub fn apply(&self, similarity: f32, label: u32) -> f32 {
+    /// A similarity to a label as it is compared with those to other labels.
+    pub fn apply(&self, similarity: f64, label: u32) -> f64 {
         let (shift, scale) = self.0.get(label as usize).copied().unwrap_or((0.0, 1.0));
-        ((f64::from(similarity) - shift) / scale) as f32
+        (similarity - shift) / scale
     }
 
     /// From the spread of every label, if it has one. `None` without normalisation.
@@ -109,22 +110,56 @@ impl Normaliser {
     }
 }
 
+/// How syndromes are ranked for a probe: how the similarities to a syndrome's images become one, and how that is normalised.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scoring {
+    /// The first.
+    pub pooling: Pooling,
+    /// The second.
+    pub normalisation: Normalisation,
+}
+
+impl Scoring {
+    /// GestaltMatcher's: by the nearest image.
+    pub const NEAREST: Self = Self { pooling: Pooling::Nearest, normalisation: Normalisation::None };
+
+    /// What labels are ranked by, from 0 to the highest that occurs, highest first. `normaliser` is that of the gallery, made
+    /// with the same scoring; none without normalisation.
+    ///
+    /// # Panics
+    ///
+    /// When `similarities` and `labels` differ in length.
+    pub fn scores(
+        self,
+        normaliser: Option<&Normaliser>,
+        similarities: impl ExactSizeIterator<Item = f32>,
+        labels: &[u32],
+    ) -> Vec<f64> {
+        let mut scores = self.pooling.scores(similarities, labels);
+        if let Some(normaliser) = normaliser {
+            scores.iter_mut().zip(0..).for_each(|(score, label)| *score = normaliser.apply(*score, label));
+        }
+        scores
+    }
+}
+
 /// The normalisers of some galleries over `images` images. `rows` gives the similarities of a range of them with all of
 /// them, row-major. Empty without normalisation.
 ///
 /// # Errors
 /// Those of `rows`.
 pub fn normalisers<E>(
-    normalisation: Normalisation,
+    scoring: Scoring,
     images: usize,
     galleries: &[Columns],
     rows: impl FnMut(Range<usize>) -> Result<Vec<f32>, E>,
 ) -> Result<Vec<Normaliser>, E> {
-    if normalisation == Normalisation::None {
+    if scoring.normalisation == Normalisation::None {
         return Ok(Vec::new());
     }
-    let spreads = spreads(images, galleries, rows)?;
-    Ok(spreads.iter().filter_map(|spreads| Normaliser::new(normalisation, spreads)).collect())
+    let spreads = spreads(scoring.pooling, images, galleries, rows)?;
+    Ok(spreads.iter().filter_map(|spreads| Normaliser::new(scoring.normalisation, spreads)).collect())
 }
 
 /// The spreads of some galleries' labels, none for a label without images or without others to compare it with. `rows` as
@@ -133,11 +168,12 @@ pub fn normalisers<E>(
 /// # Errors
 /// Those of `rows`.
 pub fn spreads<E>(
+    pooling: Pooling,
     images: usize,
     galleries: &[Columns],
     mut rows: impl FnMut(Range<usize>) -> Result<Vec<f32>, E>,
 ) -> Result<Vec<Vec<Option<Spread>>>, E> {
-    let mut sums: Vec<Sums<'_>> = galleries.iter().map(|columns| Sums::new(columns, images)).collect();
+    let mut sums: Vec<Sums<'_>> = galleries.iter().map(|columns| Sums::new(pooling, columns, images)).collect();
     for from in (0..images).step_by(BAND) {
         let band = from..images.min(from + BAND);
         let values = rows(band.clone())?;
@@ -148,9 +184,12 @@ pub fn spreads<E>(
     Ok(sums.iter().map(Sums::spreads).collect())
 }
 
-/// Sums over a gallery's images of their similarity to each label: that to its nearest image.
+/// Sums over a gallery's images of their pooled similarity to each label.
 struct Sums<'a> {
+    pooling: Pooling,
     columns: &'a Columns,
+    /// Those of the columns.
+    of_columns: Vec<u32>,
     /// The label of every image that is in the gallery.
     labels: Vec<Option<u32>>,
     counts: Vec<u32>,
@@ -159,14 +198,16 @@ struct Sums<'a> {
 }
 
 impl<'a> Sums<'a> {
-    fn new(columns: &'a Columns, images: usize) -> Self {
+    fn new(pooling: Pooling, columns: &'a Columns, images: usize) -> Self {
         let classes = columns.iter().map(|(_, label)| *label as usize + 1).max().unwrap_or(0);
         let (mut labels, mut counts) = (vec![None; images], vec![0; classes]);
         for &(image, label) in columns {
             labels[image] = Some(label);
             counts[label as usize] += 1;
         }
-        Self { columns, labels, counts, sum: vec![0.0; classes], square: vec![0.0; classes] }
+        let of_columns = columns.iter().map(|(_, label)| *label).collect();
+        let (sum, square) = (vec![0.0; classes], vec![0.0; classes]);
+        Self { pooling, columns, of_columns, labels, counts, sum, square }
     }
 
     /// Takes the rows of some images in, one after the other, so that no sum depends on the number of threads.
@@ -174,23 +215,18 @@ impl<'a> Sums<'a> {
         let width = self.labels.len();
         let members: Vec<(usize, u32)> =
             band.clone().filter_map(|image| Some((image, self.labels[image]?))).collect();
-        let nearest: Vec<Vec<f32>> = members
+        let pooled: Vec<Vec<f64>> = members
             .par_iter()
             .map(|&(image, _)| {
                 let row = &values[(image - band.start) * width..][..width];
-                let mut nearest = vec![f32::NEG_INFINITY; self.counts.len()];
-                for &(column, label) in self.columns {
-                    let best = &mut nearest[label as usize];
-                    *best = best.max(row[column]);
-                }
-                nearest
+                let similarities = self.columns.iter().map(|&(column, _)| row[column]);
+                self.pooling.scores(similarities, &self.of_columns)
             })
             .collect();
-        for (&(_, own), nearest) in members.iter().zip(nearest) {
+        for (&(_, own), pooled) in members.iter().zip(pooled) {
             let weight = 1.0 / f64::from(self.counts[own as usize]);
-            for (label, near) in nearest.into_iter().enumerate() {
+            for (label, near) in pooled.into_iter().enumerate() {
                 if label != own as usize && self.counts[label] > 0 {
-                    let near = f64::from(near);
                     self.sum[label] += weight * near;
                     self.square[label] += weight * near * near;
                 }
@@ -230,7 +266,11 @@ mod tests {
     fn normaliser(strength: f64) -> Normaliser {
         let columns = (0..5).map(|at| (at, LABELS[at])).collect();
         let rows = |range: Range<usize>| Ok::<_, Error>(SIMILARITIES[range].concat());
-        normalisers(Normalisation::Z(strength), 6, &[columns], rows).unwrap().remove(0)
+        normalisers(nearest(Normalisation::Z(strength)), 6, &[columns], rows).unwrap().remove(0)
+    }
+
+    fn nearest(normalisation: Normalisation) -> Scoring {
+        Scoring { pooling: Pooling::Nearest, normalisation }
     }
 
     #[test]
@@ -240,14 +280,27 @@ mod tests {
         let (mean, square) = ((0.3 + 0.5) / 2.0, (0.41 / 3.0 + 0.25) / 2.0);
         let expected = [(0.45, 0.15), (mean, f64::sqrt(square - mean * mean))];
         for (label, (mean, deviation)) in (0..).zip(expected) {
-            let got = f64::from(normaliser(1.0).apply(0.7, label));
+            let got = normaliser(1.0).apply(0.7, label);
             assert!((got - (0.7 - mean) / deviation).abs() < 1e-5, "{label}: {got}");
         }
         // Half the strength: half the mean, and a deviation half way to the usual one.
         let Normaliser(whole) = normaliser(1.0);
         let usual = whole.iter().map(|(_, scale)| scale).sum::<f64>() / 3.0;
-        let got = f64::from(normaliser(0.5).apply(0.7, 0));
+        let got = normaliser(0.5).apply(0.7, 0);
         assert!((got - (0.7 - 0.225) / (0.075 + 0.5 * usual)).abs() < 1e-5, "{got}");
+    }
+
+    #[test]
+    fn spreads_are_of_what_is_pooled() {
+        let columns: Columns = (0..5).map(|at| (at, LABELS[at])).collect();
+        let rows = |range: Range<usize>| Ok::<_, Error>(SIMILARITIES[range].concat());
+        let spreads = spreads(Pooling::Soft(2.0), 6, &[columns], rows).unwrap().remove(0);
+        // To label 0, of the images of labels 1 and 2: soft means of 0.1, 0.2, 0.6 and of 0.3, 0.3, 0.
+        let soft = |near: [f64; 3]| (near.iter().map(|near| (2.0 * near).exp()).sum::<f64>() / 3.0).ln() / 2.0;
+        let (a, b) = (soft([0.1, 0.2, 0.6]), soft([0.3, 0.3, 0.0]));
+        let Spread { mean, deviation } = spreads[0].unwrap();
+        assert!((mean - (a + b) / 2.0).abs() < 1e-6, "{mean}");
+        assert!((deviation - (a - b).abs() / 2.0).abs() < 1e-6, "{deviation}");
     }
 
     #[test]
@@ -255,14 +308,14 @@ mod tests {
         let alone = |labels: &[u32]| {
             let columns: Columns = labels.iter().copied().enumerate().collect();
             let rows = |range: Range<usize>| Ok::<_, Error>(vec![0.4; range.len() * labels.len()]);
-            normalisers(Normalisation::Z(1.0), labels.len(), &[columns], rows).unwrap().remove(0)
+            normalisers(nearest(Normalisation::Z(1.0)), labels.len(), &[columns], rows).unwrap().remove(0)
         };
         assert_eq!(alone(&[0, 0]).apply(0.7, 0), 0.7);
         assert_eq!(alone(&[]).apply(0.7, 3), 0.7);
         // All alike: no spread to divide by, and no infinity.
         assert!(alone(&[0, 1, 2]).apply(0.7, 0).is_finite());
         let none = |_: Range<usize>| -> Result<Vec<f32>, Error> { panic!("nobody asked") };
-        assert!(normalisers(Normalisation::None, 2, &[vec![]], none).unwrap().is_empty());
+        assert!(normalisers(Scoring::NEAREST, 2, &[vec![]], none).unwrap().is_empty());
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Ranking labels by their nearest gallery image.
+//! Ranking labels by their nearest gallery image, or by scores.
 //!
 //! The order is that of a stable sort of the gallery by falling similarity: where two gallery images are equally near,
-//! the earlier one comes first. Similarities are compared as given, not as distances, since `1 - s` in f32 would make
+//! the earlier one comes first. Labels with equal scores are ordered like that by their nearest images. Similarities are compared as given, not as distances, since `1 - s` in f32 would make
 //! ties of different values. NaN counts as farthest.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
@@ -35,30 +36,42 @@ pub(crate) fn value(similarity: f32) -> f32 {
 ///
 /// When `similarities` and `labels` differ in length.
 pub fn rank<L: Copy + Eq + Hash>(similarities: &[f32], labels: &[L]) -> Vec<Ranked<L>> {
-    rank_by(similarities, similarities, labels)
+    ranked(similarities, labels, |_, _| Ordering::Equal)
 }
 
-/// As [`rank`], in the order of falling `scores`, of which a label's nearest image has the highest.
+/// As [`rank`], in the order of falling scores, one per label from 0 on ([`crate::Scoring::scores`]).
 ///
 /// # Panics
 ///
-/// As [`rank`].
-pub fn rank_by<L: Copy + Eq + Hash>(scores: &[f32], similarities: &[f32], labels: &[L]) -> Vec<Ranked<L>> {
-    assert_eq!(scores.len(), labels.len(), "one score per gallery image");
+/// As [`rank`], and when a label has no score.
+pub fn rank_by(scores: &[f64], similarities: &[f32], labels: &[u32]) -> Vec<Ranked<u32>> {
+    ranked(similarities, labels, |a, b| scores[*b as usize].total_cmp(&scores[*a as usize]))
+}
+
+/// Labels in an order, and where that makes no difference by their nearest images.
+fn ranked<L: Copy + Eq + Hash>(
+    similarities: &[f32],
+    labels: &[L],
+    order: impl Fn(&L, &L) -> Ordering,
+) -> Vec<Ranked<L>> {
     assert_eq!(similarities.len(), labels.len(), "one similarity per gallery image");
     let mut nearest: HashMap<L, usize> = HashMap::new();
     for (index, &label) in labels.iter().enumerate() {
         let best = nearest.entry(label).or_insert(index);
-        if before(scores, index, *best) {
+        if before(similarities, index, *best) {
             *best = index;
         }
     }
-    let mut order: Vec<usize> = nearest.into_values().collect();
+    let mut places: Vec<usize> = nearest.into_values().collect();
     // Keys are unique, so the unstable sort is deterministic although the map's order is not.
-    order.sort_unstable_by(|&a, &b| {
-        if before(scores, a, b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
+    places.sort_unstable_by(|&a, &b| {
+        order(&labels[a], &labels[b]).then(if before(similarities, a, b) {
+            Ordering::Less
+        } else {
+            Ordering::Greater
+        })
     });
-    order
+    places
         .into_iter()
         .map(|index| Ranked {
             label: labels[index],
@@ -106,6 +119,18 @@ mod tests {
         let (near, far) = (1e-9f32, 0.0);
         assert_eq!(1.0 - near, 1.0 - far);
         assert_eq!(rank(&[far, near], &["a", "b"])[0].label, "b");
+    }
+
+    #[test]
+    fn scores_come_before_similarities_and_equal_ones_are_told_apart_by_them() {
+        let (similarities, labels) = ([0.9, 0.2, 0.3, 0.4], [0, 1, 2, 1]);
+        let order = |scores: &[f64]| -> Vec<(u32, usize)> {
+            let ranked = rank_by(scores, &similarities, &labels);
+            ranked.iter().map(|entry| (entry.label, entry.gallery_index)).collect()
+        };
+        assert_eq!(order(&[0.1, 0.5, 0.7]), [(2, 2), (1, 3), (0, 0)]);
+        assert_eq!(order(&[0.5, 0.5, 0.5]), [(0, 0), (1, 3), (2, 2)]);
+        assert_eq!(order(&[f64::NEG_INFINITY, 0.5, -1.0]), [(1, 3), (2, 2), (0, 0)]);
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use domain::discover::{Distances, cohort_similarity};
 use domain::evaluate::{
-    HitCounts, Setting, Similarities, comparisons, evaluate, evaluate_normalised, evaluate_similarities,
+    HitCounts, Setting, Similarities, comparisons, evaluate, evaluate_scored, evaluate_similarities,
     needed,
 };
 use domain::gmdb::{Table, TableFile, assemble};
 use domain::rank::{position, rank};
-use domain::{Cohort, Encoding, ImageId, SyndromeId};
+use domain::{Cohort, Encoding, ImageId, Scoring, SyndromeId};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -51,6 +51,7 @@ struct Expected {
     hits: BTreeMap<SyndromeId, [u32; 5]>,
     /// The same at `z:0.5`.
     normalised: BTreeMap<SyndromeId, [u32; 5]>,
+    pooled: BTreeMap<SyndromeId, [u32; 5]>,
 }
 
 fn evaluation() -> (Evaluation, Cohort, BTreeMap<ImageId, Encoding>) {
@@ -95,9 +96,16 @@ fn the_four_settings_count_as_the_reference_does() {
         cells.collect()
     };
     assert_eq!(counts.as_words(), words(|comparison| &comparison.hits));
-    let normalised = evaluate_normalised(&cohort, &encodings, "z:0.5".parse().unwrap()).unwrap();
+    let scored = |pooling: &str, normalisation: &str| {
+        let scoring =
+            Scoring { pooling: pooling.parse().unwrap(), normalisation: normalisation.parse().unwrap() };
+        evaluate_scored(&cohort, &encodings, scoring).unwrap()
+    };
+    let normalised = scored("nearest", "z:0.5");
     assert_eq!(normalised.as_words(), words(|comparison| &comparison.normalised));
-    assert_ne!(normalised, counts);
+    let pooled = scored("soft:8", "z:0.75");
+    assert_eq!(pooled.as_words(), words(|comparison| &comparison.pooled));
+    assert!(normalised != counts && pooled != normalised);
 
     let table = counts.table();
     for setting in Setting::ALL {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use domain::Normalisation;
+use domain::{Normalisation, Pooling, Scoring};
 use serde::{Deserialize, Serialize};
 
 pub use self::form::{Basis, FormPlan, Ridge, Weighting};
@@ -256,7 +256,9 @@ pub struct KernelPlan {
     pub splits: u8,
     /// Syndromes in an answer, 1 to 30.
     pub top: u8,
-    /// How similarities are normalised before syndromes are ranked; distances are told as they are.
+    /// How the similarities to a syndrome's images become one, by which it is ranked; distances are those of its nearest image.
+    pub pooling: Pooling,
+    /// How that is normalised; distances are told as they are.
     pub normalisation: Normalisation,
     /// Distances are rounded up to a multiple of this, above 0 and at most 2.
     pub distance_step: f32,
@@ -436,6 +438,11 @@ impl MemberPlan {
 }
 
 impl KernelPlan {
+    /// How syndromes are ranked.
+    pub fn scoring(&self) -> Scoring {
+        Scoring { pooling: self.pooling, normalisation: self.normalisation }
+    }
+
     fn check(&self) -> Result<()> {
         if self.dim == 0 || self.width < self.dim || self.width > 1 << 16 {
             refuse!(

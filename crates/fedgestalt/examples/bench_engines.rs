@@ -120,6 +120,7 @@ fn plan(args: &Args) -> Plan {
         views: 1,
         splits: 1,
         top: 30,
+        pooling: Pooling::Nearest,
         normalisation: Normalisation::None,
         distance_step: 0.001,
         answers_per_site: 1000,

@@ -11,7 +11,7 @@ mod tuning;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
-use domain::Normalisation;
+use domain::{Normalisation, Pooling, Scoring};
 use domain::draw::Draw;
 use federation::{Aggregation, ClassWeighting, Policy, Rates, Rows, ServerOptimizer, Stopping, Tuning};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -31,12 +31,14 @@ pub const TEMPLATE: &str = include_str!("config/fedgestalt.toml");
 /// The members of the paper's recipe, as they stand in a file.
 const RECIPE: &str = include_str!("config/recipe.toml");
 
-/// The configuration file of the paper's recipe: [`TEMPLATE`] with its members, and rankings without normalisation.
+/// The configuration file of the paper's recipe: [`TEMPLATE`] with its members, and rankings by the nearest image.
 pub fn recipe_template() -> String {
     let (before, rest) = TEMPLATE.split_once("[[members]]").unwrap_or((TEMPLATE, ""));
     let after = rest.split_once("[training]").map_or("", |(_, after)| after);
-    let normalised = format!("normalisation = \"{}\"", KernelConfig::default().normalisation);
-    format!("{before}{RECIPE}[training]{after}").replace(&normalised, "normalisation = \"none\"")
+    let Scoring { pooling, normalisation } = KernelConfig::default().scoring();
+    format!("{before}{RECIPE}[training]{after}")
+        .replace(&format!("pooling = \"{pooling}\""), "pooling = \"nearest\"")
+        .replace(&format!("normalisation = \"{normalisation}\""), "normalisation = \"none\"")
 }
 
 /// All that can be configured.
@@ -122,7 +124,9 @@ pub struct FederationConfig {
 pub struct KernelConfig {
     /// Syndromes in an answer, 1 to 30.
     pub top: u8,
-    /// How similarities are normalised before syndromes are ranked; also in `rank`, `evaluate` and the baselines.
+    /// How the similarities to a syndrome's images become one; also in `rank`, `evaluate` and the baselines.
+    pub pooling: Pooling,
+    /// How that is normalised before syndromes are ranked, there too.
     pub normalisation: Normalisation,
     /// Distances are rounded up to a multiple of this; above 0, at most 2.
     pub distance_step: f32,
@@ -220,7 +224,26 @@ impl Default for FederationConfig {
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        Self { top: 30, normalisation: Normalisation::Z(0.5), distance_step: 0.01, answers_per_site: 100_000 }
+        Self {
+            top: 30,
+            pooling: Pooling::Soft(8.0),
+            normalisation: Normalisation::Z(0.75),
+            distance_step: 0.01,
+            answers_per_site: 100_000,
+        }
+    }
+}
+
+impl KernelConfig {
+    /// How syndromes are ranked.
+    pub fn scoring(&self) -> Scoring {
+        Scoring { pooling: self.pooling, normalisation: self.normalisation }
+    }
+
+    /// This with another scoring.
+    #[must_use]
+    pub fn scored(&self, Scoring { pooling, normalisation }: Scoring) -> Self {
+        Self { pooling, normalisation, ..self.clone() }
     }
 }
 
@@ -288,7 +311,7 @@ impl Config {
         Self { trunk: self.trunk.on_machine(&here.trunk, &here.base), ..self.clone() }
     }
 
-    /// This configuration with the paper's recipe for its members and rankings without normalisation. Networks that members
+    /// This configuration with the paper's recipe for its members and rankings by the nearest image. Networks that members
     /// name for themselves go with them: the first and the last.
     #[must_use]
     pub fn as_recipe(&self) -> Self {
@@ -306,7 +329,7 @@ impl Config {
                 on(MemberConfig::tuned("r100", RecipeName::R100), last),
                 on(MemberConfig::published("published"), last),
             ],
-            kernel: KernelConfig { normalisation: Normalisation::None, ..self.kernel.clone() },
+            kernel: self.kernel.scored(Scoring::NEAREST),
             ..self.clone()
         };
         recipe.set_tuning(Tuning::default());
@@ -533,6 +556,7 @@ mod tests {
             ("[kernel]\ntop = 31", "[kernel] top"),
             ("[kernel]\ndistance_step = nan", "distance_step"),
             ("[kernel]\nnormalisation = \"z:2\"", "z:2"),
+            ("[kernel]\npooling = \"mean\"", "mean"),
             ("members = []", "[[members]]"),
             ("[[members]]\nname = \"a/b\"\nkind = \"tuned\"", "a/b"),
             ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nbatch = 1", "batch"),

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{KS, Scratch, macro_recall};
 use crate::encoding::inner_products;
-use crate::{Cohort, Encoding, Error, ErrorKind, ImageId, Result};
+use crate::{Cohort, Encoding, Error, ErrorKind, ImageId, Pooling, Result};
 
 /// Probes whose products with the gallery are held at once.
 const WAVE: usize = 256;
@@ -61,10 +61,11 @@ pub fn leave_one_out(cohort: &Cohort, encodings: &BTreeMap<ImageId, Encoding>) -
             .par_iter()
             .zip(products.par_chunks(images.len()))
             .map_init(Scratch::default, |scratch, (&probe, row)| {
-                let others: Vec<(usize, u32)> =
-                    labels.iter().copied().enumerate().filter(|&(at, _)| at != probe).collect();
-                scratch.take(others.iter().map(|&(at, _)| row[at]));
-                scratch.place(&others, labels[probe], cohort.syndromes().len())
+                let others = || (0..labels.len()).filter(|&at| at != probe);
+                scratch.take(others().map(|at| row[at]));
+                let labels_of_others: Vec<u32> = others().map(|at| labels[at]).collect();
+                let scores = Pooling::Nearest.scores(scratch.values.iter().copied(), &labels_of_others);
+                scratch.place(&scores, &labels_of_others, labels[probe])
             })
             .collect();
         for (&probe, place) in wave.iter().zip(places) {

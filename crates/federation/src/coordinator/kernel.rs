@@ -105,7 +105,7 @@ impl Gallery {
             })
             .collect();
         let width = kernel.width;
-        let made = normalisers(kernel.normalisation, self.entries.len(), &columns, |band| {
+        let made = normalisers(kernel.scoring(), self.entries.len(), &columns, |band| {
             gram(&self.vectors[band.start * width..band.end * width], &self.vectors, width)
         })?;
         self.normalisers.extend(wanted.into_iter().zip(made));
@@ -290,15 +290,9 @@ impl Coordinator {
                 let each = probe.galleries.iter().map(|galleries| {
                     let (columns, labels) = &columns[galleries];
                     let similarities: Vec<f32> = columns.iter().map(|&place| row[place]).collect();
-                    let ranked = match self.gallery.normalisers.get(galleries) {
-                        Some(normaliser) => {
-                            let scores = similarities.iter().zip(labels);
-                            let scores: Vec<f32> =
-                                scores.map(|(&near, &label)| normaliser.apply(near, label)).collect();
-                            rank::rank_by(&scores, &similarities, labels)
-                        }
-                        None => rank::rank(&similarities, labels),
-                    };
+                    let normaliser = self.gallery.normalisers.get(galleries);
+                    let scores = kernel.scoring().scores(normaliser, similarities.iter().copied(), labels);
+                    let ranked = rank::rank_by(&scores, &similarities, labels);
                     let ranked = ranked.into_iter().take(usize::from(kernel.top));
                     let ranked = ranked.map(|place| {
                         let nearest = &self.gallery.entries[columns[place.gallery_index]];
@@ -349,6 +343,7 @@ impl Coordinator {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use domain::Pooling;
 
     const WIDTH: usize = 4;
 
@@ -363,6 +358,7 @@ mod tests {
             views: 1,
             splits: 1,
             top: 30,
+            pooling: Pooling::Nearest,
             normalisation,
             distance_step: 0.001,
             answers_per_site: 40,

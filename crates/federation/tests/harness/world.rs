@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::evaluate::{HitCounts, Setting};
-use domain::{ImageId, Normalisation, SyndromeId};
+use domain::{ImageId, Normalisation, Pooling, SyndromeId};
 use federation::*;
 
 pub type Model = Tensors;
@@ -169,6 +169,7 @@ pub fn toy_kernel() -> KernelPlan {
         views: 1,
         splits: 1,
         top: 30,
+        pooling: Pooling::Nearest,
         normalisation: Normalisation::None,
         distance_step: 0.001,
         answers_per_site: 40,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use domain::{ImageId, Normalisation};
+use domain::{ImageId, Normalisation, Scoring};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use vision::Crop;
@@ -92,8 +92,9 @@ pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Done> {
     let tables = Tables { draws: Vec::new(), views };
     let encodings = tables.encode(&blueprint.with(weights)?, &images)?;
     let mut file = EncodingFile::new(Some(name.clone()), layout(&blueprint), &encodings)?;
-    if context.config.kernel.normalisation != Normalisation::None && aligned.left_out.is_empty() {
-        file.spreads = Some(GallerySpreads::new(&file, &gallery(&cohort.cohort)?)?);
+    let Scoring { pooling, normalisation } = context.config.kernel.scoring();
+    if normalisation != Normalisation::None && aligned.left_out.is_empty() {
+        file.spreads = Some(GallerySpreads::new(pooling, &file, &gallery(&cohort.cohort)?)?);
     }
     file.save(&args.out, format)?;
     let summary = Summary {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use domain::Normalisation;
-use domain::evaluate::{Comparison, Setting, comparisons, evaluate_normalised, leave_one_out};
+use domain::{Normalisation, Pooling, Scoring};
+use domain::evaluate::{Comparison, Setting, comparisons, evaluate_scored, leave_one_out};
 use serde::Serialize;
 
 use crate::Outcome;
@@ -33,8 +33,12 @@ pub struct EvaluateArgs {
     /// Ask about every image of the cohort, against all its other images, instead of the four settings
     #[arg(long)]
     pub leave_one_out: bool,
-    /// How similarities are normalised: none, or z:STRENGTH [default: none with --metadata, as in GestaltMatcher; else
-    /// from the configuration]
+    /// How the similarities to a syndrome's images become one: nearest, or soft:SHARPNESS [default: nearest with --metadata,
+    /// as in GestaltMatcher; else from the configuration]
+    #[arg(long, value_name = "HOW", conflicts_with = "leave_one_out")]
+    pub pooling: Option<Pooling>,
+    /// How that is normalised: none, or z:STRENGTH [default: none with --metadata, as in GestaltMatcher; else from the
+    /// configuration]
     #[arg(long, value_name = "HOW", conflicts_with = "leave_one_out")]
     pub normalisation: Option<Normalisation>,
     /// Also write the table to this JSON file
@@ -64,14 +68,18 @@ pub fn run(args: EvaluateArgs, context: &Context) -> anyhow::Result<Outcome> {
         }
     } else {
         let usual =
-            if args.metadata.is_some() { Normalisation::None } else { context.config.kernel.normalisation };
-        let normalisation = args.normalisation.unwrap_or(usual);
-        let counts = evaluate_normalised(&cohort, &encodings, normalisation).with_context(failed)?;
+            if args.metadata.is_some() { Scoring::NEAREST } else { context.config.kernel.scoring() };
+        let scoring = Scoring {
+            pooling: args.pooling.unwrap_or(usual.pooling),
+            normalisation: args.normalisation.unwrap_or(usual.normalisation),
+        };
+        let counts = evaluate_scored(&cohort, &encodings, scoring).with_context(failed)?;
         let accuracies = counts.table();
         let sizes = comparisons(&cohort);
         Results::Settings {
             model: file.model,
-            normalisation,
+            pooling: scoring.pooling,
+            normalisation: scoring.normalisation,
             settings: Setting::ALL.iter().map(|&s| (s.key(), accuracies.get(s))).collect(),
             sizes: Setting::ALL.iter().filter_map(|&s| Some((s.key(), Sizes::of(s, &sizes)?))).collect(),
         }
@@ -90,6 +98,7 @@ enum Results {
     /// Of the four settings.
     Settings {
         model: Option<String>,
+        pooling: Pooling,
         normalisation: Normalisation,
         settings: BTreeMap<&'static str, [f64; 4]>,
         sizes: BTreeMap<&'static str, Sizes>,

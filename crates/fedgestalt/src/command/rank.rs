@@ -7,8 +7,8 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use domain::cohort::Cohort;
 use domain::normalise::Normaliser;
-use domain::rank::{rank, rank_by};
-use domain::{Encoding, ImageId, Normalisation, SyndromeId};
+use domain::rank::rank_by;
+use domain::{Encoding, ImageId, Normalisation, Pooling, Scoring, SyndromeId};
 use serde::Serialize;
 use vision::{Crop, Points};
 
@@ -60,7 +60,10 @@ pub struct RankArgs {
     /// Frozen face network (ONNX) [default: from the configuration, the shipped one]
     #[arg(long, value_name = "FILE")]
     pub trunk: Option<PathBuf>,
-    /// How similarities are normalised: none, or z:STRENGTH [default: from the configuration]
+    /// How the similarities to a syndrome's images become one: nearest, or soft:SHARPNESS [default: from the configuration]
+    #[arg(long, value_name = "HOW")]
+    pub pooling: Option<Pooling>,
+    /// How that is normalised: none, or z:STRENGTH [default: from the configuration]
     #[arg(long, value_name = "HOW")]
     pub normalisation: Option<Normalisation>,
     /// Syndromes to show
@@ -80,9 +83,12 @@ pub fn run(args: RankArgs, context: &Context) -> anyhow::Result<Outcome> {
     let points = points(&args.points, args.photos.len())?;
     let (dir, cohort_seconds) = timed(|| CohortDir::open(&args.cohort))?;
     // The gallery is read while the photographs are encoded.
-    let normalisation = args.normalisation.unwrap_or(context.config.kernel.normalisation);
+    let scoring = Scoring {
+        pooling: args.pooling.unwrap_or(context.config.kernel.pooling),
+        normalisation: args.normalisation.unwrap_or(context.config.kernel.normalisation),
+    };
     let (gallery, encoded) = std::thread::scope(|scope| {
-        let gallery = scope.spawn(|| timed(|| Gallery::open(&dir.cohort, &args.encodings, normalisation)));
+        let gallery = scope.spawn(|| timed(|| Gallery::open(&dir.cohort, &args.encodings, scoring)));
         let encoded = (!args.photos.is_empty()).then(|| Encoded::new(&args, points.as_ref(), context));
         let gallery = gallery.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (gallery, encoded)
@@ -328,17 +334,18 @@ struct Gallery<'a> {
     file: EncodingFile,
     /// The images of all galleries of the cohort, sorted, and their syndromes' indexes.
     images: Vec<(ImageId, usize)>,
+    scoring: Scoring,
     normaliser: Option<Normaliser>,
 }
 
 impl<'a> Gallery<'a> {
-    fn open(cohort: &'a Cohort, encodings: &Path, normalisation: Normalisation) -> anyhow::Result<Self> {
+    fn open(cohort: &'a Cohort, encodings: &Path, scoring: Scoring) -> anyhow::Result<Self> {
         let file = EncodingFile::load(encodings)?;
         let images = gallery(cohort)?;
         let normaliser = file
-            .normaliser(normalisation, &images)
+            .normaliser(scoring, &images)
             .with_context(|| format!("cannot use {}; run `encode` again", encodings.display()))?;
-        Ok(Self { cohort, file, images, normaliser })
+        Ok(Self { cohort, file, images, scoring, normaliser })
     }
 
     /// Ranks against every gallery image, without the probe itself.
@@ -361,21 +368,14 @@ impl<'a> Gallery<'a> {
                     })
                 })
                 .collect::<anyhow::Result<Vec<&[f32]>>>()?;
-            let labels: Vec<usize> = images.iter().map(|(_, label)| *label).collect();
+            let labels: Vec<u32> = images.iter().map(|(_, label)| *label as u32).collect();
             let similarities = encoding.similarities(&rows);
-            let places = match &self.normaliser {
-                Some(normaliser) => {
-                    let scores = similarities.iter().zip(&labels);
-                    let scores: Vec<f32> =
-                        scores.map(|(&near, &label)| normaliser.apply(near, label as u32)).collect();
-                    rank_by(&scores, &similarities, &labels)
-                }
-                None => rank(&similarities, &labels),
-            };
-            let places = places.into_iter().take(top);
+            let near = similarities.iter().copied();
+            let scores = self.scoring.scores(self.normaliser.as_ref(), near, &labels);
+            let places = rank_by(&scores, &similarities, &labels).into_iter().take(top);
             Ok(places
                 .map(|place| {
-                    let syndrome = self.cohort.syndromes()[place.label].id.clone();
+                    let syndrome = self.cohort.syndromes()[place.label as usize].id.clone();
                     Place {
                         name: name(self.cohort, &syndrome),
                         syndrome,

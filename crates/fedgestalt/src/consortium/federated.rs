@@ -100,6 +100,7 @@ pub fn plan_of(
             views: VIEWS as u8,
             splits,
             top: config.kernel.top,
+            pooling: config.kernel.pooling,
             normalisation: config.kernel.normalisation,
             distance_step: config.kernel.distance_step,
             answers_per_site: config.kernel.answers_per_site,

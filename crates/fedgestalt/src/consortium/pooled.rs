@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use domain::cohort::{Cohort, Part};
-use domain::evaluate::{Accuracies, evaluate_normalised};
+use domain::evaluate::{Accuracies, evaluate_scored};
 use domain::{Encoding, ImageId, SyndromeId};
 use learn::{ClosedForm, Head, Recipe};
 use serde::{Deserialize, Serialize};
@@ -143,7 +143,7 @@ pub fn accuracies(
     everybody: &[Patients<'_>],
 ) -> Result<Accuracies> {
     let encodings = encodings(ensemble, everybody)?;
-    Ok(evaluate_normalised(cohort, &encodings, method.config.kernel.normalisation)?.table())
+    Ok(evaluate_scored(cohort, &encodings, method.config.kernel.scoring())?.table())
 }
 
 /// The encodings of every site's gallery and probes.

@@ -33,6 +33,7 @@ draws = 2
 sites = 4
 
 [kernel]
+pooling = "nearest"
 normalisation = "none"
 
 [demo.small]

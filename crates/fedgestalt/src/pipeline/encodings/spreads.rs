@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use anyhow::{Context as _, Result};
 use domain::normalise::{Columns, Normaliser, Spread, spreads};
-use domain::{Cohort, Encoding, ImageId, Normalisation, Part};
+use domain::{Cohort, Encoding, ImageId, Normalisation, Part, Pooling, Scoring};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -16,8 +16,16 @@ use super::EncodingFile;
 pub struct GallerySpreads {
     /// Digest of the gallery's images and their syndromes.
     gallery: String,
+    /// How the similarities to a syndrome's images became one.
+    #[serde(default = "nearest")]
+    pooling: Pooling,
     /// Per syndrome, in the cohort's order.
     spreads: Vec<Option<Spread>>,
+}
+
+/// Of files that do not say it.
+fn nearest() -> Pooling {
+    Pooling::Nearest
 }
 
 /// The images of all galleries of a cohort, sorted, and their syndromes' indexes.
@@ -54,37 +62,40 @@ impl GallerySpreads {
     ///
     /// # Errors
     /// When one of its images has no encoding.
-    pub fn new(file: &EncodingFile, gallery: &[(ImageId, usize)]) -> Result<Self> {
+    pub fn new(pooling: Pooling, file: &EncodingFile, gallery: &[(ImageId, usize)]) -> Result<Self> {
         let encodings =
             gallery.iter().map(|(image, _)| file.encoding(image)).collect::<Result<Vec<Encoding>>>()?;
         let encodings: Vec<&Encoding> = encodings.iter().collect();
         let columns: Columns =
             gallery.iter().enumerate().map(|(at, (_, syndrome))| (at, *syndrome as u32)).collect();
-        let found = spreads(gallery.len(), &[columns], |band| {
+        let found = spreads(pooling, gallery.len(), &[columns], |band| {
             Ok::<_, anyhow::Error>(domain::encoding::inner_products(&encodings[band], &encodings))
         })?;
-        Ok(Self { gallery: digest(gallery), spreads: found.into_iter().next().unwrap_or_default() })
+        Ok(Self { gallery: digest(gallery), pooling, spreads: found.into_iter().next().unwrap_or_default() })
     }
 }
 
 impl EncodingFile {
-    /// The normaliser of a gallery: from the spreads in the file, where they are this gallery's, else from its encodings.
+    /// The normaliser of a gallery: from the spreads in the file, where they are this gallery's and this pooling's, else from its
+    /// encodings.
     ///
     /// # Errors
     /// When an image of the gallery has no encoding.
     pub fn normaliser(
         &self,
-        normalisation: Normalisation,
+        scoring: Scoring,
         gallery: &[(ImageId, usize)],
     ) -> Result<Option<Normaliser>> {
-        if normalisation == Normalisation::None {
+        if scoring.normalisation == Normalisation::None {
             return Ok(None);
         }
-        let kept = self.spreads.as_ref().filter(|kept| kept.gallery == digest(gallery));
+        let of_gallery =
+            |kept: &&GallerySpreads| kept.pooling == scoring.pooling && kept.gallery == digest(gallery);
+        let kept = self.spreads.as_ref().filter(of_gallery);
         let spreads = match kept {
             Some(kept) => Cow::Borrowed(kept),
-            None => Cow::Owned(GallerySpreads::new(self, gallery)?),
+            None => Cow::Owned(GallerySpreads::new(scoring.pooling, self, gallery)?),
         };
-        Ok(Normaliser::new(normalisation, &spreads.spreads))
+        Ok(Normaliser::new(scoring.normalisation, &spreads.spreads))
     }
 }
