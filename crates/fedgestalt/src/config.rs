@@ -13,12 +13,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use domain::Normalisation;
 use domain::draw::Draw;
-use federation::{Aggregation, ClassWeighting, Policy, Rates, Rows, ServerOptimizer, Stopping, Tuning};
+use federation::{
+    Aggregation, ClassWeighting, Policy, Rates, Rows, ServerOptimizer, Statistics, Stopping, Tuning,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use detector::DetectorConfig;
 pub use member::{
-    ClassifierName, DEFAULT_FORM, MemberConfig, MemberKind, RecipeName, RidgeConfig, RidgeWord,
+    ClassifierName, DEFAULT_FORM, MemberConfig, MemberKind, RecipeName, RidgeConfig, RidgeWord, StartName,
 };
 pub use trunk::{Cut, Engine, Precision, TrunkConfig};
 
@@ -106,6 +108,8 @@ pub struct FederationConfig {
     pub server_tau: f64,
     /// Strength of the pull towards the round's model in local training, 0 to 1000.
     pub proximal: f64,
+    /// How running statistics of BatchNorm become one.
+    pub statistics: Statistics,
     /// Classifier rows that leave a site.
     pub rows: Rows,
     /// Whether the coordinator is kept from the sums.
@@ -124,10 +128,22 @@ pub struct KernelConfig {
     pub top: u8,
     /// How similarities are normalised before syndromes are ranked; also in `rank`, `evaluate` and the baselines.
     pub normalisation: Normalisation,
+    /// What the members count in a similarity.
+    pub weights: MemberWeights,
     /// Distances are rounded up to a multiple of this; above 0, at most 2.
     pub distance_step: f32,
     /// Rankings that a site may ask for in all.
     pub answers_per_site: u32,
+}
+
+/// What the members count in a similarity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemberWeights {
+    /// All alike.
+    Equal,
+    /// By how well they tell syndromes of validation images apart, from one small sum over all sites.
+    Fitted,
 }
 
 /// `[demo]`.
@@ -199,7 +215,7 @@ impl Default for TrainingConfig {
 
 impl Default for FederationConfig {
     fn default() -> Self {
-        let Tuning { server, proximal, .. } = Tuning::default();
+        let Tuning { server, proximal, statistics, .. } = Tuning::default();
         Self {
             sites: 4,
             draw: Draw::NearUniform,
@@ -210,6 +226,7 @@ impl Default for FederationConfig {
             server_beta2: server.beta2,
             server_tau: server.tau,
             proximal,
+            statistics,
             rows: Rows::All,
             blind: true,
             minimum_cohort: 0,
@@ -220,7 +237,13 @@ impl Default for FederationConfig {
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        Self { top: 30, normalisation: Normalisation::Z(0.5), distance_step: 0.01, answers_per_site: 100_000 }
+        Self {
+            top: 30,
+            normalisation: Normalisation::Z(0.5),
+            weights: MemberWeights::Equal,
+            distance_step: 0.01,
+            answers_per_site: 100_000,
+        }
     }
 }
 
@@ -306,23 +329,30 @@ impl Config {
                 on(MemberConfig::tuned("r100", RecipeName::R100), last),
                 on(MemberConfig::published("published"), last),
             ],
-            kernel: KernelConfig { normalisation: Normalisation::None, ..self.kernel.clone() },
+            kernel: KernelConfig {
+                normalisation: Normalisation::None,
+                weights: MemberWeights::Equal,
+                ..self.kernel.clone()
+            },
             ..self.clone()
         };
         recipe.set_tuning(Tuning::default());
         recipe
     }
 
-    /// Stages of a session that a site can vanish in: aggregations of tuned members, the validation of the last one, and the sum behind closed forms.
+    /// Stages of a session that a site can vanish in: the sum that tuned members start from, their aggregations, the validation of
+    /// the last one, and the sums behind closed forms and behind the members' weights.
     pub fn rounds(&self) -> u32 {
         let any = |kind| self.members.iter().any(|member| member.kind == kind);
         let validation = u32::from(self.training.stopping != Stopping::Never);
         let rounds = if any(MemberKind::Tuned) {
-            self.training.epochs.div_ceil(self.training.interval.max(1)) + validation
+            let starts = self.members.iter().any(|member| member.start().is_some());
+            u32::from(starts) + self.training.epochs.div_ceil(self.training.interval.max(1)) + validation
         } else {
             0
         };
-        rounds + u32::from(any(MemberKind::ClosedForm))
+        let weighed = self.kernel.weights == MemberWeights::Fitted;
+        rounds + u32::from(any(MemberKind::ClosedForm)) + u32::from(weighed)
     }
 
     /// The cohort of a size of the demo.
@@ -493,7 +523,7 @@ mod tests {
     #[test]
     fn the_recipe_is_trained_the_papers_way_whatever_else_is_configured() {
         let text = "[training]\nrates = \"step\"\nclass_weighting = \"none\"\nstopping = \"loss:2\"\n\
-                    [federation]\nserver_optimizer = \"adam\"\nserver_rate = 0.1\nproximal = 0.5\n";
+                    [federation]\nserver_optimizer = \"adam\"\nserver_rate = 0.1\nproximal = 0.5\nstatistics = \"pooled\"\n";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.tuning().rates, Rates::Step);
         assert_eq!(config.tuning().server.optimizer, ServerOptimizer::Adam);
@@ -525,6 +555,7 @@ mod tests {
             ("[federation]\nserver_optimizer = \"sgd\"", "sgd"),
             ("[federation]\nserver_momentum = 1.0", "[federation] server_momentum"),
             ("[federation]\nproximal = -0.1", "[federation] proximal"),
+            ("[federation]\nstatistics = \"summed\"", "summed"),
             ("[training]\nrates = \"linear\"", "linear"),
             ("[training]\nclass_weighting = \"square\"", "square"),
             ("[training]\nstopping = \"loss:0\"", "loss:0"),
@@ -551,6 +582,12 @@ mod tests {
                 "`margin` is 2",
             ),
             ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nclassifier = \"sphere\"", "sphere"),
+            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nstart = \"random\"", "random"),
+            (
+                "[[members]]\nname = \"a\"\nkind = \"published\"\nstart = \"closed-form\"",
+                "only a tuned member has `start`",
+            ),
+            ("[kernel]\nweights = \"learned\"", "learned"),
             ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 0", "lift must be 1"),
             ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 8\nprojection = 8", "leave `lift`"),
             ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\noutputs = 0", "outputs"),
@@ -575,11 +612,14 @@ mod tests {
         config.trunk.openvino = Some("/opt/openvino".into());
         config.federation.rows = Rows::Shared(3);
         config.federation.server_optimizer = ServerOptimizer::Yogi;
+        config.federation.statistics = Statistics::Pooled;
         config.training.rates = Rates::Cosine;
         config.training.stopping = Stopping::Loss(3);
         config.federation.draw = Draw::Dirichlet(0.5);
         config.members = config.as_recipe().members;
         config.members[0].neck_lr = Some(1e-4);
+        config.members[0].start = Some(StartName::ClosedForm);
+        config.kernel.weights = MemberWeights::Fitted;
         assert_eq!(Config::parse(&config.to_toml().unwrap()).unwrap(), config);
     }
 
