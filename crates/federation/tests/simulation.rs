@@ -545,7 +545,8 @@ fn answers_are_the_plain_ranking() {
 
 #[test]
 fn a_newcomer_joins_the_release_and_asks() {
-    let mut world = World::new(4, 8, |plan| plan.kernel = Some(toy_kernel()));
+    let weighed = KernelPlan { weighed: Some(3), ..toy_kernel() };
+    let mut world = World::new(4, 8, |plan| plan.kernel = Some(weighed));
     world.run();
     finished(&world);
     let old = world.roster.verify(&consortium().public()).unwrap();
@@ -563,7 +564,10 @@ fn a_newcomer_joins_the_release_and_asks() {
     }
     let adoption = world.sites[4].adopted.as_ref().expect("adopted");
     assert_eq!(adoption.trained.len(), 5);
-    for (member, own) in adoption.tensors.iter().zip(&world.sites[0].model) {
+    let (weights, members) = adoption.tensors.split_last().unwrap();
+    assert_eq!(Some(weights), world.sites[0].model.last());
+    assert!(weights[0].iter().all(|weight| *weight != 0.0));
+    for (member, own) in members.iter().zip(&world.sites[0].model) {
         assert_eq!(member[0], own[0]);
         assert_eq!(member[1], own[1]);
         assert!(member[2].is_empty() && member[3].is_empty());

@@ -131,7 +131,10 @@ mod tests {
     use super::*;
 
     fn noise(seed: usize) -> f64 {
-        ((seed as f64 * 12.9898).sin() * 43758.5453).fract()
+        let mut z = (seed as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
 
     /// Pairs as three members see them: the first tells syndromes apart, the second less so, the third not at all.

@@ -271,7 +271,7 @@ impl Watcher for Console<'_> {
             (_, true) => "the kernel is open".to_owned(),
             (0, _) => "enrolment".to_owned(),
             (stage, _) if stage <= starts => "the members' start".to_owned(),
-            (stage, _) if stage <= starts + rounds => format!("round {} of {rounds}", stage - starts),
+            (stage, _) if *stage <= starts + rounds => format!("round {} of {rounds}", stage - starts),
             _ => "evaluation and release".to_owned(),
         };
         let awaited: Vec<String> = awaited.iter().map(|&site| self.name(site)).collect();

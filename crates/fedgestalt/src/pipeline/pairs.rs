@@ -17,7 +17,7 @@ const CHUNK: usize = 256;
 
 /// Images to compare, as rows of the tables of views.
 pub struct Images<'a> {
-    /// Training images of each network's table.
+    /// Training images.
     pub training: &'a [Example],
     /// Validation images.
     pub validation: &'a [Example],

@@ -58,11 +58,13 @@ impl Site {
     fn bring(&mut self, sums: Result<Vec<FormSums>>) -> Result<Vec<Action>> {
         match sums {
             Ok(sums) => Ok(self.participant.submit_sums(&sums)?),
-            Err(error) => {
-                tracing::warn!(site = %self.name, error = format!("{error:#}"), "this site sits the sums out");
-                Ok(self.participant.abstain(AbstainReason::Failed)?)
-            }
+            Err(error) => self.sit_out(&error),
         }
+    }
+
+    fn sit_out(&mut self, error: &anyhow::Error) -> Result<Vec<Action>> {
+        tracing::warn!(site = %self.name, error = format!("{error:#}"), "this site sits the sums out");
+        Ok(self.participant.abstain(AbstainReason::Failed)?)
     }
 
     /// The closed-form members from the sums of all sites.
@@ -78,8 +80,10 @@ impl Site {
     pub(super) fn compare(&mut self) -> Result<Vec<Action>> {
         let (model, lessons) = self.at_work()?;
         let views: Vec<_> = self.tables.views.iter().map(|table| table as _).collect();
-        let moments = pairs::moments(&self.blueprint, model.weights(), &views, &lessons.as_pairs())?;
-        Ok(self.participant.submit_pairs(&pair_sums(moments))?)
+        match pairs::moments(&self.blueprint, model.weights(), &views, &lessons.as_pairs()) {
+            Ok(moments) => Ok(self.participant.submit_pairs(&pair_sums(moments))?),
+            Err(error) => self.sit_out(&error),
+        }
     }
 
     /// The members' weights from the sums of all sites.

@@ -267,9 +267,8 @@ mod tests {
                     (pivot..DIM).max_by(|&a, &b| rows[a][pivot].abs().total_cmp(&rows[b][pivot].abs()));
                 rows.swap(pivot, best.unwrap());
                 let (head, by) = (rows[pivot].clone(), rows[pivot][pivot]);
-                for (j, row) in rows.iter_mut().enumerate().filter(|(j, _)| *j != pivot) {
+                for (_, row) in rows.iter_mut().enumerate().filter(|(j, _)| *j != pivot) {
                     let factor = row[pivot] / by;
-                    let _ = j;
                     row.iter_mut().zip(&head).for_each(|(x, head)| *x -= factor * head);
                 }
             }
@@ -287,30 +286,37 @@ mod tests {
         let published = head();
         let mut started = published.clone();
         started.start_from(&moments(&published, &[true; CLASSES]), SETTINGS).unwrap();
+        // The closed form of each image at its own length is what the moments are of.
         let (features, labels) = images();
+        let form = ClosedForm::solve(&moments(&published, &[true; CLASSES]).form, SETTINGS).unwrap();
+        let z = form.apply(&published.represent(&features, labels.len()).unwrap(), labels.len()).unwrap();
         let count = labels.len() as f64;
-        // Of the images at the mean length, the statistics are exact; lengths differ by a few hundredths here.
-        let z = started.represent(&features, labels.len()).unwrap();
-        let mut variance = 0.0;
+        let mut factors = Vec::new();
         for j in 0..DIM {
             let values = || z.iter().skip(j).step_by(DIM).map(|&x| f64::from(x));
             let mean = values().sum::<f64>() / count;
-            variance += values().map(|x| (x - mean) * (x - mean)).sum::<f64>() / count / DIM as f64;
-            assert!(mean.abs() < 0.2, "value {j}: mean {mean}");
+            let variance = values().map(|x| (x - mean) * (x - mean)).sum::<f64>() / count;
+            let (weight, running) = (f64::from(started.bn_weight[j]), f64::from(started.bn_var[j]));
+            // What evaluation gives at the mean length, and what training gives, which has the batch's variance.
+            factors.push(weight * weight * running / (running + f64::from(Head::BN_EPS)) / variance);
+            assert!(started.bn_bias[j] == 0.0 && mean.abs() < 1e-4, "value {j}: mean {mean}");
         }
-        assert!((variance - 1.0).abs() < 0.2, "{variance}");
+        assert!(factors.iter().all(|factor| (factor / factors[0] - 1.0).abs() < 1e-3), "{factors:?}");
+        let square: f64 = started.bn_weight.iter().map(|&x| f64::from(x).powi(2)).sum();
+        assert!((square / DIM as f64 - 1.0).abs() < 1e-2, "variance 1 on average: {square}");
         let mut squares = 0.0;
         for class in 0..CLASSES - 1 {
             let mut mean = vec![0.0f32; DIM];
             let own = z.chunks_exact(DIM).zip(&labels).filter(|(_, label)| **label as usize == class);
             own.for_each(|(row, _)| mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x / EACH as f32));
             let row = &started.classifier_weight[class * DIM..][..DIM];
-            assert!(cosine(row, &mean) > 0.98, "class {class}: {row:?} {mean:?}");
+            assert!(cosine(row, &mean) > 1.0 - 1e-5, "class {class}: {row:?} {mean:?}");
             let length = super::super::length(row);
             squares += length * length / (CLASSES - 1) as f64;
-            // -|mean|^2 / 2 in the row's own scale.
+            // The inner product with the mean, halved.
             let bias = f64::from(started.classifier_bias[class]);
-            assert!((bias / (-0.5 * length * super::super::length(&mean)) - 1.0).abs() < 0.2, "{bias}");
+            let want = -0.5 * length * super::super::length(&mean) * factors[0].sqrt();
+            assert!((bias / want - 1.0).abs() < 1e-3, "class {class}: {bias} {want}");
         }
         assert!((squares - ROW_SQUARE).abs() < 1e-5, "{squares}");
         let rows = |weight: &[f32]| weight.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / DIM as f64;
