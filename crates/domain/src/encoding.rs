@@ -33,8 +33,32 @@ impl Encoding {
             return Err(Error::new(ErrorKind::Length, "an encoding needs at least one representation"));
         }
         let share = 1.0 / (representations.len() as f64).sqrt();
+        Self::laid(representations, |_| share)
+    }
+
+    /// As [`Encoding::from_representations`], with a share of each: the inner product is the mean cosine with these weights.
+    /// Refused besides where shares are not one for each, are negative, or do not add up to 1.
+    pub fn from_weighted(representations: &[&[f32]], shares: &[f64]) -> Result<Self> {
+        let total: f64 = shares.iter().sum();
+        let fit = shares.len() == representations.len() && shares.iter().all(|&share| share >= 0.0);
+        if !fit || total.is_nan() || (total - 1.0).abs() > f64::from(UNIT_TOLERANCE) {
+            return Err(Error::new(
+                ErrorKind::InvalidEncoding,
+                format!(
+                    "{} shares that add up to {total} for {} representations; take the weights of the model again",
+                    shares.len(),
+                    representations.len()
+                ),
+            ));
+        }
+        Self::laid(representations, |index| (shares[index] / total).sqrt())
+    }
+
+    /// Representations at the lengths given, end to end.
+    fn laid(representations: &[&[f32]], share: impl Fn(usize) -> f64) -> Result<Self> {
         let mut values = Vec::with_capacity(representations.iter().map(|r| r.len()).sum());
         for (index, representation) in representations.iter().enumerate() {
+            let share = share(index);
             let length = representation.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
             if !length.is_finite() || length == 0.0 {
                 return Err(Error::new(

@@ -173,7 +173,8 @@ pub fn spreads<E>(
     galleries: &[Columns],
     mut rows: impl FnMut(Range<usize>) -> Result<Vec<f32>, E>,
 ) -> Result<Vec<Vec<Option<Spread>>>, E> {
-    let mut sums: Vec<Sums<'_>> = galleries.iter().map(|columns| Sums::new(pooling, columns, images)).collect();
+    let mut sums: Vec<Sums<'_>> =
+        galleries.iter().map(|columns| Sums::new(pooling, columns, images)).collect();
     for from in (0..images).step_by(BAND) {
         let band = from..images.min(from + BAND);
         let values = rows(band.clone())?;
@@ -296,7 +297,8 @@ mod tests {
         let rows = |range: Range<usize>| Ok::<_, Error>(SIMILARITIES[range].concat());
         let spreads = spreads(Pooling::Soft(2.0), 6, &[columns], rows).unwrap().remove(0);
         // To label 0, of the images of labels 1 and 2: soft means of 0.1, 0.2, 0.6 and of 0.3, 0.3, 0.
-        let soft = |near: [f64; 3]| (near.iter().map(|near| (2.0 * near).exp()).sum::<f64>() / 3.0).ln() / 2.0;
+        let soft =
+            |near: [f64; 3]| (near.iter().map(|near| (2.0 * near).exp()).sum::<f64>() / 3.0).ln() / 2.0;
         let (a, b) = (soft([0.1, 0.2, 0.6]), soft([0.3, 0.3, 0.0]));
         let Spread { mean, deviation } = spreads[0].unwrap();
         assert!((mean - (a + b) / 2.0).abs() < 1e-6, "{mean}");

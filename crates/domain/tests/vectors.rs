@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 
 use domain::discover::{Distances, cohort_similarity};
 use domain::evaluate::{
-    HitCounts, Setting, Similarities, comparisons, evaluate, evaluate_scored, evaluate_similarities,
-    needed,
+    HitCounts, Setting, Similarities, comparisons, evaluate, evaluate_scored, evaluate_similarities, needed,
 };
 use domain::gmdb::{Table, TableFile, assemble};
 use domain::rank::{position, rank};

@@ -56,11 +56,22 @@ pub enum Action {
         /// The best round.
         round: u32,
     },
+    /// Site: add up the training images' representations for what trained members start from and call
+    /// [`crate::Participant::submit_sums`], with one of the plan's starts each.
+    CollectStart,
+    /// Site: compute from these sums what trained members start from, one of the plan's starts each, then call
+    /// [`crate::Participant::model_applied`].
+    Start(Solve),
     /// Site: add up the training images' representations for the closed-form members and call
     /// [`crate::Participant::submit_sums`].
     Collect,
     /// Site: compute the closed-form members from these sums, then call [`crate::Participant::model_applied`].
     Solve(Solve),
+    /// Site: compare validation images with training images, member by member, and call
+    /// [`crate::Participant::submit_pairs`].
+    Compare,
+    /// Site: compute the members' weights from these sums, then call [`crate::Participant::model_applied`].
+    Weigh(Weigh),
     /// Site: encode the gallery with the final model and call [`crate::Participant::submit_gallery`].
     Encode(KernelSetup),
     /// Site: the gallery of all sites stands. Call [`crate::Participant::submit_probes`], with none if
@@ -118,6 +129,8 @@ impl Eq for Plan {}
 pub struct Apply {
     /// The round, from 1.
     pub round: u32,
+    /// The stage it was, see [`Plan::stage_of`].
+    pub stage: u32,
     /// Averaged deltas; zeros where nothing is shared (classifier rows that stay local).
     pub deltas: Tensors,
     /// The sites' metrics, added.
@@ -140,12 +153,45 @@ pub struct FormSums {
     pub sums: Vec<i64>,
     /// Upper triangle of the second moment, row by row.
     pub scatter: Vec<i64>,
+    /// Sum of the lengths that the representations had; travels with what trained members start from alone.
+    pub lengths: i64,
+}
+
+/// Whole numbers behind the members' weights: cosines of pairs of images, a number for each member.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PairSums {
+    /// Pairs of images of one syndrome.
+    pub same: PairMoments,
+    /// Pairs of images of two.
+    pub different: PairMoments,
+}
+
+/// Of some pairs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PairMoments {
+    /// How many.
+    pub pairs: i64,
+    /// The cosines' sums, by member.
+    pub sums: Vec<i64>,
+    /// Upper triangle of their second moment, row by row.
+    pub scatter: Vec<i64>,
+}
+
+/// What the members' weights are computed from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weigh {
+    /// The stage.
+    pub stage: u32,
+    /// Over all sites.
+    pub sums: PairSums,
 }
 
 /// What the closed-form members are computed from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Solve {
-    /// One for each of the plan's forms, over all sites.
+    /// The stage.
+    pub stage: u32,
+    /// One for each of the plan's forms, or of its starts, over all sites.
     pub sums: Vec<FormSums>,
     /// Whose sums are in it.
     pub sites: Vec<SiteIndex>,

@@ -1,13 +1,17 @@
 //! How a site's update becomes words of a secure sum, and the sum an averaged update.
 
+mod digests;
+mod pairs;
+mod scale;
 mod sums;
 
 use domain::evaluate::HitCounts;
-use secure::fixed::{Integers, Scale, WideScale};
-use sha2::{Digest as _, Sha256};
+use secure::fixed::{Integers, WideScale};
 
+pub(crate) use self::digests::ModelDigests;
+use self::scale::SegmentScale;
+pub(crate) use self::sums::SumsOf;
 use crate::action::{RoundMetrics, Tensors};
-use crate::identity::{Digest, digest};
 use crate::plan::{Aggregation, FormPlan, MAX_WORDS, Plan, Rows, Stage, TensorKind};
 use crate::refusal::{RefusalKind, Result, refusal, refuse};
 
@@ -66,9 +70,12 @@ pub struct Update {
 #[derive(Debug, Clone)]
 pub struct Layout {
     segments: Vec<Segment>,
-    /// Tensors per member, with their full lengths: trained members first, closed-form members behind.
+    /// Tensors per member, with their full lengths: trained members first, closed-form members and weights behind.
     lengths: Vec<Vec<usize>>,
     forms: Vec<FormPlan>,
+    starts: Vec<FormPlan>,
+    /// Members whose weights are fitted; they stand behind the closed forms as one tensor.
+    weighed: Option<usize>,
     integers: Integers,
     names: Vec<(String, Vec<String>)>,
     aggregation: Aggregation,
@@ -82,12 +89,20 @@ pub struct Layout {
 struct Segment {
     member: usize,
     tensor: usize,
+    /// First of its words.
     start: usize,
+    /// Elements.
     len: usize,
     /// Row length, for classifier rows.
     row: Option<usize>,
     kind: TensorKind,
-    scale: Scale,
+    scale: SegmentScale,
+}
+
+impl Segment {
+    fn words(&self) -> std::ops::Range<usize> {
+        self.start..self.start + self.len * self.scale.words()
+    }
 }
 
 impl Layout {
@@ -102,7 +117,8 @@ impl Layout {
                 let one: usize = spec.shape.iter().product();
                 let row = (spec.kind == TensorKind::ClassifierRows).then_some(one);
                 let len = if row.is_some() { one.saturating_mul(trained) } else { one };
-                if len > MAX_WORDS || start + len > MAX_WORDS {
+                let words = len.saturating_mul(SegmentScale::words_per_value(plan, spec.kind));
+                if len > MAX_WORDS || start.saturating_add(words) > MAX_WORDS {
                     refuse!(
                         PlanInvalid,
                         "the plan's tensors have over {MAX_WORDS} elements; train fewer members"
@@ -112,10 +128,10 @@ impl Layout {
                 if row.is_some() && plan.aggregation == Aggregation::EncoderOnly {
                     continue;
                 }
-                let scale = Scale::for_range(spec.range, sites)
+                let scale = SegmentScale::new(plan, spec, sites)
                     .map_err(|e| refusal(RefusalKind::PlanInvalid, format!("tensor {}: {e}", spec.name)))?;
                 segments.push(Segment { member: m, tensor: t, start, len, row, kind: spec.kind, scale });
-                start += len;
+                start += words;
             }
             lengths.push(member_lengths);
         }
@@ -124,19 +140,25 @@ impl Layout {
             .iter()
             .map(|m| (m.name.clone(), m.tensors.iter().map(|t| t.name.clone()).collect()))
             .collect();
-        let form_words: usize = plan.forms.iter().map(|form| form.words(trained)).sum();
-        if form_words > MAX_WORDS {
+        let words = |forms: &[FormPlan]| forms.iter().map(|form| form.words(trained)).sum::<usize>();
+        if words(&plan.forms).max(words(&plan.starts)) > MAX_WORDS - Integers::WORDS * plan.starts.len() {
             refuse!(PlanInvalid, "the closed forms' sums have over {MAX_WORDS} words; plan fewer of them");
         }
         for form in &plan.forms {
             names.push((form.name.clone(), vec!["mean".to_owned(), "projection".to_owned()]));
             lengths.push(vec![form.dim, form.outputs * form.dim]);
         }
+        if let Some(members) = plan.weighed() {
+            names.push(("of the ensemble".to_owned(), vec!["weights".to_owned()]));
+            lengths.push(vec![members]);
+        }
         let metrics = WideScale::for_range(METRIC_RANGE, sites)?;
         Ok(Self {
             segments,
             lengths,
             forms: plan.forms.clone(),
+            starts: plan.starts.clone(),
+            weighed: plan.weighed(),
             integers: Integers::for_sites(sites)?,
             names,
             aggregation: plan.aggregation,
@@ -165,10 +187,11 @@ impl Layout {
     }
 
     fn trained_members(&self) -> usize {
-        self.lengths.len() - self.forms.len()
+        self.lengths.len() - self.forms.len() - usize::from(self.weighed.is_some())
     }
 
-    /// Full lengths of the tensors, `[member][tensor]`, closed-form members behind the trained ones.
+    /// Full lengths of the tensors, `[member][tensor]`: trained members, closed-form members and, where they are fitted, the
+    /// members' weights as one tensor.
     pub fn lengths(&self) -> &[Vec<usize>] {
         &self.lengths
     }
@@ -236,7 +259,7 @@ impl Layout {
                 self.weigh(segment, &mut values, own, images, counts);
                 segment
                     .scale
-                    .encode(&values, &mut words[segment.start..segment.start + segment.len])
+                    .encode(&values, &mut words[segment.words()])
                     .map_err(|e| refusal(RefusalKind::Update, format!("{}: {e}", self.name(m, t))))?;
             }
         }
@@ -317,17 +340,17 @@ impl Layout {
         let mut deltas: Tensors =
             self.lengths[..self.trained_members()].iter().map(|m| vec![Vec::new(); m.len()]).collect();
         for segment in &self.segments {
-            let words = &sum[segment.start..segment.start + segment.len];
+            let words = &sum[segment.words()];
             let out = &mut deltas[segment.member][segment.tensor];
             out.reserve_exact(segment.len);
             match segment.row {
                 Some(width) if self.aggregation == Aggregation::SyndromeRows => {
                     for (row, words) in words.chunks_exact(width).enumerate() {
                         let by = factor(f64::from(counts.rows[row]), weights[1 + row]);
-                        out.extend(words.iter().map(|&w| (segment.scale.value(w) * by) as f32));
+                        segment.scale.decode(words, by, out)?;
                     }
                 }
-                _ => out.extend(words.iter().map(|&w| (segment.scale.value(w) * whole) as f32)),
+                _ => segment.scale.decode(words, whole, out)?,
             }
         }
         for (member, lengths) in deltas.iter_mut().zip(&self.lengths) {
@@ -339,33 +362,6 @@ impl Layout {
         Ok((deltas, metrics))
     }
 
-    /// Digests of a model: per member over what the release publishes, and of everything that the sites
-    /// must hold alike (rows that stay local are left out).
-    pub(crate) fn digests<T: AsRef<[f32]>>(&self, model: &[Vec<T>], counts: &Counts) -> Result<ModelDigests> {
-        self.check_shape(model, self.lengths.len(), "a model")?;
-        let mut published: Vec<Sha256> = self.lengths.iter().map(|_| Sha256::new()).collect();
-        let mut shared = Sha256::new();
-        for segment in &self.segments {
-            let values = model[segment.member][segment.tensor].as_ref();
-            let width = segment.row.unwrap_or(segment.len).max(1);
-            for (row, values) in values.chunks(width).enumerate() {
-                match segment.kind {
-                    TensorKind::ClassifierRows if !self.travels(counts, row) => {}
-                    TensorKind::ClassifierRows => hash_values(&mut shared, values),
-                    _ => hash_values(&mut published[segment.member], values),
-                }
-            }
-        }
-        for (hash, form) in published.iter_mut().zip(model).skip(self.trained_members()) {
-            form.iter().for_each(|tensor| hash_values(hash, tensor.as_ref()));
-        }
-        let members: Vec<Digest> = published.into_iter().map(|hash| hash.finalize().into()).collect();
-        let shared: Digest = shared.finalize().into();
-        let mut parts: Vec<&[u8]> = members.iter().map(|d| d.as_slice()).collect();
-        parts.push(&shared);
-        Ok(ModelDigests { whole: digest("fedgestalt/model/v1", &parts), members })
-    }
-
     /// Which tensors a release publishes, as (member, tensor, elements).
     pub(crate) fn published(&self) -> impl Iterator<Item = (usize, usize, usize)> {
         let trained = self.segments.iter().filter(|s| s.row.is_none()).map(|s| (s.member, s.tensor, s.len));
@@ -374,31 +370,6 @@ impl Layout {
             forms.flat_map(|(m, tensors)| tensors.iter().enumerate().map(move |(t, &len)| (m, t, len)));
         trained.chain(forms)
     }
-
-    /// Digest of a member's published tensors, given in plan order.
-    pub(crate) fn published_digest<'a>(tensors: impl Iterator<Item = &'a [f32]>) -> Digest {
-        let mut hash = Sha256::new();
-        tensors.for_each(|values| hash_values(&mut hash, values));
-        hash.finalize().into()
-    }
-}
-
-/// Hashes f32 values little-endian, in blocks so that nothing is copied whole.
-fn hash_values(hash: &mut Sha256, values: &[f32]) {
-    let mut block = [0u8; 4096];
-    for values in values.chunks(1024) {
-        for (to, value) in block.chunks_exact_mut(4).zip(values) {
-            to.copy_from_slice(&value.to_le_bytes());
-        }
-        hash.update(&block[..4 * values.len()]);
-    }
-}
-
-/// See [`Layout::digests`].
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct ModelDigests {
-    pub(crate) whole: Digest,
-    pub(crate) members: Vec<Digest>,
 }
 
 /// Words of the secure sum of a stage: counts, rounds, metrics.
@@ -407,7 +378,9 @@ pub(crate) fn stage_words(plan: &Plan, layout: &Layout, trained: usize, all: usi
         Stage::Counts => 2 * trained + 1,
         Stage::Round => layout.words(),
         Stage::Validation => layout.metric_words(),
-        Stage::Moments => layout.sum_words(),
+        Stage::Start => layout.sum_words(SumsOf::Starts),
+        Stage::Moments => layout.sum_words(SumsOf::Forms),
+        Stage::Pairs => layout.pair_words(),
         Stage::Metrics => {
             let splits = plan.kernel.as_ref().map_or(0, |k| usize::from(k.splits));
             HitCounts::word_count(all, splits).max(1)
@@ -419,6 +392,7 @@ pub(crate) fn stage_words(plan: &Plan, layout: &Layout, trained: usize, all: usi
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::plan::Statistics;
     use crate::plan::tests::toy_plan;
 
     pub(crate) fn counts() -> (Vec<Vec<u32>>, Counts) {
@@ -501,6 +475,43 @@ pub(crate) mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// A second moment's change may be as large as a mean's square, and its last digits are what variances are made of.
+    #[test]
+    fn statistics_that_are_pooled_travel_with_all_their_digits() {
+        let error = |statistics: Statistics| {
+            let mut plan = toy_plan();
+            plan.tuning.statistics = statistics;
+            plan.members[0].tensors[1].range = 16_842_752.0;
+            let (own, counts) = counts();
+            let layout = Layout::new(&plan, 3, 3).unwrap();
+            let mut sum = vec![0u32; layout.words()];
+            let (mut want, mut error) = (0.0, 0.0f64);
+            for (site, own) in own.iter().enumerate() {
+                let mut update = update(&plan, &layout, site);
+                update.deltas[0][1] = vec![1e-4 * (site as f32 + 1.0), -3.0, 1e7];
+                want += f64::from(update.deltas[0][1][0]) * f64::from(own.iter().sum::<u32>()) / 17.0;
+                let words = layout.encode(update, own, &counts).unwrap();
+                sum.iter_mut().zip(words).for_each(|(a, b)| *a = a.wrapping_add(b));
+            }
+            let (got, _) = layout.decode(&sum, &counts).unwrap();
+            error = error.max((f64::from(got[0][1][0]) / want - 1.0).abs());
+            assert!((got[0][1][1] + 3.0).abs() < 0.02 && (got[0][1][2] - 1e7).abs() < 2.0);
+            error
+        };
+        assert!(error(Statistics::Pooled) < 1e-6);
+        assert!(error(Statistics::Averaged) > 0.5, "one word has no room for both");
+        let mut plan = toy_plan();
+        plan.tuning.statistics = Statistics::Pooled;
+        let (own, counts) = counts();
+        let layout = Layout::new(&plan, 3, 3).unwrap();
+        for bad in [f32::NAN, f32::INFINITY, -4.1] {
+            let mut update = update(&plan, &layout, 0);
+            update.deltas[0][1][2] = bad;
+            let error = layout.encode(update, &own[0], &counts).unwrap_err();
+            assert!(error.to_string().contains("tensor bn.running_mean: element 2"), "{error}");
         }
     }
 

@@ -65,6 +65,27 @@ pub(crate) mod hexed {
     }
 }
 
+/// As [`hexed`], for a field that is left out where there is none.
+pub(crate) mod hexed_option {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer, const N: usize>(
+        bytes: &Option<[u8; N]>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => hexed::serialize(bytes, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'a, D: Deserializer<'a>, const N: usize>(
+        from: D,
+    ) -> Result<Option<[u8; N]>, D::Error> {
+        hexed::deserialize(from).map(Some)
+    }
+}
+
 /// A site's long-term secret: an Ed25519 signing key and an X25519 key for sealed boxes, from one seed.
 #[derive(Clone)]
 pub struct SiteKey {

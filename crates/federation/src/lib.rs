@@ -12,6 +12,8 @@
 //! 2. **Counts.** Images per syndrome are added by secure sum (stage 0). [`Action::Begin`] hands the host
 //!    the united lists and the sums; the host builds its starting model and calls
 //!    [`Participant::model_applied`], and the sites compare its hash.
+//!    Where members start from closed forms, first [`Action::CollectStart`], [`Participant::submit_sums`], secure sum,
+//!    [`Action::Start`], [`Participant::model_applied`].
 //! 3. **Rounds** 1..=[`Plan::rounds`]: [`Action::Train`], [`Participant::submit_update`], secure sum,
 //!    [`Action::Apply`], [`Participant::model_applied`], comparison of signed hashes. Where the plan has a
 //!    [`Stopping`], rounds end when validation brings no gain: [`Action::Validate`],
@@ -74,8 +76,8 @@ mod roster;
 mod wire;
 
 pub use action::{
-    Action, Adoption, Answer, Apply, Begin, FormSums, GalleryImage, KernelSetup, Outgoing, Probe,
-    RankedSyndrome, RoundMetrics, Solve, Tensors,
+    Action, Adoption, Answer, Apply, Begin, FormSums, GalleryImage, KernelSetup, Outgoing, PairMoments,
+    PairSums, Probe, RankedSyndrome, RoundMetrics, Solve, Tensors, Weigh,
 };
 pub use aggregate::{Layout, Update};
 pub use coordinator::{Coordinator, CoordinatorSetup};
@@ -85,8 +87,8 @@ pub use identity::{ConsortiumKey, ConsortiumPublic, CoordinatorKey, CoordinatorP
 pub use participant::{AbstainReason, Participant, SiteSetup};
 pub use plan::{
     Aggregation, Basis, ClassWeighting, Classifier, FormPlan, KernelPlan, MemberPlan, Plan, Rates,
-    RecipePlan, Ridge, Rows, ServerOptimizer, ServerPlan, Stopping, TensorKind, TensorSpec, Tuning,
-    Weighting,
+    RecipePlan, Ridge, Rows, ServerOptimizer, ServerPlan, Statistics, Stopping, TensorKind, TensorSpec,
+    Tuning, Weighting,
 };
 pub use policy::Policy;
 pub use prost::bytes::Bytes;

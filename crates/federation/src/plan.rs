@@ -1,15 +1,16 @@
 mod form;
+mod stages;
 mod tuning;
 
 use std::fmt;
-use std::ops::Range;
 use std::str::FromStr;
 
 use domain::{Normalisation, Pooling, Scoring};
 use serde::{Deserialize, Serialize};
 
 pub use self::form::{Basis, FormPlan, Ridge, Weighting};
-pub use self::tuning::{ClassWeighting, Rates, ServerOptimizer, ServerPlan, Stopping, Tuning};
+pub(crate) use self::stages::Stage;
+pub use self::tuning::{ClassWeighting, Rates, ServerOptimizer, ServerPlan, Statistics, Stopping, Tuning};
 use crate::identity::{CoordinatorKey, CoordinatorPublic, Digest, digest, hexed};
 use crate::refusal::{Refusal, RefusalKind, Result, refusal, refuse};
 use crate::wire;
@@ -214,34 +215,6 @@ pub struct MemberPlan {
     pub tensors: Vec<TensorSpec>,
 }
 
-/// What is summed at a stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Training images by syndrome.
-    Counts,
-    /// Updates of a round of training.
-    Round,
-    /// Figures of the last round's model on validation images.
-    Validation,
-    /// What closed-form members are computed from.
-    Moments,
-    /// Hits of the evaluation.
-    Metrics,
-}
-
-impl Stage {
-    /// As it stands in what the masks are derived from.
-    pub(crate) fn purpose(self) -> &'static str {
-        match self {
-            Self::Counts => "counts",
-            Self::Round => "round",
-            Self::Validation => "validation",
-            Self::Moments => "moments",
-            Self::Metrics => "metrics",
-        }
-    }
-}
-
 /// The private kernel of the session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -264,6 +237,9 @@ pub struct KernelPlan {
     pub distance_step: f32,
     /// Rankings that a site may ask for in all.
     pub answers_per_site: u32,
+    /// How many members the ensemble has, where their weights are fitted; none where all count alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weighed: Option<u8>,
 }
 
 /// What the sites agree on before anything leaves them. Signed by the coordinator; each site accepts it
@@ -283,6 +259,9 @@ pub struct Plan {
     pub members: Vec<MemberPlan>,
     /// The closed-form members, computed after training.
     pub forms: Vec<FormPlan>,
+    /// The closed forms that trained members start from, by the names of these; the others start as published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub starts: Vec<FormPlan>,
     /// Local epochs in all.
     pub epochs: u32,
     /// Local epochs per round.
@@ -302,49 +281,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Aggregations: epochs / interval, rounded up.
-    pub fn rounds(&self) -> u32 {
-        self.epochs.div_ceil(self.interval.max(1))
-    }
-
-    /// Stages that tuned members need: the rounds, and the last model's validation where the best one is chosen. Rounds after the
-    /// one that they end with are left out, and keep their numbers.
-    pub fn tuning_stages(&self) -> u32 {
-        self.rounds() + u32::from(self.chooses())
-    }
-
-    /// Whether the release has the model of the best round, and not that of the last.
-    fn chooses(&self) -> bool {
-        self.tuning.stopping != Stopping::Never && self.rounds() > 0
-    }
-
-    /// The last stage whose sum changes the model: those of tuned members, and one more for closed-form members.
-    pub fn last_model_stage(&self) -> u32 {
-        self.tuning_stages() + u32::from(!self.forms.is_empty())
-    }
-
-    /// One stage of every kind, for what depends on the kind only.
-    pub(crate) fn kinds_of_stages(&self) -> impl Iterator<Item = u32> {
-        [0, 1, self.tuning_stages(), self.last_model_stage(), self.last_model_stage() + 1].into_iter()
-    }
-
-    /// What is summed at a stage.
-    pub(crate) fn stage(&self, stage: u32) -> Stage {
-        match stage {
-            0 => Stage::Counts,
-            stage if stage <= self.rounds() => Stage::Round,
-            stage if stage <= self.tuning_stages() => Stage::Validation,
-            stage if stage <= self.last_model_stage() => Stage::Moments,
-            _ => Stage::Metrics,
-        }
-    }
-
-    /// The epochs (from 0) that belong to a round (from 1).
-    pub fn epochs_of(&self, round: u32) -> Range<u32> {
-        let start = round.saturating_sub(1).saturating_mul(self.interval).min(self.epochs);
-        start..start.saturating_add(self.interval).min(self.epochs)
-    }
-
     /// Canonical bytes: JSON with the fields in the order above.
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a checked plan has only strings and finite numbers")
@@ -385,6 +321,7 @@ impl Plan {
         for form in &self.forms {
             form.check(&self.members).map_err(|e| e.at(format!("member {}", form.name)))?;
         }
+        self.check_starts()?;
         let mut names: Vec<&str> = self.members.iter().map(|m| m.name.as_str()).collect();
         names.extend(self.forms.iter().map(|form| form.name.as_str()));
         names.sort_unstable();
@@ -393,6 +330,25 @@ impl Plan {
         }
         if let Some(kernel) = &self.kernel {
             kernel.check()?;
+        }
+        Ok(())
+    }
+
+    fn check_starts(&self) -> Result<()> {
+        for (at, start) in self.starts.iter().enumerate() {
+            start.check(&self.members).map_err(|e| e.at(format!("start of member {}", start.name)))?;
+            let of = self.members.iter().find(|m| m.name == start.name && m.trunk == start.trunk);
+            let as_published = start.on.is_none() && start.basis == Basis::Representation;
+            if of.is_none() || !as_published || start.outputs != start.dim {
+                refuse!(
+                    PlanInvalid,
+                    "the start called {} is not that of a trained member from its network's representation",
+                    start.name
+                );
+            }
+            if self.starts[..at].iter().any(|other| other.name == start.name) {
+                refuse!(PlanInvalid, "member {} starts twice", start.name);
+            }
         }
         Ok(())
     }
@@ -455,6 +411,9 @@ impl KernelPlan {
         if self.splits > 31 || self.top == 0 || self.top > 30 {
             refuse!(PlanInvalid, "kernel: at most 31 splits, and 1 to 30 syndromes in an answer");
         }
+        if self.weighed.is_some_and(|members| members == 0 || members > 16) {
+            refuse!(PlanInvalid, "kernel: 1 to 16 members can be weighed, not {:?}", self.weighed);
+        }
         if !(self.distance_step > 0.0 && self.distance_step <= 2.0) {
             refuse!(
                 PlanInvalid,
@@ -502,6 +461,7 @@ pub(crate) mod tests {
                 ],
             }],
             forms: Vec::new(),
+            starts: Vec::new(),
             epochs: 7,
             interval: 3,
             aggregation: Aggregation::SampleWeighted,
@@ -513,12 +473,31 @@ pub(crate) mod tests {
         }
     }
 
-    #[test]
-    fn rounds_cover_every_epoch_once() {
-        let plan = toy_plan();
-        assert_eq!(plan.rounds(), 3);
-        let epochs: Vec<u32> = (1..=plan.rounds()).flat_map(|r| plan.epochs_of(r)).collect();
-        assert_eq!(epochs, (0..7).collect::<Vec<_>>());
+    pub(crate) fn toy_form(name: &str) -> FormPlan {
+        FormPlan {
+            name: name.into(),
+            on: None,
+            trunk: [1; 32],
+            basis: Basis::Representation,
+            dim: 2,
+            outputs: 2,
+            ridge: Ridge::Fixed(0.1),
+            weighting: Weighting::Power { power: 0.25, floor: 0.0 },
+        }
+    }
+
+    pub(crate) fn toy_kernel() -> KernelPlan {
+        KernelPlan {
+            dim: 8,
+            width: 8,
+            views: 4,
+            splits: 2,
+            top: 30,
+            normalisation: Normalisation::None,
+            distance_step: 0.01,
+            answers_per_site: 100,
+            weighed: None,
+        }
     }
 
     #[test]
@@ -564,7 +543,23 @@ pub(crate) mod tests {
             change(&mut plan);
             assert_eq!(plan.check().unwrap_err().kind(), RefusalKind::PlanInvalid, "form, change {i}");
         }
-        let changes: [fn(&mut Plan); 10] = [
+        let starts: [fn(&mut Plan); 6] = [
+            |p| p.starts[0].name = "other".into(),
+            |p| p.starts[0].trunk = [2; 32],
+            |p| p.starts[0].on = Some("toy".into()),
+            |p| p.starts[0].basis = Basis::Lift { seed: 1 },
+            |p| p.starts[0].outputs = 1,
+            |p| p.starts.push(toy_form("toy")),
+        ];
+        for (i, change) in starts.iter().enumerate() {
+            let mut plan = toy_plan();
+            plan.starts.push(toy_form("toy"));
+            plan.check().unwrap();
+            change(&mut plan);
+            assert_eq!(plan.check().unwrap_err().kind(), RefusalKind::PlanInvalid, "start, change {i}");
+        }
+        let changes: [fn(&mut Plan); 11] = [
+            |p| p.kernel = Some(KernelPlan { weighed: Some(17), ..toy_kernel() }),
             |p| p.members.clear(),
             |p| p.interval = 0,
             |p| p.tuning.server.rate = 0.0,

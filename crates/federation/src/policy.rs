@@ -60,8 +60,13 @@ impl Policy {
             refuse!(PlanRefused, "policy aggregations: {} is not among them", plan.aggregation);
         }
         let shared_by = match plan.rows {
-            // Closed-form members show the sums of each syndrome that travels, whatever becomes of the classifier.
-            _ if plan.aggregation == Aggregation::EncoderOnly && plan.forms.is_empty() => u16::MAX,
+            // Closed forms show the sums of each syndrome that travels, whatever becomes of the classifier.
+            _ if plan.aggregation == Aggregation::EncoderOnly
+                && plan.forms.is_empty()
+                && plan.starts.is_empty() =>
+            {
+                u16::MAX
+            }
             Rows::All => 1,
             Rows::Shared(k) => k,
         };

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::evaluate::{Accuracies, HitCounts, Setting};
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{Digest, digest, hexed};
+use crate::identity::{Digest, digest, hexed, hexed_option};
 use crate::refusal::{RefusalKind, Result, refusal, refuse};
 use crate::roster::{Roster, SiteName};
 
@@ -44,6 +44,9 @@ pub struct KernelRelease {
     /// Names the kernel; rotation and tokens derive from it and the group key.
     #[serde(with = "hexed")]
     pub label: [u8; 32],
+    /// Digest of the members' weights, where they are fitted. They are sealed with the weights of the networks.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "hexed_option")]
+    pub weights: Option<[u8; 32]>,
 }
 
 /// What a finished training publishes. The weights travel apart, sealed under the group key.

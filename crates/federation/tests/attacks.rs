@@ -165,12 +165,19 @@ fn wrong_session_recipient_and_phase_are_told_apart() {
 #[test]
 fn a_site_does_not_take_a_plan_its_policy_forbids() {
     type Change = fn(&mut Plan, &mut Policy);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 9] = [
         ("require_blind", |plan, policy| (plan.blind, policy.require_blind) = (false, true)),
         ("minimum_images", |_, policy| policy.minimum_images = 1000),
         ("at least 500 training images", |plan, _| plan.min_cohort = 500),
         ("aggregations", |_, policy| policy.aggregations = vec![Aggregation::EncoderOnly]),
         ("rows_shared_by", |_, policy| policy.rows_shared_by = 3),
+        // The classifier stays at the site, but what it starts from shows each syndrome's sums.
+        ("rows_shared_by", |plan, policy| {
+            plan.aggregation = Aggregation::EncoderOnly;
+            policy.rows_shared_by = 3;
+            policy.check(plan, 50).unwrap();
+            plan.starts = vec![FormPlan { name: "r50".into(), on: None, ..toy_form() }];
+        }),
         ("trunks", |_, policy| policy.trunks = vec!["00".repeat(32)]),
         ("maximum_answers", |plan, policy| {
             plan.kernel = Some(toy_kernel());

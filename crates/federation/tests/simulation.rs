@@ -36,7 +36,12 @@ fn same_encoders(world: &World) {
         .sites
         .iter()
         .filter(|site| site.released.is_some())
-        .map(|site| site.model.iter().flat_map(|m| m[..2].iter().flatten().map(|x| x.to_bits())).collect())
+        .map(|site| {
+            site.model
+                .iter()
+                .flat_map(|m| m[..m.len().min(2)].iter().flatten().map(|x| x.to_bits()))
+                .collect()
+        })
         .collect();
     assert_eq!(encoders.len(), 1);
 }
@@ -101,6 +106,112 @@ fn closed_form_members_come_from_the_exact_sums_of_all_sites() {
         let release = &world.released.as_ref().unwrap().release;
         assert_eq!(release.members.len(), world.plan.members.len() + 2);
         assert_eq!(release.rounds, world.plan.rounds());
+    }
+}
+
+/// A session in which a member starts from a closed form, and the members' weights are fitted.
+fn started_world(seed: u64, stopping: &str) -> World {
+    World::new(5, seed, |plan| {
+        plan.epochs = 20;
+        plan.tuning.stopping = stopping.parse().unwrap();
+        plan.tuning.statistics = Statistics::Pooled;
+        plan.starts = vec![FormPlan { name: "r50".into(), on: None, ..toy_form() }];
+        plan.forms = vec![toy_form()];
+        plan.kernel = Some(KernelPlan { weighed: Some(3), ..toy_kernel() });
+    })
+}
+
+#[test]
+fn members_start_from_and_are_weighed_by_the_exact_sums_of_all_sites() {
+    for (stopping, run, chosen) in [("never", 10, None), ("loss:2", 5, Some(2)), ("loss:1", 2, Some(0))] {
+        for faults in [false, true] {
+            let mut world = started_world(run.into(), stopping);
+            world.losses = match chosen {
+                Some(0) => vec![1.0, 2.0, 2.0],
+                _ => vec![9.0, 5.0, 4.0, 4.5, 4.2, 4.1],
+            };
+            if faults {
+                world.faults = Faults { lose: 1, double: 5, spoil: 0, reorder: true };
+                world.kill_coordinator_at.extend([3, 9, 14]);
+            }
+            world.run();
+            finished(&world);
+            same_encoders(&world);
+            let name = format!("{stopping}, faults {faults}");
+            for site in &world.sites {
+                assert_eq!(site.applied, (1..=run).collect::<Vec<_>>(), "{name}");
+                assert_eq!((site.chosen, site.solved), (chosen, true), "{name}");
+                assert!(
+                    site.weighed.is_some() && site.model[3][0].iter().all(|weight| *weight != 0.0),
+                    "{name}"
+                );
+                if chosen == Some(0) {
+                    assert_eq!(site.model[..2], site.history[&0][..2], "{name}: back to where they started");
+                }
+            }
+            let release = &world.released.as_ref().unwrap().release;
+            let weights: Vec<u8> =
+                world.sites[0].model[3][0].iter().flat_map(|weight| weight.to_le_bytes()).collect();
+            let digest: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(&weights).into();
+            assert_eq!(release.kernel.as_ref().unwrap().weights, Some(digest), "{name}");
+            assert_eq!(release.rounds, chosen.unwrap_or(10), "{name}");
+        }
+    }
+}
+
+/// What a stage does not ask for is refused there, and changes nothing.
+#[test]
+fn sums_of_another_stage_are_refused() {
+    let mut world = started_world(3, "never");
+    world.start();
+    let mut refused = BTreeSet::new();
+    while world.released.is_none() {
+        if world.queue.is_empty() {
+            world.tick();
+        } else {
+            world.deliver();
+        }
+        let site = &mut world.sites[2];
+        let Some(begin) = site.begin.clone() else { continue };
+        let participant = site.participant.as_mut().unwrap();
+        let stage = participant.settled();
+        let last = begin.plan.last_model_stage();
+        let before = participant.snapshot();
+        let pairs = (stage != last).then(|| participant.submit_pairs(&pair_sums(2, 3)));
+        let sums = start_sums(2, &begin, &begin.plan.starts[0]);
+        let sums = (stage != 1 && stage + 1 != last).then(|| participant.submit_sums(&[sums]));
+        for answer in [pairs, sums].into_iter().flatten() {
+            assert_eq!(answer.unwrap_err().kind(), RefusalKind::OutOfPhase, "stage {stage}");
+            refused.insert(stage);
+        }
+        assert_eq!(participant.snapshot(), before);
+    }
+    finished(&world);
+    assert!(refused.len() > 10, "{refused:?}");
+}
+
+#[test]
+fn a_site_that_vanishes_or_restarts_before_the_first_round_starts_like_the_others() {
+    for seed in 0..4 {
+        let mut world = started_world(seed, "never");
+        world.vanish.insert((1, 0));
+        world.start();
+        while !world.sites.iter().any(|site| site.history.contains_key(&0)) {
+            if world.queue.is_empty() {
+                world.tick();
+            } else {
+                world.deliver();
+            }
+        }
+        world.kill(2);
+        world.revive(1);
+        world.revive(2);
+        world.pump();
+        finished(&world);
+        same_encoders(&world);
+        let start = &world.sites[0].history[&0];
+        assert!(start[0].iter().flatten().any(|value| *value != 0.0));
+        assert!(world.sites.iter().all(|site| &site.history[&0] == start), "seed {seed}");
     }
 }
 
@@ -434,7 +545,8 @@ fn answers_are_the_plain_ranking() {
 
 #[test]
 fn a_newcomer_joins_the_release_and_asks() {
-    let mut world = World::new(4, 8, |plan| plan.kernel = Some(toy_kernel()));
+    let weighed = KernelPlan { weighed: Some(3), ..toy_kernel() };
+    let mut world = World::new(4, 8, |plan| plan.kernel = Some(weighed));
     world.run();
     finished(&world);
     let old = world.roster.verify(&consortium().public()).unwrap();
@@ -452,7 +564,10 @@ fn a_newcomer_joins_the_release_and_asks() {
     }
     let adoption = world.sites[4].adopted.as_ref().expect("adopted");
     assert_eq!(adoption.trained.len(), 5);
-    for (member, own) in adoption.tensors.iter().zip(&world.sites[0].model) {
+    let (weights, members) = adoption.tensors.split_last().unwrap();
+    assert_eq!(Some(weights), world.sites[0].model.last());
+    assert!(weights[0].iter().all(|weight| *weight != 0.0));
+    for (member, own) in members.iter().zip(&world.sites[0].model) {
         assert_eq!(member[0], own[0]);
         assert_eq!(member[1], own[1]);
         assert!(member[2].is_empty() && member[3].is_empty());

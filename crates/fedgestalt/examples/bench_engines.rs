@@ -124,6 +124,7 @@ fn plan(args: &Args) -> Plan {
         normalisation: Normalisation::None,
         distance_step: 0.001,
         answers_per_site: 1000,
+        weighed: None,
     };
     Plan {
         session: [77; 16],

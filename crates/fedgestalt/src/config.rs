@@ -11,14 +11,16 @@ mod tuning;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
-use domain::{Normalisation, Pooling, Scoring};
 use domain::draw::Draw;
-use federation::{Aggregation, ClassWeighting, Policy, Rates, Rows, ServerOptimizer, Stopping, Tuning};
+use domain::{Normalisation, Pooling, Scoring};
+use federation::{
+    Aggregation, ClassWeighting, Policy, Rates, Rows, ServerOptimizer, Statistics, Stopping, Tuning,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use detector::DetectorConfig;
 pub use member::{
-    ClassifierName, DEFAULT_FORM, MemberConfig, MemberKind, RecipeName, RidgeConfig, RidgeWord,
+    ClassifierName, DEFAULT_FORM, MemberConfig, MemberKind, RecipeName, RidgeConfig, RidgeWord, StartName,
 };
 pub use trunk::{Cut, Engine, Precision, TrunkConfig};
 
@@ -108,6 +110,8 @@ pub struct FederationConfig {
     pub server_tau: f64,
     /// Strength of the pull towards the round's model in local training, 0 to 1000.
     pub proximal: f64,
+    /// How running statistics of BatchNorm become one.
+    pub statistics: Statistics,
     /// Classifier rows that leave a site.
     pub rows: Rows,
     /// Whether the coordinator is kept from the sums.
@@ -128,10 +132,22 @@ pub struct KernelConfig {
     pub pooling: Pooling,
     /// How that is normalised before syndromes are ranked, there too.
     pub normalisation: Normalisation,
+    /// What the members count in a similarity.
+    pub weights: MemberWeights,
     /// Distances are rounded up to a multiple of this; above 0, at most 2.
     pub distance_step: f32,
     /// Rankings that a site may ask for in all.
     pub answers_per_site: u32,
+}
+
+/// What the members count in a similarity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemberWeights {
+    /// All alike.
+    Equal,
+    /// By how well they tell syndromes of validation images apart, from one small sum over all sites.
+    Fitted,
 }
 
 /// `[demo]`.
@@ -203,7 +219,7 @@ impl Default for TrainingConfig {
 
 impl Default for FederationConfig {
     fn default() -> Self {
-        let Tuning { server, proximal, .. } = Tuning::default();
+        let Tuning { server, proximal, statistics, .. } = Tuning::default();
         Self {
             sites: 4,
             draw: Draw::NearUniform,
@@ -214,6 +230,7 @@ impl Default for FederationConfig {
             server_beta2: server.beta2,
             server_tau: server.tau,
             proximal,
+            statistics,
             rows: Rows::All,
             blind: true,
             minimum_cohort: 0,
@@ -228,6 +245,7 @@ impl Default for KernelConfig {
             top: 30,
             pooling: Pooling::Soft(8.0),
             normalisation: Normalisation::Z(0.75),
+            weights: MemberWeights::Equal,
             distance_step: 0.01,
             answers_per_site: 100_000,
         }
@@ -240,10 +258,11 @@ impl KernelConfig {
         Scoring { pooling: self.pooling, normalisation: self.normalisation }
     }
 
-    /// This with another scoring.
+    /// This with the paper's ranking: by the nearest image, with every member counting the same.
     #[must_use]
-    pub fn scored(&self, Scoring { pooling, normalisation }: Scoring) -> Self {
-        Self { pooling, normalisation, ..self.clone() }
+    pub fn as_recipe(&self) -> Self {
+        let Scoring { pooling, normalisation } = Scoring::NEAREST;
+        Self { pooling, normalisation, weights: MemberWeights::Equal, ..self.clone() }
     }
 }
 
@@ -329,23 +348,26 @@ impl Config {
                 on(MemberConfig::tuned("r100", RecipeName::R100), last),
                 on(MemberConfig::published("published"), last),
             ],
-            kernel: self.kernel.scored(Scoring::NEAREST),
+            kernel: self.kernel.as_recipe(),
             ..self.clone()
         };
         recipe.set_tuning(Tuning::default());
         recipe
     }
 
-    /// Stages of a session that a site can vanish in: aggregations of tuned members, the validation of the last one, and the sum behind closed forms.
+    /// Stages of a session that a site can vanish in: the sum that tuned members start from, their aggregations, the validation of
+    /// the last one, and the sums behind closed forms and behind the members' weights.
     pub fn rounds(&self) -> u32 {
         let any = |kind| self.members.iter().any(|member| member.kind == kind);
         let validation = u32::from(self.training.stopping != Stopping::Never);
         let rounds = if any(MemberKind::Tuned) {
-            self.training.epochs.div_ceil(self.training.interval.max(1)) + validation
+            let starts = self.members.iter().any(|member| member.start().is_some());
+            u32::from(starts) + self.training.epochs.div_ceil(self.training.interval.max(1)) + validation
         } else {
             0
         };
-        rounds + u32::from(any(MemberKind::ClosedForm))
+        let weighed = self.kernel.weights == MemberWeights::Fitted;
+        rounds + u32::from(any(MemberKind::ClosedForm)) + u32::from(weighed)
     }
 
     /// The cohort of a size of the demo.
@@ -423,206 +445,4 @@ mod empty_is_none {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn the_file_that_init_writes_says_the_defaults() {
-        assert_eq!(Config::parse(TEMPLATE).unwrap(), Config::default());
-        assert_eq!(Config::parse("").unwrap(), Config::default());
-        assert_eq!(Config::parse(&recipe_template()).unwrap(), Config::default().as_recipe());
-    }
-
-    #[test]
-    fn the_file_that_init_writes_names_every_key() {
-        let written: toml::Table = toml::from_str(TEMPLATE).unwrap();
-        let all: toml::Table = toml::from_str(&Config::default().to_toml().unwrap()).unwrap();
-        for (section, keys) in &all {
-            match keys {
-                toml::Value::Table(keys) => {
-                    let there = written[section].as_table().unwrap();
-                    assert!(keys.keys().all(|key| there.contains_key(key)), "[{section}]");
-                }
-                _ => assert!(written.contains_key(section), "{section}"),
-            }
-        }
-    }
-
-    /// The recipes' values stand in the file as comments: taken at their word they must change nothing.
-    #[test]
-    fn the_commented_values_of_the_recipes_are_the_recipes() {
-        let template = recipe_template();
-        let uncommented: Vec<&str> = template
-            .lines()
-            .map(|line| match line.strip_prefix("# ") {
-                Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => rest,
-                _ => line,
-            })
-            .collect();
-        let config = Config::parse(&uncommented.join("\n")).unwrap();
-        let defaults = Config::default().as_recipe();
-        assert_eq!(config.members.len(), 3);
-        for (said, member) in config.members.iter().zip(&defaults.members) {
-            assert!(said.kind == MemberKind::Published || said.neck_lr.is_some());
-            assert!(said.trunk.is_some());
-            assert_eq!(said.recipe(), member.recipe());
-        }
-    }
-
-    #[test]
-    fn the_commented_values_of_closed_forms_are_their_defaults() {
-        let keys = ["ridge"];
-        let uncommented: Vec<&str> = TEMPLATE
-            .lines()
-            .map(|line| match line.strip_prefix("# ") {
-                Some(rest) if keys.iter().any(|key| rest.starts_with(&format!("{key} = "))) => rest,
-                _ => line,
-            })
-            .collect();
-        let config = Config::parse(&uncommented.join("\n")).unwrap();
-        for member in &config.members {
-            assert!(member.ridge.is_some());
-            assert_eq!(member.form(), DEFAULT_FORM);
-        }
-    }
-
-    #[test]
-    fn a_ridge_is_a_number_or_left_to_the_sums() {
-        let member =
-            |ridge: &str| format!("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nridge = {ridge}\n");
-        let ridge = |text: &str| Config::parse(&member(text)).unwrap().members[0].form().ridge;
-        assert_eq!(ridge("0.1"), learn::Ridge::Fixed(0.1));
-        assert_eq!(ridge("1"), learn::Ridge::Fixed(1.0));
-        assert_eq!(ridge("\"auto\""), learn::Ridge::HeldOut);
-        for (text, word) in [("\"automatic\"", "\"auto\""), ("0.0", "above 0"), ("-1", "above 0")] {
-            let error = format!("{:#}", Config::parse(&member(text)).unwrap_err());
-            assert!(error.contains(word), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn the_recipe_stands_on_the_members_own_networks() {
-        let text = "[[members]]\nname = \"a\"\nkind = \"closed-form\"\ntrunk = \"one.onnx\"\n\
-                    [[members]]\nname = \"b\"\nkind = \"closed-form\"\ntrunk = \"two.onnx\"\nlift = 8\n";
-        let recipe = Config::parse(text).unwrap().as_recipe();
-        let trunks: Vec<_> =
-            recipe.members.iter().map(|m| m.trunk.as_deref().unwrap().to_str().unwrap()).collect();
-        assert_eq!(trunks, ["one.onnx", "two.onnx", "two.onnx"]);
-        assert_eq!((recipe.rounds(), Config::parse(text).unwrap().rounds()), (10, 1));
-        recipe.check().unwrap();
-    }
-
-    #[test]
-    fn the_recipe_is_trained_the_papers_way_whatever_else_is_configured() {
-        let text = "[training]\nrates = \"step\"\nclass_weighting = \"none\"\nstopping = \"loss:2\"\n\
-                    [federation]\nserver_optimizer = \"adam\"\nserver_rate = 0.1\nproximal = 0.5\n";
-        let config = Config::parse(text).unwrap();
-        assert_eq!(config.tuning().rates, Rates::Step);
-        assert_eq!(config.tuning().server.optimizer, ServerOptimizer::Adam);
-        assert_eq!(config.as_recipe().tuning(), Tuning::default());
-    }
-
-    #[test]
-    fn unknown_keys_and_impossible_values_are_refused_by_name() {
-        let cases = [
-            ("[training]\nepoch = 3", "epoch"),
-            ("[trainings]\n", "trainings"),
-            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nlr = 1.0", "lr"),
-            ("[policy]\nminimum_site = 3", "minimum_site"),
-            ("[trunk]\nengine = \"tract\"", "tract"),
-            ("[trunk]\nengine = \"rten\"\nprecision = \"bf16\"", "rten computes in f32 only"),
-            ("[trunk]\nbatch = 0", "[trunk] batch"),
-            (
-                "[trunk]\nengine = \"rten\"\n[[members]]\nname = \"a\"\nkind = \"tuned\"\nprecision = \"bf16\"",
-                "rten computes in f32 only",
-            ),
-            ("[training]\nepochs = 0", "[training] epochs"),
-            ("[detector]\nsides = []", "[detector] sides"),
-            ("[detector]\nsides = [16]", "[detector] sides"),
-            ("[detector]\npaddings = [-1.0]", "[detector] paddings"),
-            ("[detector]\nthreshold = 1.0", "[detector] threshold"),
-            ("[detector]\nmodel = \"yunet.onnx\"", "model"),
-            ("[federation]\nsites = 2", "[federation] sites"),
-            ("[federation]\nserver_rate = 0.0", "[federation] server_rate"),
-            ("[federation]\nserver_optimizer = \"sgd\"", "sgd"),
-            ("[federation]\nserver_momentum = 1.0", "[federation] server_momentum"),
-            ("[federation]\nproximal = -0.1", "[federation] proximal"),
-            ("[training]\nrates = \"linear\"", "linear"),
-            ("[training]\nclass_weighting = \"square\"", "square"),
-            ("[training]\nstopping = \"loss:0\"", "loss:0"),
-            ("[federation]\ndraw = \"fair\"", "fair"),
-            ("[federation]\nrows = \"shared:0\"", "shared:0"),
-            ("[kernel]\ntop = 31", "[kernel] top"),
-            ("[kernel]\ndistance_step = nan", "distance_step"),
-            ("[kernel]\nnormalisation = \"z:2\"", "z:2"),
-            ("[kernel]\npooling = \"mean\"", "mean"),
-            ("members = []", "[[members]]"),
-            ("[[members]]\nname = \"a/b\"\nkind = \"tuned\"", "a/b"),
-            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nbatch = 1", "batch"),
-            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nlift = 64", "only a closed form has `lift`"),
-            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nscale = 8.0", "arcface\" has `scale`"),
-            (
-                "[[members]]\nname = \"a\"\nkind = \"published\"\nclassifier = \"cosine\"",
-                "only a tuned member",
-            ),
-            (
-                "[[members]]\nname = \"a\"\nkind = \"tuned\"\nclassifier = \"cosine\"\nmargin = 0.1",
-                "has `margin`",
-            ),
-            (
-                "[[members]]\nname = \"a\"\nkind = \"tuned\"\nclassifier = \"arcface\"\nmargin = 2.0",
-                "`margin` is 2",
-            ),
-            ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nclassifier = \"sphere\"", "sphere"),
-            ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 0", "lift must be 1"),
-            ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 8\nprojection = 8", "leave `lift`"),
-            ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\noutputs = 0", "outputs"),
-            (
-                "[[members]]\nname = \"a\"\nkind = \"tuned\"\n[[members]]\nname = \"a\"\nkind = \"tuned\"",
-                "twice",
-            ),
-        ];
-        for (text, named) in cases {
-            let error = format!("{:#}", Config::parse(text).unwrap_err());
-            assert!(error.contains(named), "{text:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn what_is_written_reads_back() {
-        let mut config = Config::default();
-        config.trunk.file = Some("nets/r50.onnx".into());
-        config.trunk.cut = Cut::Node("Flatten_123".into());
-        config.trunk.engine = Engine::OpenVino;
-        config.trunk.precision = Precision::Bf16;
-        config.trunk.openvino = Some("/opt/openvino".into());
-        config.federation.rows = Rows::Shared(3);
-        config.federation.server_optimizer = ServerOptimizer::Yogi;
-        config.training.rates = Rates::Cosine;
-        config.training.stopping = Stopping::Loss(3);
-        config.federation.draw = Draw::Dirichlet(0.5);
-        config.members = config.as_recipe().members;
-        config.members[0].neck_lr = Some(1e-4);
-        assert_eq!(Config::parse(&config.to_toml().unwrap()).unwrap(), config);
-    }
-
-    #[test]
-    fn paths_start_from_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join(FILE_NAME);
-        std::fs::write(&file, "[trunk]\nfile = \"net.onnx\"\n").unwrap();
-        let config = Config::read(&file).unwrap();
-        let trunk = config.trunk.file.as_deref().unwrap();
-        assert_eq!(config.resolve(trunk), folder.path().join("net.onnx"));
-        assert_eq!(config.resolve(Path::new("/net.onnx")), Path::new("/net.onnx"));
-        // Engines are the machine's: a model's configuration takes them from the one at hand.
-        let mut here = Config::default();
-        (here.trunk.engine, here.trunk.openvino) = (Engine::OpenVino, Some("libs".into()));
-        here.base = "/machine".into();
-        let both = config.on_machine_of(&here);
-        assert_eq!(both.trunk.engine, Engine::OpenVino);
-        assert_eq!(both.trunk.openvino.as_deref(), Some(Path::new("/machine/libs")));
-        assert_eq!(both.resolve(both.trunk.file.as_deref().unwrap()), folder.path().join("net.onnx"));
-    }
-}
+mod tests;

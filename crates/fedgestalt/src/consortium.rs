@@ -243,6 +243,7 @@ impl<'a> Run<'a> {
             trunk: self.trunk.clone(),
             config: method.config.clone(),
             release,
+            weights: Vec::new(),
         }
     }
 

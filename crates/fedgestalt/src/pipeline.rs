@@ -6,5 +6,6 @@ pub mod engines;
 pub mod ensemble;
 pub mod features;
 pub mod forms;
+pub mod pairs;
 pub mod training;
 pub mod weights;

@@ -5,6 +5,7 @@ pub mod model;
 pub mod ranking;
 pub mod server;
 pub mod state;
+mod sums;
 pub mod tables;
 
 use std::collections::BTreeMap;
@@ -16,19 +17,18 @@ use domain::evaluate::{Accuracies, HitCounts};
 use domain::{Encoding, ImageId, SyndromeId};
 use federation::{
     AbstainReason, Action, Adoption, Answer, Apply, Begin, Bytes, GalleryImage, KernelSetup, Outgoing,
-    Participant, Probe, Refusal, RefusalKind, RoundMetrics, SignedRelease, SiteIndex, SiteName, Solve,
+    Participant, Probe, Refusal, RefusalKind, RoundMetrics, SignedRelease, SiteIndex, SiteName,
 };
 use jiff::Timestamp;
 use learn::ClosedForm;
 use serde::{Deserialize, Serialize};
 
-use self::model::{SiteModel, form_moments, form_sums, shared_syndromes};
+use self::model::SiteModel;
 use self::ranking::{FREQUENT, RankedProbe, count_hits, gallery_bits, probe_galleries};
 use self::state::SiteFiles;
 use self::tables::{Lessons, RowOf, Tables, pools};
 use crate::engine::host::{Host, SiteHost};
 use crate::pipeline::ensemble::Blueprint;
-use crate::pipeline::forms;
 use crate::pipeline::training::{Pool, mean_scores};
 use crate::pipeline::weights::Weights;
 
@@ -163,7 +163,9 @@ impl Site {
         self.start(begin)?;
         self.records = self.files.records()?;
         // Stage 0 is the counts and the last one the metrics: with stage r applied, r + 1 stages are over.
-        let last = self.begin.as_ref().map_or(0, |begin| begin.plan.last_model_stage());
+        let plan =
+            self.begin.as_ref().map(|begin| begin.plan.clone()).context("the session has not begun here")?;
+        let last = plan.last_model_stage();
         let applied = self.participant.applied().saturating_sub(1).min(last);
         let kept = self.files.last_weights(applied);
         if let Some(weights) = self.files.weights(kept, &self.blueprint)? {
@@ -177,8 +179,11 @@ impl Site {
             if !weights.forms.is_empty() {
                 model.set_forms(weights.forms);
             }
+            if !weights.members.is_empty() {
+                model.set_member_weights(weights.members);
+            }
         }
-        self.records.retain(|record| record.round <= applied);
+        self.records.retain(|record| plan.stage_of(record.round) <= applied);
         if let Some(evaluation) = self.files.evaluation()? {
             self.accuracies = Some(evaluation.accuracies);
             self.ranked = evaluation.ranked;
@@ -297,10 +302,11 @@ impl Site {
             validation_images: lessons.validation.len(),
             sites: apply.sites.iter().map(|site| site.0).collect(),
         });
-        let weights = Weights { heads: model.heads().to_vec(), forms: Vec::new() };
+        let weights = Weights { heads: model.heads().to_vec(), ..Weights::default() };
         let server = model.server_state()?;
-        self.files.save_weights(apply.round, &self.blueprint, &weights, apply.best)?;
-        self.files.save_server_state(apply.round, server)?;
+        let best = apply.best.map(|round| begin.plan.stage_of(round));
+        self.files.save_weights(apply.stage, &self.blueprint, &weights, best)?;
+        self.files.save_server_state(apply.stage, server)?;
         self.files.save_records(&self.records)?;
         self.confirm_model()
     }
@@ -318,57 +324,17 @@ impl Site {
     /// The rounds are over: back to the model of the best one.
     fn choose(&mut self, round: u32) -> Result<Vec<Action>> {
         let begin = self.begin.as_ref().context("the session has not begun here")?;
-        let stage = begin.plan.tuning_stages();
-        let heads = match self.files.weights(round, &self.blueprint)? {
+        let (stage, best) = (begin.plan.tuning_stages(), begin.plan.stage_of(round));
+        let heads = match self.files.weights(best, &self.blueprint)? {
             Some(weights) => weights.heads,
-            None if round == 0 => {
+            None if best == 0 => {
                 model::starting_heads(&self.blueprint, begin.trained.len(), begin.plan.seed)?
             }
             None => anyhow::bail!("the weights of round {round} are gone; begin the session anew"),
         };
-        let weights = Weights { heads: heads.clone(), forms: Vec::new() };
+        let weights = Weights { heads: heads.clone(), ..Weights::default() };
         self.model_mut()?.restart(heads)?;
-        self.files.save_weights(stage, &self.blueprint, &weights, Some(round))?;
-        self.confirm_model()
-    }
-
-    /// The sums behind the closed-form members over this site's training images.
-    fn collect(&mut self) -> Result<Vec<Action>> {
-        let (Some(model), Some(lessons), Some(begin)) = (&self.model, &self.lessons, &self.begin) else {
-            anyhow::bail!("the session has not begun here");
-        };
-        let shared = shared_syndromes(begin);
-        let sums = self.blueprint.forms().map(|(member, form)| {
-            let head = forms::base(&self.blueprint, member, form, model.heads())?;
-            let views = &self.tables.views[member.network];
-            let moments = forms::moments(form, head, views, &lessons.training_views, &shared)?;
-            Ok(form_sums(moments))
-        });
-        let sums = match sums.collect::<Result<Vec<_>>>() {
-            Ok(sums) => sums,
-            Err(error) => {
-                tracing::warn!(site = %self.name, error = format!("{error:#}"), "this site sits the sums out");
-                return Ok(self.participant.abstain(AbstainReason::Failed)?);
-            }
-        };
-        Ok(self.participant.submit_sums(&sums)?)
-    }
-
-    /// The closed-form members from the sums of all sites.
-    fn solve(&mut self, solve: Solve) -> Result<Vec<Action>> {
-        let moments: Vec<_> = self
-            .blueprint
-            .forms()
-            .zip(solve.sums)
-            .map(|((_, form), sums)| form_moments(sums, form.dim))
-            .collect();
-        let forms = forms::solve(&self.blueprint, &moments)?;
-        self.model_mut()?.set_forms(forms);
-        let (Some(model), Some(begin)) = (&self.model, &self.begin) else {
-            anyhow::bail!("the session has not begun here");
-        };
-        let stage = begin.plan.last_model_stage();
-        self.files.save_weights(stage, &self.blueprint, &model.weights(), None)?;
+        self.files.save_weights(stage, &self.blueprint, &weights, Some(best))?;
         self.confirm_model()
     }
 
@@ -503,7 +469,8 @@ impl Site {
                 }
             }
         }
-        let forms = adoption.tensors[tuned.len()..].iter().map(|tensors| {
+        let (forms, weights) = adoption.tensors[tuned.len()..].split_at(adoption.plan.forms.len());
+        let forms = forms.iter().map(|tensors| {
             let [mean, projection] = &tensors[..] else { anyhow::bail!("a closed form has two tensors") };
             Ok(ClosedForm::from_tensors(mean.clone(), projection.clone())?)
         });
@@ -511,6 +478,7 @@ impl Site {
         let model = self.model_mut()?;
         model.restart(heads)?;
         model.set_forms(forms);
+        model.set_member_weights(weights.iter().flatten().flatten().copied().collect());
         self.finished = true;
         Ok(Vec::new())
     }
@@ -558,8 +526,12 @@ impl Host for Site {
             Action::Apply(apply) => self.apply(apply),
             Action::Validate => self.validate(),
             Action::Choose { round } => self.choose(round),
+            Action::CollectStart => self.collect_start(),
+            Action::Start(solve) => self.start_from(solve),
             Action::Collect => self.collect(),
             Action::Solve(solve) => self.solve(solve),
+            Action::Compare => self.compare(),
+            Action::Weigh(weigh) => self.weigh(weigh),
             Action::Encode(setup) => self.gallery(&setup),
             Action::Ask => self.ask(),
             Action::Answers(answers) => self.answers(answers),

@@ -13,9 +13,10 @@
 
 mod eigen;
 mod held_out;
-mod linear;
+pub(crate) mod linear;
 mod random_features;
 mod ridge;
+mod start;
 
 use rayon::prelude::*;
 
@@ -23,6 +24,7 @@ use self::held_out::HeldOut;
 use self::linear::{Part, View};
 pub use self::random_features::RandomFeatures;
 pub use self::ridge::Ridge;
+pub use self::start::StartMoments;
 use crate::error::{Result, TrainError};
 use crate::matmul::{exact_gram, map_rows};
 

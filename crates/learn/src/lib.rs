@@ -31,10 +31,12 @@ pub mod cache;
 mod classifier;
 mod closed_form;
 mod error;
+mod fisher;
 mod head;
 mod loss;
 mod matmul;
 mod norm;
+mod pooled;
 mod random;
 mod recipe;
 mod schedule;
@@ -43,10 +45,14 @@ mod source;
 mod trainer;
 
 pub use classifier::Classifier;
-pub use closed_form::{ClosedForm, FormSettings, Moments as FormMoments, RandomFeatures, Ridge, Weighting};
+pub use closed_form::{
+    ClosedForm, FormSettings, Moments as FormMoments, RandomFeatures, Ridge, StartMoments, Weighting,
+};
 pub use error::{ErrorKind, Result, TrainError};
+pub use fisher::{Kind as PairKind, PairMoments};
 pub use head::{Head, HeadShape, NeckInit, TensorView};
 pub use loss::Scores;
+pub use pooled::{pooled_variance, second_moment_change};
 pub use recipe::{Recipe, class_weights};
 pub use schedule::RateSchedule;
 pub use server::{ServerMoments, ServerOptimizer, ServerRule};

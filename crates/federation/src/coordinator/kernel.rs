@@ -362,6 +362,7 @@ mod tests {
             normalisation,
             distance_step: 0.001,
             answers_per_site: 40,
+            weighed: None,
         }
     }
 

@@ -313,7 +313,7 @@ impl Coordinator {
         self.prune();
         let (last, kernel) = (self.plan()?.last_model_stage(), self.plan()?.kernel.is_some());
         if stage < last {
-            let next = if over { self.plan()?.rounds() } else { stage } + 1;
+            let next = if over { self.plan()?.stage_of(self.plan()?.rounds()) } else { stage } + 1;
             actions.extend(self.begin_sum(next)?);
         } else if kernel {
             self.enter(Phase::Gallery);

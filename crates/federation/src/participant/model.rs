@@ -90,7 +90,7 @@ impl Participant {
         }
         let session = self.session_mut()?;
         // Rounds that nobody needs are left out.
-        session.settled = if over { session.plan.rounds() } else { stage } + 1;
+        session.settled = if over { session.plan.stage_of(session.plan.rounds()) } else { stage } + 1;
         session.applied = session.settled;
         let catching_up = std::mem::take(&mut session.catching_up);
         let mut actions = vec![Action::Save];

@@ -90,6 +90,7 @@ impl Participant {
                 width: k.width,
                 views: k.views,
                 label: session.model_label,
+                weights: k.weighed.and(session.digests.members.last().copied()),
             }),
             metrics: table,
             weights,
@@ -313,10 +314,16 @@ impl Participant {
             tensors[member][tensor] = wire::bytes_to_floats(&weight.values);
         }
         drop(weights.tensors);
-        for (tensors, member) in tensors.iter().zip(&release.members) {
+        let named = release.members.iter().map(|member| (member.name.as_str(), member.tensors));
+        let weights = release.kernel.as_ref().and_then(|kernel| kernel.weights);
+        let named: Vec<_> = named.chain(weights.map(|weights| ("the members", weights))).collect();
+        if named.len() != tensors.len() {
+            refuse!(Malformed, "the release names {} parts of the model, not {}", named.len(), tensors.len());
+        }
+        for (tensors, (name, digest)) in tensors.iter().zip(named) {
             let published = tensors.iter().filter(|t| !t.is_empty()).map(Vec::as_slice);
-            if Layout::published_digest(published) != member.tensors {
-                refuse!(Disagreement, "the weights of {} are not those that the release names", member.name);
+            if Layout::published_digest(published) != digest {
+                refuse!(Disagreement, "the weights of {name} are not those that the release names");
             }
         }
         let mut session = Session::new(signed_plan.clone(), plan.clone());

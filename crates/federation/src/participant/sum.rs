@@ -4,8 +4,8 @@ use secure::sum::{Advert, BlindSum, Consents, Inbox, Session as SumSession, Site
 use secure::{GroupKey, SiteIndex};
 
 use super::Participant;
-use crate::action::{Action, Apply, FormSums, RoundMetrics, Solve, Tensors};
-use crate::aggregate::{Counts, Update};
+use crate::action::{Action, Apply, FormSums, PairSums, RoundMetrics, Solve, Tensors, Weigh};
+use crate::aggregate::{Counts, Layout, SumsOf, Update};
 use crate::envelope::{Envelope, Kind};
 use crate::plan::{Stage, Stopping};
 use crate::refusal::{Result, refuse};
@@ -138,9 +138,14 @@ impl Participant {
             return self.advertise(stage, attempt);
         }
         let ask = match session.plan.stage(stage) {
-            Stage::Round => Action::Train { round: stage, epochs: session.plan.epochs_of(stage) },
+            Stage::Start => Action::CollectStart,
+            Stage::Round => {
+                let round = stage - session.plan.start_stages();
+                Action::Train { round, epochs: session.plan.epochs_of(round) }
+            }
             Stage::Validation => Action::Validate,
             Stage::Moments => Action::Collect,
+            Stage::Pairs => Action::Compare,
             Stage::Counts | Stage::Metrics => return Ok(Vec::new()),
         };
         if session.trained_for == Some(stage) {
@@ -175,22 +180,21 @@ impl Participant {
         let session = self.session()?;
         let stage = session.settled;
         if session.applied != stage
-            || stage == 0
-            || stage > session.plan.rounds()
+            || session.plan.stage(stage) != Stage::Round
             || session.trained_for != Some(stage)
         {
             refuse!(OutOfPhase, "no update is asked for at stage {stage}");
         }
         if session.work.is_some() {
-            refuse!(OutOfPhase, "the update of round {stage} was submitted before");
+            refuse!(OutOfPhase, "the update of stage {stage} was submitted before");
         }
         let Some(layout) = &session.layout else {
             refuse!(OutOfPhase, "the syndrome lists are not united yet");
         };
-        let name = self.roster.name(self.me);
+        let (name, round) = (self.roster.name(self.me), stage - session.plan.start_stages());
         let words = layout
             .encode(Update { deltas, metrics }, &session.own, &session.counts)
-            .map_err(|e| e.at(format!("update of {name}, round {stage}")))?;
+            .map_err(|e| e.at(format!("update of {name}, round {round}")))?;
         self.session_mut()?.work = Some(Work { stage, words });
         self.proceed()
     }
@@ -212,21 +216,44 @@ impl Participant {
     }
 
     /// The sums that closed-form members are computed from, one for each of the plan's forms, over this site's training
-    /// images. Numbers too large to be added, and sums of a syndrome whose rows do not travel, are refused: abstain then.
+    /// images; or those that trained members start from, one for each of the plan's starts. Numbers too large to be added, and sums of a syndrome whose rows do not travel, are refused: abstain then.
     pub fn submit_sums(&mut self, sums: &[FormSums]) -> Result<Vec<Action>> {
         let session = self.session()?;
         let stage = session.settled;
-        let asked = session.plan.stage(stage) == Stage::Moments && session.trained_for == Some(stage);
-        if session.applied != stage || !asked || session.work.is_some() {
+        let of = match session.plan.stage(stage) {
+            Stage::Moments => Some(SumsOf::Forms),
+            Stage::Start => Some(SumsOf::Starts),
+            _ => None,
+        };
+        let Some(of) = of.filter(|_| session.is_asked(stage)) else {
             refuse!(OutOfPhase, "no sums are asked for at stage {stage}");
+        };
+        self.bring(stage, "sums", |layout, counts| layout.encode_sums(of, sums, counts))
+    }
+
+    /// The sums that the members' weights are computed from, over pairs of this site's images: of zeros where it has too few.
+    pub fn submit_pairs(&mut self, sums: &PairSums) -> Result<Vec<Action>> {
+        let session = self.session()?;
+        let stage = session.settled;
+        if session.plan.stage(stage) != Stage::Pairs || !session.is_asked(stage) {
+            refuse!(OutOfPhase, "no pairs of images are asked for at stage {stage}");
         }
+        self.bring(stage, "pairs", |layout, _| layout.encode_pairs(sums))
+    }
+
+    fn bring(
+        &mut self,
+        stage: u32,
+        what: &str,
+        encode: impl FnOnce(&Layout, &Counts) -> Result<Vec<u32>>,
+    ) -> Result<Vec<Action>> {
+        let session = self.session()?;
         let Some(layout) = &session.layout else {
             refuse!(OutOfPhase, "the syndrome lists are not united yet");
         };
         let name = self.roster.name(self.me);
-        let words = layout
-            .encode_sums(sums, &session.counts)
-            .map_err(|e| e.at(format!("sums of {name}, stage {stage}")))?;
+        let words =
+            encode(layout, &session.counts).map_err(|e| e.at(format!("{what} of {name}, stage {stage}")))?;
         self.session_mut()?.work = Some(Work { stage, words });
         self.proceed()
     }
@@ -385,17 +412,28 @@ impl Participant {
             Stage::Round => {
                 let (deltas, metrics) = layout.decode(&opened.sum, &session.counts)?;
                 let best = self.take_result(stage, finished)?.note_scores(stage, &metrics);
-                actions.push(Action::Apply(Apply { round: stage, deltas, metrics, sites, best }));
+                let round = stage - self.session()?.plan.start_stages();
+                actions.push(Action::Apply(Apply { round, stage, deltas, metrics, sites, best }));
             }
             Stage::Validation => {
                 let metrics = layout.decode_metrics(&opened.sum)?;
                 let best = self.take_result(stage, finished)?.note_scores(stage, &metrics);
                 actions.push(Action::Choose { round: best.unwrap_or(0) });
             }
-            Stage::Moments => {
-                let sums = layout.decode_sums(&opened.sum)?;
+            Stage::Start => {
+                let sums = layout.decode_sums(SumsOf::Starts, &opened.sum)?;
                 self.take_result(stage, finished)?;
-                actions.push(Action::Solve(Solve { sums, sites }));
+                actions.push(Action::Start(Solve { stage, sums, sites }));
+            }
+            Stage::Moments => {
+                let sums = layout.decode_sums(SumsOf::Forms, &opened.sum)?;
+                self.take_result(stage, finished)?;
+                actions.push(Action::Solve(Solve { stage, sums, sites }));
+            }
+            Stage::Pairs => {
+                let sums = layout.decode_pairs(&opened.sum)?;
+                self.take_result(stage, finished)?;
+                actions.push(Action::Weigh(Weigh { stage, sums }));
             }
             Stage::Metrics => {
                 let session = self.take_result(stage, finished)?;
@@ -425,6 +463,11 @@ impl Participant {
 }
 
 impl super::Session {
+    /// Whether the host was asked for what a stage sums, and has not brought it.
+    fn is_asked(&self, stage: u32) -> bool {
+        self.applied == stage && self.trained_for == Some(stage) && self.work.is_none()
+    }
+
     /// Takes in the validation of the model that a stage began with. The best round so far, where one is chosen.
     fn note_scores(&mut self, stage: u32, metrics: &RoundMetrics) -> Option<u32> {
         let stopping = self.plan.tuning.stopping;

@@ -60,6 +60,25 @@ pub enum ClassWeighting {
     None,
 }
 
+/// How the running statistics of BatchNorm become one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Statistics {
+    /// Means and variances are averaged, as the paper does.
+    #[default]
+    Averaged,
+    /// Those of all images together: in place of a variance's change travels the second moment's about the mean that the round
+    /// began with, less that round's variance.
+    Pooled,
+}
+
+impl Statistics {
+    /// Plans that say nothing average; so do those made before there was a choice.
+    fn is_averaged(&self) -> bool {
+        *self == Self::Averaged
+    }
+}
+
 /// When the rounds end, by the model's figure on all sites' validation images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -171,6 +190,9 @@ pub struct Tuning {
     pub class_weighting: ClassWeighting,
     /// When the rounds end.
     pub stopping: Stopping,
+    /// How running statistics become one.
+    #[serde(default, skip_serializing_if = "Statistics::is_averaged")]
+    pub statistics: Statistics,
 }
 
 impl Default for ServerPlan {
@@ -187,6 +209,7 @@ impl Default for Tuning {
             rates: Rates::Constant,
             class_weighting: ClassWeighting::Inverse,
             stopping: Stopping::Never,
+            statistics: Statistics::Averaged,
         }
     }
 }

@@ -50,6 +50,8 @@ pub struct SimSite {
     pub begin: Option<Begin>,
     pub applied: Vec<u32>,
     pub solved: bool,
+    /// Pairs of images of one syndrome behind the members' weights.
+    pub weighed: Option<i64>,
     /// The models after every round, as a host keeps them on disk.
     pub history: BTreeMap<u32, Tensors>,
     pub chosen: Option<u32>,
@@ -151,6 +153,7 @@ pub fn toy_plan(roster: &Roster) -> Plan {
         roster: roster.digest(),
         members: vec![member("r50"), member("r100")],
         forms: Vec::new(),
+        starts: Vec::new(),
         epochs: 6,
         interval: 2,
         aggregation: Aggregation::SampleWeighted,
@@ -173,6 +176,7 @@ pub fn toy_kernel() -> KernelPlan {
         normalisation: Normalisation::None,
         distance_step: 0.001,
         answers_per_site: 40,
+        weighed: None,
     }
 }
 
@@ -199,7 +203,24 @@ pub fn form_sums(site: usize, begin: &Begin, form: &FormPlan) -> FormSums {
         counts: (0..rows).map(|row| if hidden(row) { 0 } else { number(row) }).collect(),
         sums: (0..rows * form.dim).map(|at| if hidden(at / form.dim) { 0 } else { number(at + 7) }).collect(),
         scatter: (0..form.dim * (form.dim + 1) / 2).map(|at| number(at + 31)).collect(),
+        lengths: 0,
     }
+}
+
+/// The same for what a member starts from.
+pub fn start_sums(site: usize, begin: &Begin, form: &FormPlan) -> FormSums {
+    FormSums { lengths: 7_000_001 * (site as i64 + 1), ..form_sums(site + 20, begin, form) }
+}
+
+/// The toy sums of a site over pairs of images; site 1 has none.
+pub fn pair_sums(site: usize, members: usize) -> PairSums {
+    let number = |at: usize| if site == 1 { 0 } else { (at as i64 * 31 - 40) * (site as i64 + 3) };
+    let moments = |from: usize| PairMoments {
+        pairs: number(from + 9),
+        sums: (0..members).map(|at| number(from + at)).collect(),
+        scatter: (0..members * (members + 1) / 2).map(|at| number(from + at + 5)).collect(),
+    };
+    PairSums { same: moments(0), different: moments(17) }
 }
 
 /// Syndromes 0..6: 0 and 1 at every site, the others at some; 900 is in galleries only.
@@ -320,6 +341,7 @@ impl World {
             begin: None,
             applied: Vec::new(),
             solved: false,
+            weighed: None,
             history: BTreeMap::new(),
             chosen: None,
             answers: Vec::new(),
@@ -522,6 +544,8 @@ impl World {
                 let forms = begin.plan.forms.iter();
                 sim.model
                     .extend(forms.map(|form| vec![vec![0.0; form.dim], vec![0.0; form.outputs * form.dim]]));
+                let weighed = begin.plan.kernel.as_ref().and_then(|kernel| kernel.weighed);
+                sim.model.extend(weighed.map(|members| vec![vec![0.0; usize::from(members)]]));
                 sim.begin = Some(*begin);
                 self.confirm(site);
             }
@@ -566,13 +590,44 @@ impl World {
                 };
                 self.confirm(site);
             }
+            Action::CollectStart => {
+                if self.vanish.remove(&(site, 0)) {
+                    return self.kill(site);
+                }
+                let begin = sim.begin.as_ref().unwrap();
+                let sums: Vec<_> =
+                    begin.plan.starts.iter().map(|form| start_sums(site, begin, form)).collect();
+                self.site_calls(site, |p| p.submit_sums(&sums));
+            }
+            Action::Start(solve) => {
+                self.check_sums(site, &solve, &self.plan.starts, start_sums);
+                let sim = &mut self.sites[site];
+                let sums = &solve.sums[0];
+                let values = sim.model[0].iter_mut().flatten().zip(sums.sums.iter().cycle());
+                values.for_each(|(value, &sum)| *value = (sum + sums.lengths) as f32 * 1e-12);
+                sim.history.insert(0, sim.model.clone());
+                self.confirm(site);
+            }
+            Action::Compare => {
+                let members = self.plan.kernel.as_ref().unwrap().weighed.unwrap();
+                self.site_calls(site, |p| p.submit_pairs(&pair_sums(site, usize::from(members))));
+            }
+            Action::Weigh(weigh) => {
+                let sim = &mut self.sites[site];
+                let PairSums { same, different } = weigh.sums;
+                let weights = sim.model.last_mut().unwrap().iter_mut().flatten();
+                let sums = same.sums.iter().zip(&different.sums);
+                weights.zip(sums).for_each(|(weight, (same, different))| *weight = (same - different) as f32);
+                sim.weighed = Some(same.pairs);
+                self.confirm(site);
+            }
             Action::Collect => {
                 let begin = sim.begin.as_ref().unwrap();
                 let sums: Vec<_> = begin.plan.forms.iter().map(|form| form_sums(site, begin, form)).collect();
                 self.site_calls(site, |p| p.submit_sums(&sums));
             }
             Action::Solve(solve) => {
-                self.check_sums(site, &solve);
+                self.check_sums(site, &solve, &self.plan.forms, form_sums);
                 let sim = &mut self.sites[site];
                 let trained = self.plan.members.len();
                 for (form, sums) in sim.model[trained..].iter_mut().zip(&solve.sums) {
@@ -690,13 +745,21 @@ impl World {
     }
 
     /// The sites' numbers, added plainly.
-    fn check_sums(&self, site: usize, solve: &Solve) {
+    fn check_sums(
+        &self,
+        site: usize,
+        solve: &Solve,
+        forms: &[FormPlan],
+        of: fn(usize, &Begin, &FormPlan) -> FormSums,
+    ) {
         let begin = self.sites[site].begin.as_ref().unwrap();
-        for (form, got) in self.plan.forms.iter().zip(&solve.sums) {
-            let mut want = form_sums(usize::from(solve.sites[0].0), begin, form);
+        assert_eq!(forms.len(), solve.sums.len());
+        for (form, got) in forms.iter().zip(&solve.sums) {
+            let mut want = of(usize::from(solve.sites[0].0), begin, form);
             for other in &solve.sites[1..] {
-                let other = form_sums(usize::from(other.0), begin, form);
+                let other = of(usize::from(other.0), begin, form);
                 want.rows += other.rows;
+                want.lengths += other.lengths;
                 let add = |to: &mut Vec<i64>, from: &[i64]| {
                     to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
                 };

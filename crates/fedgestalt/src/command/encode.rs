@@ -80,6 +80,13 @@ pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Done> {
     let Loaded { blueprint, weights, name } =
         Loaded::open(&context.config, model, trunk, Some(calibration), false)?;
     blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
+    let weighed = weights.as_ref().is_some_and(|weights| !weights.members.is_empty());
+    if weighed && format == Format::Csv {
+        bail!(
+            "the members of this model count differently, which a table of their representations cannot say; \
+             write .safetensors or .npz"
+        );
+    }
     let networks = blueprint.networks.len();
     let stage = context.progress.stage("Trunk features", (images.len() * networks) as u64);
     let mut views = Vec::new();

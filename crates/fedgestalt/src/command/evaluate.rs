@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use domain::{Normalisation, Pooling, Scoring};
 use domain::evaluate::{Comparison, Setting, comparisons, evaluate_scored, leave_one_out};
+use domain::{Normalisation, Pooling, Scoring};
 use serde::Serialize;
 
 use crate::Outcome;
@@ -67,8 +67,7 @@ pub fn run(args: EvaluateArgs, context: &Context) -> anyhow::Result<Outcome> {
             accuracies: found.accuracies,
         }
     } else {
-        let usual =
-            if args.metadata.is_some() { Scoring::NEAREST } else { context.config.kernel.scoring() };
+        let usual = if args.metadata.is_some() { Scoring::NEAREST } else { context.config.kernel.scoring() };
         let scoring = Scoring {
             pooling: args.pooling.unwrap_or(usual.pooling),
             normalisation: args.normalisation.unwrap_or(usual.normalisation),

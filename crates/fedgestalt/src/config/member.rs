@@ -56,6 +56,9 @@ pub struct MemberConfig {
     /// Widening of the true class's angle in radians; of `arcface`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
+    /// What a tuned member's training starts from, instead of the network as published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartName>,
     /// Closed form: the tuned member it stands on; none for the network as published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<String>,
@@ -141,6 +144,16 @@ pub enum ClassifierName {
     Arcface,
 }
 
+/// What a tuned member's training starts from, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StartName {
+    /// The network as it was published.
+    Published,
+    /// A closed form of its embedding, from one sum over all sites.
+    ClosedForm,
+}
+
 /// The multiple of a cosine, and the margin in radians, unless a member says otherwise.
 const DEFAULT_SCALE: f64 = 16.0;
 const DEFAULT_MARGIN: f64 = 0.2;
@@ -178,6 +191,7 @@ impl MemberConfig {
             classifier: None,
             scale: None,
             margin: None,
+            start: None,
             on: None,
             lift: None,
             projection: None,
@@ -207,6 +221,12 @@ impl MemberConfig {
             outputs: self.outputs,
             per_image: DEFAULT_FORM.per_image,
         }
+    }
+
+    /// How what it starts from is computed, where that is a closed form.
+    pub fn start(&self) -> Option<FormSettings> {
+        let starts = self.kind == MemberKind::Tuned && self.start == Some(StartName::ClosedForm);
+        starts.then(|| FormSettings { outputs: None, ..self.form() })
     }
 
     /// The recipe with this member's changes. A member that names none starts from `r50`.
@@ -264,6 +284,10 @@ impl MemberConfig {
             "[[members]]: the name {name:?} is impossible; give 1 to 64 letters, digits, '-' or '_'"
         );
         self.check_classifier()?;
+        ensure!(
+            self.start.is_none() || self.kind == MemberKind::Tuned,
+            "[[members]] {name}: only a tuned member has `start`"
+        );
         self.form().check().with_context(|| format!("[[members]] {name}"))?;
         self.recipe().check().with_context(|| format!("[[members]] {name}"))
     }

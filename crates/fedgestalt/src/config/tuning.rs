@@ -21,15 +21,16 @@ impl Config {
             rates: training.rates,
             class_weighting: training.class_weighting,
             stopping: training.stopping,
+            statistics: federation.statistics,
         }
     }
 
     /// Sets how tuned members are trained.
     pub(super) fn set_tuning(&mut self, tuning: Tuning) {
-        let Tuning { server, proximal, rates, class_weighting, stopping } = tuning;
+        let Tuning { server, proximal, rates, class_weighting, stopping, statistics } = tuning;
         let (training, federation) = (&mut self.training, &mut self.federation);
         (training.rates, training.class_weighting, training.stopping) = (rates, class_weighting, stopping);
-        federation.proximal = proximal;
+        (federation.proximal, federation.statistics) = (proximal, statistics);
         (federation.server_optimizer, federation.server_rate) = (server.optimizer, server.rate);
         (federation.server_momentum, federation.server_beta2) = (server.momentum, server.beta2);
         federation.server_tau = server.tau;

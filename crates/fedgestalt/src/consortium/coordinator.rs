@@ -136,6 +136,7 @@ impl CoordinatorHost for CoordinatorNode {
             stage: self.coordinator.stage(),
             attempt: self.coordinator.attempt(),
             rounds: plan.map_or(0, |plan| plan.rounds()),
+            starts: plan.map_or(0, |plan| plan.start_stages()),
             tuning: plan.map_or(0, |plan| plan.tuning_stages()),
             moments: plan.is_some_and(|plan| !plan.forms.is_empty()),
             awaited: self.coordinator.awaited(),

@@ -15,11 +15,11 @@ use vision::views::VIEWS;
 
 use super::coordinator::{Accounts, CoordinatorNode};
 use super::{Member, Run, engine_drops, secret};
-use crate::config::Config;
+use crate::config::{Config, MemberWeights};
 use crate::engine::host::Event;
 use crate::engine::local::Local;
 use crate::pipeline::ensemble::Blueprint;
-use crate::site::model::{form_plans, recipe_plan, tensor_specs};
+use crate::site::model::{form_plans, recipe_plan, start_plans, tensor_specs};
 use crate::site::{Site, SiteParts};
 use crate::store::Folder;
 
@@ -76,7 +76,7 @@ pub fn plan_of(
                 name: member.name.clone(),
                 recipe: recipe_plan(member.recipe.as_ref().context("a tuned member has a recipe")?),
                 trunk: network.trunk.digest(),
-                tensors: tensor_specs(&network.neck),
+                tensors: tensor_specs(&network.neck, config.federation.statistics),
             })
         })
         .collect::<Result<_>>()?;
@@ -88,6 +88,7 @@ pub fn plan_of(
         epochs: if members.is_empty() { 0 } else { config.training.epochs },
         members,
         forms: form_plans(blueprint),
+        starts: start_plans(blueprint),
         interval: config.training.interval,
         aggregation: config.federation.aggregation,
         tuning: config.tuning(),
@@ -104,6 +105,8 @@ pub fn plan_of(
             normalisation: config.kernel.normalisation,
             distance_step: config.kernel.distance_step,
             answers_per_site: config.kernel.answers_per_site,
+            weighed: (config.kernel.weights == MemberWeights::Fitted)
+                .then_some(blueprint.members.len() as u8),
         }),
     })
 }

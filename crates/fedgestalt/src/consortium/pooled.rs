@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use super::{Method, Run};
+use crate::config::MemberWeights;
 use crate::pipeline::bundle;
-use crate::pipeline::ensemble::{Ensemble, Member};
+use crate::pipeline::ensemble::{Blueprint, Ensemble, Member};
 use crate::pipeline::features::Union;
 use crate::pipeline::forms;
+use crate::pipeline::pairs;
 use crate::pipeline::training::{
     CurvePoint, LEAST_IMAGES, Learner, Schedule, loss_weights, pool_counts, rate_schedule, train,
 };
@@ -78,8 +80,16 @@ fn training(
     tick: &(dyn Fn() + Sync),
 ) -> Result<(Weights, Vec<Vec<CurvePoint>>)> {
     let (blueprint, config) = (method.blueprint, &method.config.training);
-    let heads = starting_heads(blueprint, trained.len().max(1), config.seed)?;
+    let mut heads = starting_heads(blueprint, trained.len().max(1), config.seed)?;
     let merged = Cohort::merge(&learners.iter().map(|m| m.cohort).collect::<Vec<_>>())?;
+    if trained.len() >= LEAST_SYNDROMES {
+        let starts = blueprint.starts().map(|(_, member, _)| {
+            let (views, lessons) = on_views(learners, &merged, trained, member.network)?;
+            let published = blueprint.network(member).published()?;
+            forms::start_moments(published, &views, &lessons.training_views, &vec![true; trained.len()])
+        });
+        forms::start(blueprint, &mut heads, &starts.collect::<Result<Vec<_>>>()?)?;
+    }
     let tuned: Vec<&Member> = blueprint.tuned().collect();
     let material = tuned.iter().map(|member| {
         let draws = learners.iter().map(|l| l.tables.draws[member.network].as_ref());
@@ -111,14 +121,43 @@ fn training(
         };
     if trained.len() < LEAST_SYNDROMES {
         let forms = blueprint.forms().map(|(_, form)| unchanged(form.dim, form.outputs()));
-        return Ok((Weights { heads, forms: forms.collect::<Result<_>>()? }, curves));
+        return Ok((Weights { heads, forms: forms.collect::<Result<_>>()?, members: Vec::new() }, curves));
     }
-    let weights = forms::complete(blueprint, heads, trained.len(), |network| {
-        let views = Union::new(learners.iter().map(|l| &l.tables.views[network]).collect())?;
-        let lessons = Lessons::new(&merged, trained, None, &|image| views.row_of(image))?;
+    let mut weights = forms::complete(blueprint, heads, trained.len(), |network| {
+        let (views, lessons) = on_views(learners, &merged, trained, network)?;
         Ok((Box::new(views), lessons.training_views))
     })?;
+    if method.config.kernel.weights == MemberWeights::Fitted {
+        weights.members = member_weights(blueprint, learners, &merged, trained, &weights)?;
+    }
     Ok((weights, curves))
+}
+
+/// The tables of one network's views, and the images on them.
+fn on_views<'a>(
+    learners: &[Patients<'a>],
+    merged: &Cohort,
+    trained: &[SyndromeId],
+    network: usize,
+) -> Result<(Union<'a>, Lessons)> {
+    let views = Union::new(learners.iter().map(|l| &l.tables.views[network]).collect())?;
+    let lessons = Lessons::new(merged, trained, None, &|image| views.row_of(image))?;
+    Ok((views, lessons))
+}
+
+/// What each member counts, by the pool's own validation images.
+fn member_weights(
+    blueprint: &Blueprint,
+    learners: &[Patients<'_>],
+    merged: &Cohort,
+    trained: &[SyndromeId],
+    weights: &Weights,
+) -> Result<Vec<f32>> {
+    let networks = (0..blueprint.networks.len()).map(|at| on_views(learners, merged, trained, at));
+    let networks = networks.collect::<Result<Vec<_>>>()?;
+    let (_, lessons) = networks.first().context("an ensemble stands on networks")?;
+    let views: Vec<_> = networks.iter().map(|(views, _)| views as _).collect();
+    Ok(pairs::moments(blueprint, weights.clone(), &views, &lessons.as_pairs())?.weights())
 }
 
 /// The closed form that leaves representations as they are, or takes the first values of them.

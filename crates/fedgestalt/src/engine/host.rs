@@ -50,12 +50,14 @@ pub trait CoordinatorHost: Host {
 /// What the coordinator is at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// The stage: 0 counts, 1.. rounds, then sums and metrics.
+    /// The stage: 0 counts, what tuned members start from, rounds, then sums and metrics.
     pub stage: u32,
     /// The attempt at it.
     pub attempt: u32,
     /// Rounds of the plan; 0 before there is one.
     pub rounds: u32,
+    /// Stages between the counts and the first round.
+    pub starts: u32,
     /// The last stage of tuned members.
     pub tuning: u32,
     /// Whether a sum behind closed forms comes after them.

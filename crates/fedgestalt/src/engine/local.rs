@@ -225,14 +225,17 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
     fn note(&mut self, party: Party, action: &Action) {
         match action {
             Action::Apply(apply) => {
-                self.applied.insert(apply.round);
+                self.applied.insert(apply.stage);
             }
-            // The last model's validation comes after the rounds, and the sum behind closed forms after both.
+            // The last model's validation comes after the rounds.
             Action::Choose { .. } => {
                 self.applied.insert(self.tuning);
             }
-            Action::Solve(_) => {
-                self.applied.insert(self.tuning + 1);
+            Action::Start(solve) | Action::Solve(solve) => {
+                self.applied.insert(solve.stage);
+            }
+            Action::Weigh(weigh) => {
+                self.applied.insert(weigh.stage);
             }
             Action::Notice(text) => self.record(Event::Notice(party, text.clone())),
             _ => {}
@@ -323,8 +326,11 @@ fn is_heavy(action: &Action) -> bool {
             | Action::Apply(_)
             | Action::Validate
             | Action::Choose { .. }
+            | Action::CollectStart
+            | Action::Start(_)
             | Action::Collect
             | Action::Solve(_)
+            | Action::Compare
             | Action::Encode(_)
             | Action::Ask
     )

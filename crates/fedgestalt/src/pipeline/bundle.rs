@@ -34,13 +34,17 @@ pub struct Model {
     pub config: Config,
     /// Digest of the release it is, if it is one.
     pub release: Option<String>,
+    /// What each member counts in a similarity, where that is fitted; the weights' file says it too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<f32>,
 }
 
 /// Writes a model folder.
 pub fn save(folder: &Path, model: &Model, blueprint: &Blueprint, weights: &Weights) -> Result<()> {
     store::make_folder(folder)?;
     weights::save(&folder.join(HEADS), &blueprint.tuned_names(), &blueprint.form_names(), weights)?;
-    Ok(store::write_json(&folder.join(MODEL), model)?)
+    let model = Model { weights: weights.members.clone(), ..model.clone() };
+    Ok(store::write_json(&folder.join(MODEL), &model)?)
 }
 
 /// An ensemble ready to encode, and a name for it.

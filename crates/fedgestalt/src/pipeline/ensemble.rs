@@ -110,6 +110,8 @@ pub struct Member {
     pub network: usize,
     /// What a closed-form member is; `None` for the others.
     pub form: Option<Form>,
+    /// How what a tuned member starts from is computed; `None` where it starts as published.
+    pub start: Option<FormSettings>,
 }
 
 /// A closed-form member: how it is computed, and from which representation.
@@ -206,7 +208,8 @@ impl Blueprint {
             });
             published[network] |= member.kind == MemberKind::Published;
             let recipe = (member.kind == MemberKind::Tuned).then(|| member.recipe());
-            members.push(Member { name: member.name.clone(), recipe, network, form: None });
+            let (name, start) = (member.name.clone(), member.start());
+            members.push(Member { name, recipe, network, form: None, start });
         }
         // Reading, checking and packing hundreds of megabytes: one thread each, and not the pool's, which stays free for
         // those who wait for less.
@@ -258,8 +261,13 @@ impl Blueprint {
     pub fn recipe(&self) -> Self {
         let network = |member: Option<&Member>| member.map_or(0, |member| member.network);
         let (first, last) = (network(self.members.first()), network(self.members.last()));
-        let member =
-            |name: &str, recipe, network| Member { name: name.to_owned(), recipe, network, form: None };
+        let member = |name: &str, recipe, network| Member {
+            name: name.to_owned(),
+            recipe,
+            network,
+            form: None,
+            start: None,
+        };
         let members = vec![
             member("r50", Some(Recipe::r50()), first),
             member("r100", Some(Recipe::r100()), last),
@@ -298,6 +306,11 @@ impl Blueprint {
     /// The tuned members, in order.
     pub fn tuned(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.recipe.is_some())
+    }
+
+    /// The tuned members that start from closed forms, each with its place among the tuned ones.
+    pub fn starts(&self) -> impl Iterator<Item = (usize, &Member, FormSettings)> {
+        self.tuned().enumerate().filter_map(|(at, member)| Some((at, member, member.start?)))
     }
 
     /// The closed-form members, in order.
@@ -351,7 +364,7 @@ impl Blueprint {
         let published = self.published_heads(|_| true)?;
         let head = |network: usize| published[network].clone().context("a member's network has a head");
         let parts = self.members.iter().map(|member| Ok((head(member.network)?, None)));
-        Ok(Ensemble { blueprint: self, parts: parts.collect::<Result<_>>()? })
+        Ok(Ensemble { blueprint: self, parts: parts.collect::<Result<_>>()?, weights: Vec::new() })
     }
 
     /// Per network the head it is published with, if one of these members stands on it.
@@ -365,7 +378,10 @@ impl Blueprint {
 
     /// The ensemble with these weights for its tuned and its closed-form members, in order.
     pub fn ensemble(&self, weights: Weights) -> Result<Ensemble<'_>> {
-        let Weights { heads, forms } = weights;
+        let Weights { heads, forms, members: weights } = weights;
+        if !weights.is_empty() && weights.len() != self.members.len() {
+            bail!("weights of {} members for {}", weights.len(), self.members.len());
+        }
         if (heads.len(), forms.len()) != (self.tuned().count(), self.forms().count()) {
             bail!(
                 "{} trained heads and {} closed forms for {} and {} members",
@@ -394,7 +410,7 @@ impl Blueprint {
                 Ok((head, member.form.as_ref().and_then(|_| forms.next())))
             })
             .collect::<Result<_>>()?;
-        Ok(Ensemble { blueprint: self, parts })
+        Ok(Ensemble { blueprint: self, parts, weights })
     }
 }
 
@@ -443,6 +459,8 @@ pub struct Ensemble<'a> {
     blueprint: &'a Blueprint,
     /// Per member its head and, for a closed form, the map behind it. Members that share a head share it here.
     parts: Vec<(Arc<Head>, Option<ClosedForm>)>,
+    /// What each member counts, adding up to 1; empty where all count alike.
+    weights: Vec<f32>,
 }
 
 impl Ensemble<'_> {
@@ -466,6 +484,8 @@ impl Ensemble<'_> {
                 of_member.with_context(|| format!("cannot represent images with member {}", member.name))?,
             );
         }
+        let shares: Vec<f64> =
+            self.weights.iter().flat_map(|&weight| [f64::from(weight) / VIEWS as f64; VIEWS]).collect();
         (0..images)
             .map(|image| {
                 let mut parts: Vec<&[f32]> = Vec::with_capacity(self.parts.len() * VIEWS);
@@ -473,7 +493,10 @@ impl Ensemble<'_> {
                     let dim = values.len() / rows;
                     parts.extend(values[image * VIEWS * dim..][..VIEWS * dim].chunks_exact(dim));
                 }
-                Ok(Encoding::from_representations(&parts)?)
+                Ok(match self.weights.is_empty() {
+                    true => Encoding::from_representations(&parts)?,
+                    false => Encoding::from_weighted(&parts, &shares)?,
+                })
             })
             .collect()
     }

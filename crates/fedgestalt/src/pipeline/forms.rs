@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use anyhow::{Context as _, Result};
-use learn::{ClosedForm, Example, FeatureSource, FormMoments, FormSettings, Head, Ridge};
+use learn::{ClosedForm, Example, FeatureSource, FormMoments, FormSettings, Head, Ridge, StartMoments};
 use vision::views::VIEWS;
 
 use super::ensemble::{Blueprint, Form, Member};
@@ -22,37 +22,65 @@ pub fn moments(
     shared: &[bool],
 ) -> Result<FormMoments> {
     let mut total = FormMoments::zeros(form.dim, shared.len());
-    if shared.iter().all(|&shared| shared) {
-        for chunk in training.chunks(CHUNK) {
-            total.add(&collect(form, head, views, chunk, shared)?)?;
-        }
-        return Ok(total);
-    }
-    // A syndrome that stays at home is centred on its own mean, so its images are taken together.
-    let mut by_label: Vec<Vec<Example>> = vec![Vec::new(); shared.len()];
-    training.iter().for_each(|example| by_label[example.label as usize].push(*example));
-    for examples in by_label.iter().filter(|examples| !examples.is_empty()) {
-        total.add(&collect(form, head, views, examples, shared)?)?;
+    for examples in portions(training, shared) {
+        let (features, labels) = gather(views, &examples);
+        let represent = || Ok(Cow::Owned(head.represent(&features, labels.len())?));
+        let basis = form.basis(&features, represent, labels.len())?;
+        total.add(&FormMoments::collect(&basis, form.dim, &labels, shared)?)?;
     }
     Ok(total)
 }
 
-fn collect(
-    form: &Form,
-    head: &Head,
+/// The moments that a tuned member starts from, over some training images: every view of each counts.
+pub fn start_moments(
+    published: &Head,
     views: &dyn FeatureSource,
-    examples: &[Example],
+    training: &[Example],
     shared: &[bool],
-) -> Result<FormMoments> {
+) -> Result<StartMoments> {
+    let dim = published.shape().dim;
+    let mut total = StartMoments::zeros(dim, shared.len());
+    for examples in portions(training, shared) {
+        let (features, labels) = gather(views, &examples);
+        let representations = published.represent(&features, labels.len())?;
+        total.add(&StartMoments::collect(&representations, dim, &labels, shared)?)?;
+    }
+    Ok(total)
+}
+
+/// Takes tuned members from where they are published to where closed forms are; the others stay.
+pub fn start(blueprint: &Blueprint, heads: &mut [Head], moments: &[StartMoments]) -> Result<()> {
+    for ((at, member, settings), moments) in blueprint.starts().zip(moments) {
+        let mut start = || {
+            let ridge = settings.ridge.of(&moments.form, settings)?;
+            heads[at].start_from(moments, FormSettings { ridge: Ridge::Fixed(ridge), ..settings })
+        };
+        start().with_context(|| format!("start of member {}", member.name))?;
+    }
+    Ok(())
+}
+
+/// Training images in portions whose representations are held at once.
+fn portions(training: &[Example], shared: &[bool]) -> Vec<Vec<Example>> {
+    if shared.iter().all(|&shared| shared) {
+        return training.chunks(CHUNK).map(<[Example]>::to_vec).collect();
+    }
+    // A syndrome that stays at home is centred on its own mean, so its images are taken together.
+    let mut by_label: Vec<Vec<Example>> = vec![Vec::new(); shared.len()];
+    training.iter().for_each(|example| by_label[example.label as usize].push(*example));
+    by_label.retain(|examples| !examples.is_empty());
+    by_label
+}
+
+/// Features and labels of the images' views.
+fn gather(views: &dyn FeatureSource, examples: &[Example]) -> (Vec<f32>, Vec<u32>) {
     let mut features = Vec::with_capacity(examples.len() * VIEWS * views.dim());
     let mut labels = Vec::with_capacity(examples.len() * VIEWS);
     for example in examples {
         features.extend(view_features(views, example.row));
         labels.extend([example.label; VIEWS]);
     }
-    let represent = || Ok(Cow::Owned(head.represent(&features, labels.len())?));
-    let basis = form.basis(&features, represent, labels.len())?;
-    Ok(FormMoments::collect(&basis, form.dim, &labels, shared)?)
+    (features, labels)
 }
 
 /// The head under a closed-form member: that of a tuned member, or of the network as published.
@@ -101,5 +129,5 @@ pub fn complete<'a>(
                 .with_context(|| format!("member {}", member.name))
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(Weights { forms: solve(blueprint, &sums)?, heads })
+    Ok(Weights { forms: solve(blueprint, &sums)?, heads, members: Vec::new() })
 }

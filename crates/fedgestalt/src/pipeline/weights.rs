@@ -12,15 +12,19 @@ use crate::store::tensors::{self, Tensor, Tensors};
 const MEMBERS: &str = "members";
 /// The fact that lists the closed-form members, in order.
 const FORMS: &str = "forms";
+/// The tensor of the members' weights, where they are fitted. Members' own tensors have a slash in their names.
+const MEMBER_WEIGHTS: &str = "ensemble.weights";
 const FORM_TENSORS: [&str; 2] = ["mean", "projection"];
 
 /// What training leaves of an ensemble, in the blueprint's order.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Weights {
     /// The tuned members' heads.
     pub heads: Vec<Head>,
     /// The closed-form members' maps.
     pub forms: Vec<ClosedForm>,
+    /// What each member of the ensemble counts, adding up to 1; empty where all count alike.
+    pub members: Vec<f32>,
 }
 
 /// The fact that holds a member's epsilon of BatchNorm.
@@ -49,6 +53,10 @@ pub fn save(path: &Path, heads: &[String], forms: &[String], weights: &Weights) 
             all.insert(format!("{name}/{tensor}"), Tensor::new(shape, values));
         }
     }
+    if !weights.members.is_empty() {
+        let members = &weights.members;
+        all.insert(MEMBER_WEIGHTS.to_owned(), Tensor::new(&[members.len()], members));
+    }
     Ok(tensors::save(path, &all, &facts)?)
 }
 
@@ -71,7 +79,11 @@ fn parse(file: &Tensors) -> Result<Weights> {
         file.facts().get(FORMS).map_or(Ok(Vec::new()), |names| serde_json::from_str(names))?;
     let heads = names.iter().map(|name| head(file, name).with_context(|| format!("member {name}")));
     let forms = forms.iter().map(|name| form(file, name).with_context(|| format!("member {name}")));
-    Ok(Weights { heads: heads.collect::<Result<_>>()?, forms: forms.collect::<Result<_>>()? })
+    let members = match file.names().any(|name| name == MEMBER_WEIGHTS) {
+        true => file.get(MEMBER_WEIGHTS)?.values.to_vec(),
+        false => Vec::new(),
+    };
+    Ok(Weights { heads: heads.collect::<Result<_>>()?, forms: forms.collect::<Result<_>>()?, members })
 }
 
 fn form(file: &Tensors, member: &str) -> Result<ClosedForm> {
@@ -107,7 +119,7 @@ mod tests {
         let path = folder.path().join("m.safetensors");
         let heads = vec![Head::identity(4, 3, 1).unwrap(), Head::identity(2, 5, 2).unwrap()];
         let form = ClosedForm::from_tensors(vec![0.5, -1.0], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
-        let weights = Weights { heads, forms: vec![form] };
+        let weights = Weights { heads, forms: vec![form], members: vec![0.25, 0.0, 0.75] };
         save(&path, &["b".to_owned(), "a".to_owned()], &["c".to_owned()], &weights).unwrap();
         assert_eq!(load(&path).unwrap(), weights);
         let whole = std::fs::read(&path).unwrap();

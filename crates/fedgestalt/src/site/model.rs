@@ -1,11 +1,17 @@
 //! The model a site trains: one trainer per tuned member, and the weights the round started from.
 
 use anyhow::{Context, Result};
-use federation::{Aggregation, Begin, FormPlan, FormSums, Plan, RecipePlan, Rows, TensorKind, TensorSpec};
-use learn::{Classifier, ClosedForm, FormMoments, Head, Moments, Recipe, Ridge, Trainer, Weighting};
+use federation::{
+    Aggregation, Begin, FormPlan, FormSums, PairSums, Plan, RecipePlan, Rows, Statistics, TensorKind,
+    TensorSpec,
+};
+use learn::{
+    Classifier, ClosedForm, FormMoments, FormSettings, Head, Moments, PairKind, PairMoments, Recipe, Ridge,
+    StartMoments, Trainer, Weighting,
+};
 use rayon::prelude::*;
 
-use crate::pipeline::ensemble::{Basis, Blueprint, StartingNeck};
+use crate::pipeline::ensemble::{Basis, Blueprint, Member, StartingNeck};
 use crate::pipeline::training::{LEAST_IMAGES, Pool, loss_weights, rate_schedule, validate};
 use crate::pipeline::weights::Weights;
 use crate::site::server::Server;
@@ -36,6 +42,8 @@ pub struct SiteModel {
     server: Server,
     /// All zeros until they are solved.
     forms: Vec<ClosedForm>,
+    /// What each member of the ensemble counts; zeros until they are computed, empty where all count alike.
+    member_weights: Vec<f32>,
 }
 
 /// A member's recipe as the trainers read it.
@@ -84,35 +92,72 @@ fn classifier(plan: federation::Classifier) -> Classifier {
 /// The closed-form members as the plan spells them.
 pub fn form_plans(blueprint: &Blueprint) -> Vec<FormPlan> {
     let tuned = blueprint.tuned_names();
-    let forms = blueprint.forms().map(|(member, form)| {
-        let network = blueprint.network(member);
-        FormPlan {
-            name: member.name.clone(),
-            on: form.on.map(|at| tuned[at].clone()),
-            trunk: network.trunk.digest(),
-            basis: match &form.basis {
-                Basis::Representation => federation::Basis::Representation,
-                Basis::Lift(_, seed) => federation::Basis::Lift { seed: *seed },
-                Basis::Projection(_, seed) => federation::Basis::Projection { seed: *seed },
-            },
-            dim: form.dim,
-            outputs: form.outputs(),
-            ridge: match form.settings.ridge {
-                Ridge::Fixed(ridge) => federation::Ridge::Fixed(ridge),
-                Ridge::HeldOut => federation::Ridge::HeldOut,
-            },
-            weighting: match form.settings.weighting {
-                Weighting::Power { power, floor } => federation::Weighting::Power { power, floor },
-                Weighting::HeldOut => federation::Weighting::HeldOut,
-            },
-        }
+    let forms = blueprint.forms().map(|(member, form)| FormPlan {
+        on: form.on.map(|at| tuned[at].clone()),
+        basis: match &form.basis {
+            Basis::Representation => federation::Basis::Representation,
+            Basis::Lift(_, seed) => federation::Basis::Lift { seed: *seed },
+            Basis::Projection(_, seed) => federation::Basis::Projection { seed: *seed },
+        },
+        ..form_plan(blueprint, member, form.dim, form.settings)
     });
     forms.collect()
 }
 
+/// What tuned members start from, as the plan spells it.
+pub fn start_plans(blueprint: &Blueprint) -> Vec<FormPlan> {
+    let starts = blueprint.starts().map(|(_, member, settings)| {
+        form_plan(blueprint, member, blueprint.network(member).neck.output(), settings)
+    });
+    starts.collect()
+}
+
+/// A closed form of the published network's representation.
+fn form_plan(blueprint: &Blueprint, member: &Member, dim: usize, settings: FormSettings) -> FormPlan {
+    FormPlan {
+        name: member.name.clone(),
+        on: None,
+        trunk: blueprint.network(member).trunk.digest(),
+        basis: federation::Basis::Representation,
+        dim,
+        outputs: settings.outputs.unwrap_or(dim),
+        ridge: match settings.ridge {
+            Ridge::Fixed(ridge) => federation::Ridge::Fixed(ridge),
+            Ridge::HeldOut => federation::Ridge::HeldOut,
+        },
+        weighting: match settings.weighting {
+            Weighting::Power { power, floor } => federation::Weighting::Power { power, floor },
+            Weighting::HeldOut => federation::Weighting::HeldOut,
+        },
+    }
+}
+
 /// A site's sums as the federation adds them.
 pub fn form_sums(moments: FormMoments) -> FormSums {
-    FormSums { rows: moments.rows, counts: moments.counts, sums: moments.sums, scatter: moments.scatter }
+    let FormMoments { rows, counts, sums, scatter, .. } = moments;
+    FormSums { rows, counts, sums, scatter, lengths: 0 }
+}
+
+/// The same for what a tuned member starts from.
+pub fn start_sums(moments: StartMoments) -> FormSums {
+    FormSums { lengths: moments.lengths, ..form_sums(moments.form) }
+}
+
+/// The sums of all sites as a start takes them.
+pub fn start_moments(sums: FormSums, dim: usize) -> StartMoments {
+    StartMoments { lengths: sums.lengths, form: form_moments(sums, dim) }
+}
+
+/// A site's pairs of images as the federation adds them.
+pub fn pair_sums(moments: PairMoments) -> PairSums {
+    let kind = |PairKind { pairs, sums, scatter }| federation::PairMoments { pairs, sums, scatter };
+    PairSums { same: kind(moments.same), different: kind(moments.different) }
+}
+
+/// The pairs of all sites as weights are computed from them.
+pub fn pair_moments(sums: PairSums) -> PairMoments {
+    let kind = |federation::PairMoments { pairs, sums, scatter }| PairKind { pairs, sums, scatter };
+    PairMoments { same: kind(sums.same), different: kind(sums.different) }
 }
 
 /// The sums of all sites as the solver takes them.
@@ -135,8 +180,14 @@ pub fn starting_heads(blueprint: &Blueprint, classes: usize, seed: u64) -> Resul
 }
 
 /// The plan's description of a head's tensors, and the greatest change of one value in a round.
-pub fn tensor_specs(neck: &StartingNeck) -> Vec<TensorSpec> {
+pub fn tensor_specs(neck: &StartingNeck, statistics: Statistics) -> Vec<TensorSpec> {
     let (input, dim) = (neck.input(), neck.output());
+    let (mean, variance) = (4096.0, 65536.0);
+    let variance = match statistics {
+        Statistics::Averaged => variance,
+        // About a mean that may have moved as far as it can.
+        Statistics::Pooled => variance + mean * mean,
+    };
     let spec =
         |name: &str, shape: Vec<usize>, range, kind| TensorSpec { name: name.into(), shape, range, kind };
     vec![
@@ -144,11 +195,26 @@ pub fn tensor_specs(neck: &StartingNeck) -> Vec<TensorSpec> {
         spec("neck.bias", vec![dim], 64.0, TensorKind::Encoder),
         spec("bn.weight", vec![dim], 64.0, TensorKind::Encoder),
         spec("bn.bias", vec![dim], 64.0, TensorKind::Encoder),
-        spec("bn.running_mean", vec![dim], 4096.0, TensorKind::Statistics),
-        spec("bn.running_var", vec![dim], 65536.0, TensorKind::Statistics),
+        spec("bn.running_mean", vec![dim], mean, TensorKind::Statistics),
+        spec("bn.running_var", vec![dim], variance, TensorKind::Statistics),
         spec("classifier.weight", vec![dim], 64.0, TensorKind::ClassifierRows),
         spec("classifier.bias", vec![], 64.0, TensorKind::ClassifierRows),
     ]
+}
+
+/// Places of the running statistics among a head's tensors.
+const MEAN: usize = 4;
+const VARIANCE: usize = 5;
+
+/// What travels for the variance where statistics are pooled.
+fn moment_change(head: &Head, round: &Head) -> Vec<f32> {
+    let (now, round) = (head.tensors(), round.tensors());
+    learn::second_moment_change(
+        now[MEAN].values,
+        now[VARIANCE].values,
+        round[MEAN].values,
+        round[VARIANCE].values,
+    )
 }
 
 /// Which syndromes so many sites hold that their rows and sums may travel.
@@ -175,15 +241,26 @@ impl SiteModel {
         let forms = plan.forms.iter().map(|form| ClosedForm::zeros(form.dim, form.outputs)).collect();
         let specs: Vec<&[TensorSpec]> = plan.members.iter().map(|member| &member.tensors[..]).collect();
         let server = Server::new(&plan.tuning.server, &base, &specs);
+        let weighed = plan.kernel.as_ref().and_then(|kernel| kernel.weighed);
+        let member_weights = vec![0.0; usize::from(weighed.unwrap_or(0))];
         let (none, trainers) = (Vec::new(), Vec::new());
-        let mut model = Self { plan, shared_rows, weights, base: none, trainers, server, forms };
+        let mut model =
+            Self { plan, shared_rows, weights, base: none, trainers, server, forms, member_weights };
         model.restart(base)?;
         Ok(model)
     }
 
     /// The weights as they stand; closed-form members only once they are solved.
     pub fn weights(&self) -> Weights {
-        Weights { heads: self.base.clone(), forms: self.forms.clone() }
+        // Zeros are no weights yet.
+        let weights = &self.member_weights;
+        let members = if weights.iter().all(|&weight| weight == 0.0) { Vec::new() } else { weights.clone() };
+        Weights { heads: self.base.clone(), forms: self.forms.clone(), members }
+    }
+
+    /// Takes in what each member counts.
+    pub fn set_member_weights(&mut self, weights: Vec<f32>) {
+        self.member_weights = weights;
     }
 
     /// Takes the closed-form members in.
@@ -230,7 +307,9 @@ impl SiteModel {
     pub fn tensors(&self) -> Vec<Vec<&[f32]>> {
         let heads = self.base.iter();
         let heads = heads.map(|head| head.tensors().into_iter().map(|tensor| tensor.values).collect());
-        heads.chain(self.forms.iter().map(|form| form.tensors().to_vec())).collect()
+        let forms = self.forms.iter().map(|form| form.tensors().to_vec());
+        let weights = (!self.member_weights.is_empty()).then(|| vec![&self.member_weights[..]]);
+        heads.chain(forms).chain(weights).collect()
     }
 
     /// Trains all members, each on its pool, for some epochs and returns what changed: nothing where a site has too few
@@ -275,9 +354,17 @@ impl SiteModel {
             let change = head.tensors().into_iter().zip(base.tensors()).map(|(after, before)| {
                 after.values.iter().zip(before.values).map(|(after, before)| after - before).collect()
             });
-            change.collect::<Vec<_>>()
+            let mut change: Vec<Vec<f32>> = change.collect();
+            if self.pools_statistics() {
+                change[VARIANCE] = moment_change(&head, base);
+            }
+            change
         });
         changes.collect()
+    }
+
+    fn pools_statistics(&self) -> bool {
+        self.plan.tuning.statistics == Statistics::Pooled
     }
 
     /// The heads as training left them.
@@ -318,7 +405,9 @@ impl SiteModel {
                         }
                     }
                 }
-                if spec.name == "bn.running_var" {
+                if at == VARIANCE && self.pools_statistics() {
+                    values = learn::pooled_variance(base, delta, &deltas[MEAN]);
+                } else if at == VARIANCE {
                     // A weighted mean of variances is positive; its fixed-point rounding may reach just below zero.
                     values.iter_mut().for_each(|v| *v = v.max(0.0));
                 }
@@ -340,3 +429,6 @@ impl SiteModel {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

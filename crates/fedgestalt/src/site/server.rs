@@ -104,6 +104,7 @@ mod tests {
     use super::*;
     use crate::pipeline::ensemble::StartingNeck;
     use crate::site::model::tensor_specs;
+    use federation::Statistics;
 
     fn steps(
         server: &mut Server,
@@ -124,7 +125,7 @@ mod tests {
 
     #[test]
     fn statistics_are_averaged_whatever_the_optimiser() {
-        let specs = tensor_specs(&StartingNeck::Identity(4));
+        let specs = tensor_specs(&StartingNeck::Identity(4), Statistics::Averaged);
         let head = Head::identity(4, 3, 1).unwrap();
         for optimizer in [federation::ServerOptimizer::Average, federation::ServerOptimizer::Yogi] {
             let plan = ServerPlan { optimizer, rate: 2.0, ..ServerPlan::default() };
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_restored_server_goes_on_bit_for_bit() {
-        let specs = tensor_specs(&StartingNeck::Identity(4));
+        let specs = tensor_specs(&StartingNeck::Identity(4), Statistics::Averaged);
         let head = Head::identity(4, 3, 1).unwrap();
         let heads = std::slice::from_ref(&head);
         for optimizer in [

@@ -248,7 +248,7 @@ impl SiteFiles {
             return Ok(());
         }
         let names: Vec<String> = (0..state.len()).map(|at| format!("moments-{at}")).collect();
-        weights::save(&self.server(round), &names, &[], &Weights { heads: state, forms: Vec::new() })
+        weights::save(&self.server(round), &names, &[], &Weights { heads: state, ..Weights::default() })
     }
 
     /// What an earlier process kept of a round's training.
@@ -274,7 +274,7 @@ impl SiteFiles {
         trained: &Trained,
     ) -> Result<()> {
         let path = self.store.model_path(UPDATE_HEADS);
-        weights::save(&path, &blueprint.tuned_names(), &[], &Weights { heads, forms: Vec::new() })?;
+        weights::save(&path, &blueprint.tuned_names(), &[], &Weights { heads, ..Weights::default() })?;
         let heads = hex::encode(Sha256::digest(std::fs::read(&path)?));
         let (loss, accuracy) = (trained.loss.clone(), trained.accuracy.clone());
         Ok(self

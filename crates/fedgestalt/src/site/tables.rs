@@ -10,6 +10,7 @@ use learn::{Example, FeatureSource};
 
 use crate::pipeline::ensemble::{Blueprint, Ensemble};
 use crate::pipeline::features::{Crops, Table, Variants, table, view_features};
+use crate::pipeline::pairs::Images;
 use crate::pipeline::training::{Pool, examples};
 
 /// Images encoded together.
@@ -121,6 +122,11 @@ impl Lessons {
             training_views: examples(labelled(Part::Train), view_row, trained)?,
             validation: examples(labelled(Part::Validation), view_row, trained)?,
         })
+    }
+
+    /// The images whose pairs say what members count.
+    pub fn as_pairs(&self) -> Images<'_> {
+        Images { training: &self.training_views, validation: &self.validation }
     }
 
     /// The pool of one network.

@@ -158,7 +158,7 @@ pub(super) fn product(a: View<'_>, b: View<'_>) -> Vec<f64> {
 
 /// The lower factor `L` of a positive definite `a = L L'`, of which only the lower triangle is read. What lies above the
 /// diagonal of the result is zero. `None` where `a` is not positive definite.
-pub(super) fn cholesky(mut a: Vec<f64>, n: usize) -> Option<Vec<f64>> {
+pub(crate) fn cholesky(mut a: Vec<f64>, n: usize) -> Option<Vec<f64>> {
     for start in (0..n).step_by(BLOCK) {
         let end = n.min(start + BLOCK);
         for i in start..end {
@@ -195,7 +195,7 @@ pub(super) fn cholesky(mut a: Vec<f64>, n: usize) -> Option<Vec<f64>> {
 }
 
 /// The inverse of a lower triangular matrix with a diagonal free of zeros, lower triangular too.
-pub(super) fn inverse_lower(lower: &[f64], n: usize) -> Vec<f64> {
+pub(crate) fn inverse_lower(lower: &[f64], n: usize) -> Vec<f64> {
     let mut out = vec![0.0; n * n];
     for start in (0..n).step_by(BLOCK) {
         let end = n.min(start + BLOCK);

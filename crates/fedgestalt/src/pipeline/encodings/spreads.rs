@@ -81,11 +81,7 @@ impl EncodingFile {
     ///
     /// # Errors
     /// When an image of the gallery has no encoding.
-    pub fn normaliser(
-        &self,
-        scoring: Scoring,
-        gallery: &[(ImageId, usize)],
-    ) -> Result<Option<Normaliser>> {
+    pub fn normaliser(&self, scoring: Scoring, gallery: &[(ImageId, usize)]) -> Result<Option<Normaliser>> {
         if scoring.normalisation == Normalisation::None {
             return Ok(None);
         }

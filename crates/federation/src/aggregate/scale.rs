@@ -1,0 +1,69 @@
+//! The fixed point of a tensor's elements.
+
+use secure::Result;
+use secure::fixed::{Scale, WideScale};
+
+use crate::plan::{Plan, Statistics, TensorKind, TensorSpec};
+
+/// One word an element or, where squares are added up, as many as hold a square and its last digits.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum SegmentScale {
+    Narrow(Scale),
+    Wide(WideScale),
+}
+
+impl SegmentScale {
+    pub(super) fn new(plan: &Plan, spec: &TensorSpec, sites: usize) -> Result<Self> {
+        Ok(match Self::is_wide(plan, spec.kind) {
+            true => Self::Wide(WideScale::for_range(f64::from(spec.range), sites)?),
+            false => Self::Narrow(Scale::for_range(spec.range, sites)?),
+        })
+    }
+
+    /// Words of one element of a kind of tensor.
+    pub(super) fn words_per_value(plan: &Plan, kind: TensorKind) -> usize {
+        if Self::is_wide(plan, kind) { WideScale::WORDS } else { 1 }
+    }
+
+    fn is_wide(plan: &Plan, kind: TensorKind) -> bool {
+        kind == TensorKind::Statistics && plan.tuning.statistics == Statistics::Pooled
+    }
+
+    pub(super) fn words(self) -> usize {
+        match self {
+            Self::Narrow(_) => 1,
+            Self::Wide(_) => WideScale::WORDS,
+        }
+    }
+
+    /// Greatest magnitude of an element.
+    pub(super) fn range(self) -> f32 {
+        match self {
+            Self::Narrow(scale) => scale.range(),
+            Self::Wide(scale) => scale.range() as f32,
+        }
+    }
+
+    pub(super) fn encode(self, values: &[f32], words: &mut [u32]) -> Result<()> {
+        match self {
+            Self::Narrow(scale) => scale.encode(values, words),
+            Self::Wide(scale) => {
+                let values: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
+                scale.encode(&values, words)
+            }
+        }
+    }
+
+    /// Puts the elements of a sum, times `by`, behind `out`.
+    pub(super) fn decode(self, words: &[u32], by: f64, out: &mut Vec<f32>) -> Result<()> {
+        match self {
+            Self::Narrow(scale) => out.extend(words.iter().map(|&word| (scale.value(word) * by) as f32)),
+            Self::Wide(scale) => {
+                let mut values = vec![0.0; words.len() / WideScale::WORDS];
+                scale.decode(words, &mut values)?;
+                out.extend(values.into_iter().map(|value| (value * by) as f32));
+            }
+        }
+        Ok(())
+    }
+}
