@@ -5,7 +5,7 @@ time, so that what is left is the engine. The local engine is one process. Here,
 the whole protocol (secure sum, signatures, TLS, node authentication) over a stock SuperLink. Stock Flower is the usual
 way: SuperLink, SuperNodes, FedAvg and a ClientApp that returns its array, without TLS and without masks.
 
-    python reference/bench_flower.py --flower VENV [--sites 2,4] [--parameters 13000000] [--rounds 4]
+    python reference/bench_flower.py --flower VENV [--sites 3,4] [--parameters 13000000] [--rounds 4]
     python reference/bench_flower.py --flower VENV --gallery 6500 --sites 16
 
 VENV is what `fedgestalt engine install` made. Needs cargo (the program is built with the profile of the tests). With
@@ -14,8 +14,10 @@ device, acknowledgements included, divided by rounds; memory is the greatest pea
 """
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -143,7 +145,7 @@ def ours(program: Path, way: str, args, sites: int, folder: Path) -> dict:
 
     def start(*words) -> subprocess.Popen:
         command = [str(program), *(str(word) for word in words), *common]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
 
     parts = [start("local")] if way == "local" else [start("coordinator"), *(start("site", at) for at in range(sites))]
     try:
@@ -155,7 +157,9 @@ def ours(program: Path, way: str, args, sites: int, folder: Path) -> dict:
         raise TimeoutError(f"after {args.limit} s these still run: {', '.join(still)}; they said\n{said}") from None
     finally:
         for part in parts:
-            part.kill()
+            # With the SuperLink that the coordinator started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(part.pid, signal.SIGKILL)
     said = [part.stdout.read() for part in parts]
     if any(part.returncode for part in parts):
         raise RuntimeError((folder / "log").read_text()[-2000:])
@@ -196,7 +200,9 @@ def stock(args, sites: int, folder: Path) -> dict:
         command = [str(word) for word in words]
         return subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
 
-    link = start(venv / "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port)
+    # Else it gathers the app's dependencies anew from the package index before the first round.
+    alone = "--disable-runtime-dependency-installation"
+    link = start(venv / "flower-superlink", "--insecure", alone, "--host", "127.0.0.1", "--port", port)
     parts = [link]
     try:
         time.sleep(8)

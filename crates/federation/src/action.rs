@@ -48,6 +48,19 @@ pub enum Action {
     /// Site: take this aggregate into the model as it was after the round before, then call
     /// [`crate::Participant::model_applied`].
     Apply(Apply),
+    /// Site: keep this vector until [`Action::Recall`] asks for it or the process ends. It is as secret as the model. Only after
+    /// [`crate::Participant::keep_outside`].
+    Keep {
+        /// The stage it belongs to. Those of earlier stages can go.
+        stage: u32,
+        /// The vector.
+        words: Vec<u32>,
+    },
+    /// Site: hand the vector of this stage to [`crate::Participant::recalled`], and keep it.
+    Recall {
+        /// The stage.
+        stage: u32,
+    },
     /// Site: validate the model as it stands, then call [`crate::Participant::submit_validation`].
     Validate,
     /// Site: the rounds are over. Take the model back to what it was after this round (0: before the first), then call

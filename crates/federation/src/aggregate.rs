@@ -20,6 +20,8 @@ const METRIC_RANGE: f64 = 1e12;
 /// Images that one site may have of one syndrome, or in all.
 const MAX_IMAGES: u64 = 1 << 24;
 const METRICS: usize = 6;
+/// Values that are moved at a time from one form to another: 4 MiB.
+const PART: usize = 1 << 20;
 
 /// What all sites know of their training images after the counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -257,10 +259,18 @@ impl Layout {
                 }
                 let Some(segment) = segment else { continue };
                 self.weigh(segment, &mut values, own, images, counts);
-                segment
-                    .scale
-                    .encode(&values, &mut words[segment.words()])
-                    .map_err(|e| refusal(RefusalKind::Update, format!("{}: {e}", self.name(m, t))))?;
+                // Freed as it is encoded, last values first, so that a large tensor is not there twice.
+                let width = segment.scale.words();
+                while !values.is_empty() {
+                    let first = (values.len() - 1) / PART * PART;
+                    let to = segment.start + first * width..segment.start + values.len() * width;
+                    segment
+                        .scale
+                        .encode(&values[first..], &mut words[to])
+                        .map_err(|e| refusal(RefusalKind::Update, format!("{}: {e}", self.name(m, t))))?;
+                    values.truncate(first);
+                    values.shrink_to_fit();
+                }
             }
         }
         let weights = &mut words[self.values..self.values + self.weights()];
@@ -326,39 +336,37 @@ impl Layout {
         }
     }
 
-    /// The averaged deltas and the added metrics of an opened sum.
-    pub(crate) fn decode(&self, sum: &[u32], counts: &Counts) -> Result<(Tensors, RoundMetrics)> {
+    /// The averaged deltas and the added metrics of an opened sum, which is freed as it is read.
+    pub(crate) fn decode(&self, mut sum: Vec<u32>, counts: &Counts) -> Result<(Tensors, RoundMetrics)> {
         if sum.len() != self.words() {
             refuse!(Malformed, "a sum of {} words; the plan gives {}", sum.len(), self.words());
         }
-        let weights = &sum[self.values..self.values + self.weights()];
+        let metrics = self.decode_metrics(&sum[self.values + self.weights()..])?;
+        let weights = sum[self.values..self.values + self.weights()].to_vec();
         let factor = |total: f64, weight: u32| if weight == 0 { 0.0 } else { total / f64::from(weight) };
         let whole = match self.aggregation {
             Aggregation::Mean => factor(1.0, weights[0]),
             _ => factor(counts.images as f64, weights[0]),
         };
+        // Zeros where nothing travels; fresh ones take no memory before they are written.
+        let members = &self.lengths[..self.trained_members()];
         let mut deltas: Tensors =
-            self.lengths[..self.trained_members()].iter().map(|m| vec![Vec::new(); m.len()]).collect();
-        for segment in &self.segments {
-            let words = &sum[segment.words()];
+            members.iter().map(|lengths| lengths.iter().map(|&len| vec![0.0; len]).collect()).collect();
+        for segment in self.segments.iter().rev() {
+            sum.truncate(segment.words().end);
             let out = &mut deltas[segment.member][segment.tensor];
-            out.reserve_exact(segment.len);
-            match segment.row {
-                Some(width) if self.aggregation == Aggregation::SyndromeRows => {
-                    for (row, words) in words.chunks_exact(width).enumerate() {
-                        let by = factor(f64::from(counts.rows[row]), weights[1 + row]);
-                        segment.scale.decode(words, by, out)?;
-                    }
-                }
-                _ => segment.scale.decode(words, whole, out)?,
+            let width = segment.scale.words();
+            let of_row = |row: usize| factor(f64::from(counts.rows[row]), weights[1 + row]);
+            let by_row = segment.row.filter(|_| self.aggregation == Aggregation::SyndromeRows);
+            let by = |at: usize| by_row.map_or(whole, |width| of_row(at / width));
+            while sum.len() > segment.start {
+                let first = ((sum.len() - segment.start) / width - 1) / PART * PART;
+                let words = segment.start + first * width;
+                segment.scale.decode(&sum[words..], &mut out[first..], |at| by(first + at))?;
+                sum.truncate(words);
+                sum.shrink_to_fit();
             }
         }
-        for (member, lengths) in deltas.iter_mut().zip(&self.lengths) {
-            for (tensor, &len) in member.iter_mut().zip(lengths) {
-                tensor.resize(len, 0.0);
-            }
-        }
-        let metrics = self.decode_metrics(&sum[self.values + self.weights()..])?;
         Ok((deltas, metrics))
     }
 
@@ -430,7 +438,7 @@ pub(crate) mod tests {
             let words = layout.encode(update(plan, &layout, site), &own[site], &counts).unwrap();
             sum.iter_mut().zip(words).for_each(|(a, b)| *a = a.wrapping_add(b));
         }
-        let (got, metrics) = layout.decode(&sum, &counts).unwrap();
+        let (got, metrics) = layout.decode(sum.clone(), &counts).unwrap();
         assert_eq!(metrics.images, 10.0 * present.len() as f64);
         // The average written out plainly, element by element.
         let mut want = got.clone();
@@ -526,7 +534,7 @@ pub(crate) mod tests {
             let mut add = |update: Update, own: &[u32]| {
                 let words = layout.encode(update, own, &counts).unwrap();
                 sum.iter_mut().zip(words).for_each(|(a, b)| *a = a.wrapping_add(b));
-                layout.decode(&sum, &counts).unwrap().0
+                layout.decode(sum, &counts).unwrap().0
             };
             let mut without = Vec::new();
             for (site, own) in own.iter().enumerate() {

@@ -217,7 +217,9 @@ impl Coordinator {
             Kind::SyndromeList => self.on_list(site, &opened),
             Kind::ListsReady => self.on_lists_ready(site, envelope),
             Kind::Advert | Kind::Shares | Kind::Input | Kind::Consent | Kind::Unmasking => {
-                self.on_sum(site, opened.envelope)
+                let Opened { envelope, raw } = opened;
+                drop(raw);
+                self.on_sum(site, envelope)
             }
             Kind::Abstain => self.on_abstain(site, envelope),
             Kind::ModelHash => self.on_hash(site, &opened),

@@ -2,6 +2,7 @@ use std::fmt;
 
 use prost::Message;
 use prost::bytes::Bytes;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use secure::SiteIndex;
 use sha2::{Digest as _, Sha256};
 
@@ -173,10 +174,23 @@ pub(crate) enum Signer<'a> {
     Site(&'a SiteKey),
 }
 
+impl Signer<'_> {
+    fn sign(&self, digest: &Digest) -> Vec<u8> {
+        match self {
+            Signer::Coordinator(key) => key.sign(digest).to_vec(),
+            Signer::Site(key) => key.sign(digest).to_vec(),
+        }
+    }
+}
+
 const EVERYONE: u32 = u32::MAX;
 
 impl Envelope {
     fn digest(&self) -> Digest {
+        self.digest_with(&self.payload)
+    }
+
+    fn digest_with(&self, payload: &[u8]) -> Digest {
         let mut hash = Sha256::new();
         hash.update(LABEL);
         hash.update(self.session);
@@ -184,8 +198,8 @@ impl Envelope {
         for field in [VERSION, self.kind as u32, self.round, self.attempt, self.sender.to_wire(), recipient] {
             hash.update(field.to_le_bytes());
         }
-        hash.update((self.payload.len() as u64).to_le_bytes());
-        hash.update(&self.payload);
+        hash.update((payload.len() as u64).to_le_bytes());
+        hash.update(payload);
         hash.finalize().into()
     }
 
@@ -200,12 +214,34 @@ impl Envelope {
 
     /// Signs and encodes. The payload is copied once.
     pub(crate) fn seal(self, signer: &Signer<'_>) -> Bytes {
-        let digest = self.digest();
-        let signature = match signer {
-            Signer::Coordinator(key) => key.sign(&digest),
-            Signer::Site(key) => key.sign(&digest),
-        };
-        let wire = wire::Envelope {
+        let signature = signer.sign(&self.digest());
+        wire::Envelope { payload: self.payload.clone(), signature, ..self.head() }.encode_to_vec().into()
+    }
+
+    /// Signs and encodes with a payload of so many bytes, at least one, that `write` appends to what it is given. The payload is
+    /// nowhere else.
+    pub(crate) fn seal_written(
+        self,
+        signer: &Signer<'_>,
+        length: usize,
+        write: impl FnOnce(Vec<u8>) -> Result<Vec<u8>>,
+    ) -> Result<Bytes> {
+        let mut head = self.head().encode_to_vec();
+        encode_key(8, WireType::LengthDelimited, &mut head);
+        encode_varint(length as u64, &mut head);
+        let start = head.len();
+        let mut message = write(head)?;
+        debug_assert_eq!(message.len(), start + length);
+        let signature = signer.sign(&self.digest_with(&message[start..]));
+        let tail = wire::Envelope { signature, ..wire::Envelope::default() }.encode_to_vec();
+        message.reserve_exact(tail.len());
+        message.extend_from_slice(&tail);
+        Ok(message.into())
+    }
+
+    /// All but payload and signature.
+    fn head(&self) -> wire::Envelope {
+        wire::Envelope {
             version: VERSION,
             session: self.session.to_vec(),
             kind: self.kind as u32,
@@ -213,10 +249,8 @@ impl Envelope {
             attempt: self.attempt,
             sender: self.sender.to_wire(),
             recipient: self.recipient.map_or(EVERYONE, Party::to_wire),
-            payload: self.payload,
-            signature: signature.to_vec(),
-        };
-        wire.encode_to_vec().into()
+            ..wire::Envelope::default()
+        }
     }
 
     /// Decodes and checks version, size, sender and signature; the payload stays where it is in `bytes`.
@@ -372,6 +406,20 @@ mod tests {
             let opened = Envelope::open(bytes.clone(), &roster(), |_| 300).unwrap();
             prop_assert_eq!(opened.envelope, envelope);
             prop_assert_eq!(opened.raw, bytes);
+        }
+
+        #[test]
+        fn a_payload_that_is_written_in_place_is_sealed_alike(envelope in envelope()) {
+            let payload = [&[1], &envelope.payload[..]].concat();
+            let envelope = Envelope { sender: Party::Coordinator, payload: payload.clone().into(), ..envelope };
+            let key = CoordinatorKey::from_seed(&[9; 32]);
+            let whole = seal(&envelope);
+            let head = Envelope { payload: Bytes::new(), ..envelope };
+            let write = |mut out: Vec<u8>| {
+                out.extend_from_slice(&payload);
+                Ok(out)
+            };
+            prop_assert_eq!(head.seal_written(&Signer::Coordinator(&key), payload.len(), write).unwrap(), whole);
         }
 
         #[test]

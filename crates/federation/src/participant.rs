@@ -66,6 +66,8 @@ pub struct Participant {
     session: Option<Session>,
     joining: Option<release::Joining>,
     halted: Option<String>,
+    /// The host keeps long vectors while they wait for their sum.
+    keeps_outside: bool,
 }
 
 /// What a site knows of the session it is in.
@@ -183,7 +185,14 @@ impl Participant {
             session: None,
             joining: None,
             halted: None,
+            keeps_outside: false,
         })
+    }
+
+    /// From now on long vectors are given to the host while they wait for their sum ([`Action::Keep`]), so that they take no
+    /// memory meanwhile.
+    pub fn keep_outside(&mut self) {
+        self.keeps_outside = true;
     }
 
     /// This site's place in the roster.
@@ -282,7 +291,11 @@ impl Participant {
             Kind::Inbox => self.on_inbox(envelope),
             Kind::Survivors => self.on_survivors(envelope),
             Kind::Consents => self.on_consents(envelope),
-            Kind::SumResult => self.on_result(opened.envelope),
+            Kind::SumResult => {
+                let Opened { envelope, raw } = opened;
+                drop(raw);
+                self.on_result(envelope)
+            }
             Kind::Hashes => self.on_hashes(opened),
             Kind::GalleryReady => self.on_gallery_ready(envelope),
             Kind::KernelAnswer => self.on_answer(envelope),
@@ -393,11 +406,19 @@ impl Participant {
 
     /// A message to somebody, which the coordinator passes on.
     fn send_to(&self, to: Option<Party>, kind: Kind, round: u32, attempt: u32, payload: Bytes) -> Action {
+        let envelope = Envelope { payload, recipient: to, ..self.envelope(kind, round, attempt) };
+        self.outgoing(kind, round, envelope.seal(&Signer::Site(&self.key)))
+    }
+
+    /// An envelope to the coordinator without its payload.
+    fn envelope(&self, kind: Kind, round: u32, attempt: u32) -> Envelope {
         let session = self.session.as_ref().map_or([0; 16], |s| s.plan.session);
-        let sender = Party::Site(self.me);
-        let envelope = Envelope { session, kind, round, attempt, sender, recipient: to, payload };
-        let bytes = envelope.seal(&Signer::Site(&self.key));
-        Action::Send(Outgoing { from: sender, to: Party::Coordinator, kind, round, bytes })
+        let (sender, recipient) = (Party::Site(self.me), Some(Party::Coordinator));
+        Envelope { session, kind, round, attempt, sender, recipient, payload: Bytes::new() }
+    }
+
+    fn outgoing(&self, kind: Kind, round: u32, bytes: Bytes) -> Action {
+        Action::Send(Outgoing { from: Party::Site(self.me), to: Party::Coordinator, kind, round, bytes })
     }
 
     /// The rotation of the session's kernel; made on first use, which takes seconds at full size.

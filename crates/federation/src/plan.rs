@@ -493,6 +493,7 @@ pub(crate) mod tests {
             views: 4,
             splits: 2,
             top: 30,
+            pooling: Pooling::Nearest,
             normalisation: Normalisation::None,
             distance_step: 0.01,
             answers_per_site: 100,

@@ -27,7 +27,7 @@ use fedgestalt::engine::flower::superlink::Superlink;
 use fedgestalt::engine::flower::tls;
 use fedgestalt::engine::host::{CoordinatorHost, Event, Host, SiteHost, Standing, Traffic};
 use fedgestalt::engine::local::Local;
-use fedgestalt::store::Folder;
+use fedgestalt::store::{Folder, Scratch};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -153,6 +153,7 @@ struct BenchSite {
     model: Tensors,
     begin: Option<Begin>,
     folder: Folder,
+    scratch: Scratch,
     asked: Option<Instant>,
     answers: Vec<f64>,
     serving: bool,
@@ -196,6 +197,7 @@ impl BenchSite {
             model: Vec::new(),
             begin: None,
             folder,
+            scratch: Scratch::default(),
             asked: None,
             answers: Vec::new(),
             serving: false,
@@ -238,6 +240,11 @@ impl Host for BenchSite {
                 self.participant
                     .submit_update(deltas, RoundMetrics { images: 10.0, ..RoundMetrics::default() })?
             }
+            Action::Keep { stage, words } => {
+                self.scratch.keep(&self.folder, stage, &words)?;
+                Vec::new()
+            }
+            Action::Recall { stage } => self.participant.recalled(stage, self.scratch.recall(stage)?)?,
             Action::Apply(apply) => {
                 for (values, deltas) in self.model[0].iter_mut().zip(&apply.deltas[0]) {
                     values.iter_mut().zip(deltas).for_each(|(value, delta)| *value += delta);
@@ -503,6 +510,8 @@ fn site(args: &Args, at: usize) -> Result<()> {
     let http =
         Http::new(&fs::read_to_string(file("url"))?, &fs::read_to_string(file("authority.pem"))?, false)?;
     let mut host = BenchSite::new(args, at)?;
+    // As `site run` does.
+    host.participant.keep_outside();
     let questions = if args.gallery > 0 && at == 0 { 5 } else { 0 };
     let mut desk = Bench { folder: &args.folder, questions };
     let at_rest = peak_rss_mb();

@@ -523,7 +523,17 @@ impl Host for Site {
         match action {
             Action::Begin(begin) => self.begin(*begin),
             Action::Train { epochs, .. } => self.train(epochs),
-            Action::Apply(apply) => self.apply(apply),
+            Action::Keep { stage, words } => {
+                self.files.keep_vector(stage, &words)?;
+                Ok(Vec::new())
+            }
+            Action::Recall { stage } => {
+                Ok(self.participant.recalled(stage, self.files.recall_vector(stage)?)?)
+            }
+            Action::Apply(apply) => {
+                self.files.forget_vector();
+                self.apply(apply)
+            }
             Action::Validate => self.validate(),
             Action::Choose { round } => self.choose(round),
             Action::CollectStart => self.collect_start(),

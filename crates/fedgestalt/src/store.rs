@@ -11,6 +11,7 @@ mod error;
 mod folder;
 pub mod mapped;
 mod records;
+mod scratch;
 mod site;
 pub mod tensors;
 
@@ -18,4 +19,5 @@ pub use atomic::{make_folder, read_json, remove, write_cache, write_json, write_
 pub use error::{Error, ErrorKind, Result};
 pub use folder::Folder;
 pub use records::{Run, RunId, StoredRelease, StoredRound};
+pub use scratch::Scratch;
 pub use site::{SiteStore, Withdrawn};

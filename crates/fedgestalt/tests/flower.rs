@@ -33,7 +33,9 @@ use fedgestalt::engine::flower::proxy::{CALLS, Limits, Proxy};
 use fedgestalt::engine::flower::runtime::{Control, RunClient, SUPERLINK};
 use fedgestalt::engine::flower::superlink::Superlink;
 use fedgestalt::engine::flower::tls;
-use fedgestalt::engine::flower::wire::{ConfigRecord, FlowerMessage, Metadata, Nothing, PullObjectRequest};
+use fedgestalt::engine::flower::wire::{
+    ConfigRecord, FlowerMessage, Metadata, Node, Nothing, PullMessagesRequest, PullObjectRequest,
+};
 use fedgestalt::store::{Folder, SiteStore};
 use jiff::Timestamp;
 use libtest_mimic::{Arguments, Trial};
@@ -383,12 +385,12 @@ fn a_foreign_message_is_answered_with_an_error_and_changes_nothing() {
         ..Metadata::default()
     };
     let message = FlowerMessage { metadata: Some(metadata), content: None, error: None };
-    let parcel = pack(message, &ConfigRecord::default(), &[]).unwrap();
-    assert_eq!(client.push(std::slice::from_ref(&parcel)).unwrap(), [true]);
+    let parcel = pack(message, &ConfigRecord::default(), &[]);
+    assert_eq!(client.push(std::slice::from_ref(&parcel), &|_| {}).unwrap(), [true]);
     let until = Instant::now() + Duration::from_secs(30);
     let error = loop {
         let replies = client.pull(vec![parcel.tree.object_id.clone()]).unwrap();
-        if let Some((reply, _)) = replies.into_iter().next() {
+        if let Some(reply) = replies.into_iter().next() {
             break reply.error.unwrap().reason;
         }
         assert!(Instant::now() < until, "no answer");
@@ -449,7 +451,8 @@ fn the_fronts_memory_is_for_those_whom_the_superlink_let_in() {
     let front = lone_front(&identity, Limits::default());
     let config = tls::client(&identity.authority).unwrap();
     let secret = [Bytes::from_static(b"a sum, "), Bytes::from_static(b"masked")];
-    front.exchange().issued([("aa", secret, 9)].into_iter());
+    front.exchange().expect([("aa", 9)].into_iter());
+    front.exchange().issued("aa", secret);
     let proof = [("flwr-public-key", "key"), ("flwr-signature", "signed"), ("flwr-timestamp", "now")];
     // Who holds it: the three headers, each with its length, so that no two proofs are alike.
     let mut hash = Sha256::new();
@@ -457,18 +460,22 @@ fn the_fronts_memory_is_for_those_whom_the_superlink_let_in() {
         hash.update((value.len() as u64).to_le_bytes());
         hash.update(value);
     }
-    front.exchange().prove(hash.finalize().into());
-    let pull = |id: &str, headers: &[(&str, &str)]| {
-        let body = PullObjectRequest { node: None, run_id: 1, object_id: id.to_owned() }.encode_to_vec();
-        let call = CALLS.iter().find(|call| call.ends_with("pull-object")).unwrap();
+    let held: [u8; 32] = hash.finalize().into();
+    front.exchange().prove(held, None);
+    let call = |name: &str, body: &[u8], headers: &[(&str, &str)]| {
+        let call = CALLS.iter().find(|call| call.ends_with(name)).unwrap();
         let mut request =
             format!("POST {call} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
         headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
         let mut stream = connect(&front, &config);
-        stream.write_all(&[request.as_bytes(), b"\r\n", &body].concat()).unwrap();
+        stream.write_all(&[request.as_bytes(), b"\r\n", body].concat()).unwrap();
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         String::from_utf8_lossy(&answer).into_owned()
+    };
+    let pull = |id: &str, headers: &[(&str, &str)]| {
+        let request = PullObjectRequest { node: None, run_id: 1, object_id: id.to_owned() };
+        call("pull-object", &request.encode_to_vec(), headers)
     };
     let answer = pull("aa", &proof);
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("a sum, masked"), "{answer:?}");
@@ -489,6 +496,24 @@ fn the_fronts_memory_is_for_those_whom_the_superlink_let_in() {
     }
     // What is not in the memory is the SuperLink's too.
     assert!(pull("bb", &proof).starts_with("HTTP/1.1 502"));
+    // A letter is for the site that it is for: not for another that was let in, whatever number it says it has, nor for one
+    // that has not shown yet which it is.
+    front.exchange().instructed(7, Bytes::from_static(b"for site 7"));
+    let ask = |node_id| {
+        let request = PullMessagesRequest { node: Some(Node { node_id }) };
+        call("pull-messages", &request.encode_to_vec(), &proof)
+    };
+    for (asks, is) in [(7, None), (7, Some(8)), (8, Some(8))] {
+        is.into_iter().for_each(|node| front.exchange().prove(held, Some(node)));
+        let answer = ask(asks);
+        assert!(
+            answer.starts_with("HTTP/1.1 502") && !answer.contains("site 7"),
+            "{asks} {is:?}: {answer:?}"
+        );
+    }
+    front.exchange().prove(held, Some(7));
+    assert!(ask(7).ends_with("for site 7"));
+    assert!(ask(7).starts_with("HTTP/1.1 502"), "handed out twice");
 }
 
 /// A front before a SuperLink that is away.

@@ -34,7 +34,15 @@ impl Pads {
     /// Applies every pad to `words`, whose first word is word 0 of the keystreams. The result does
     /// not depend on the number of threads: each piece seeks to its own place in the streams.
     pub(crate) fn apply(&self, words: &mut [u32]) {
-        words.par_chunks_mut(PIECE).enumerate().for_each(|(i, piece)| self.apply_at(i * PIECE, piece));
+        self.apply_from(0, words);
+    }
+
+    /// As [`Pads::apply`] where `words` begin at a later word of the keystreams.
+    pub(crate) fn apply_from(&self, first_word: usize, words: &mut [u32]) {
+        words
+            .par_chunks_mut(PIECE)
+            .enumerate()
+            .for_each(|(i, piece)| self.apply_at(first_word + i * PIECE, piece));
     }
 
     fn apply_at(&self, first_word: usize, piece: &mut [u32]) {

@@ -54,14 +54,19 @@ impl SegmentScale {
         }
     }
 
-    /// Puts the elements of a sum, times `by`, behind `out`.
-    pub(super) fn decode(self, words: &[u32], by: f64, out: &mut Vec<f32>) -> Result<()> {
+    /// The elements of a sum, each times what `by` says of its place.
+    pub(super) fn decode(self, words: &[u32], out: &mut [f32], by: impl Fn(usize) -> f64) -> Result<()> {
+        let scaled = |at: usize, value: f64| (value * by(at)) as f32;
         match self {
-            Self::Narrow(scale) => out.extend(words.iter().map(|&word| (scale.value(word) * by) as f32)),
+            Self::Narrow(scale) => {
+                let values = out.iter_mut().zip(words).enumerate();
+                values.for_each(|(at, (out, &word))| *out = scaled(at, scale.value(word)));
+            }
             Self::Wide(scale) => {
                 let mut values = vec![0.0; words.len() / WideScale::WORDS];
                 scale.decode(words, &mut values)?;
-                out.extend(values.into_iter().map(|value| (value * by) as f32));
+                let values = out.iter_mut().zip(values).enumerate();
+                values.for_each(|(at, (out, value))| *out = scaled(at, value));
             }
         }
         Ok(())

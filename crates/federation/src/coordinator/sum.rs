@@ -65,7 +65,7 @@ impl Coordinator {
             .collect()
     }
 
-    pub(super) fn on_sum(&mut self, site: SiteIndex, envelope: Envelope) -> Result<Vec<Action>> {
+    pub(super) fn on_sum(&mut self, site: SiteIndex, mut envelope: Envelope) -> Result<Vec<Action>> {
         let (stage, attempt) = (envelope.round, envelope.attempt);
         if (stage, attempt) != (self.stage, self.attempt) || self.phase != Phase::Sum {
             if stage < self.stage
@@ -95,35 +95,34 @@ impl Coordinator {
             }
             Ok(())
         };
-        let payload = &envelope.payload;
+        let payload = std::mem::take(&mut envelope.payload);
         match envelope.kind {
             Kind::Advert => {
-                let advert = Advert::decode(payload, &config)?;
+                let advert = Advert::decode(&payload, &config)?;
                 own(advert.site())?;
                 aggregator.accept_advert(advert)?;
             }
             Kind::Shares => {
-                let shares = SealedShares::decode(payload, &config)?;
+                let shares = SealedShares::decode(&payload, &config)?;
                 own(shares.site())?;
                 aggregator.accept_shares(shares)?;
             }
             Kind::Input => {
-                let input = MaskedInput::decode(payload, &config)?;
+                let input = MaskedInput::decode_whole(payload.into(), &config)?;
                 own(input.site())?;
                 aggregator.accept_input(input)?;
             }
             Kind::Consent => {
-                let consent = Consent::decode(payload, &config)?;
+                let consent = Consent::decode(&payload, &config)?;
                 own(consent.site())?;
                 aggregator.accept_consent(consent)?;
             }
             _ => {
-                let unmasking = Unmasking::decode(payload, &config)?;
+                let unmasking = Unmasking::decode(&payload, &config)?;
                 own(unmasking.site())?;
                 aggregator.accept_unmasking(unmasking)?;
             }
         }
-        drop(envelope);
         // The sender counts as here before anybody asks who is awaited.
         self.present.insert(site);
         self.advance()

@@ -1,12 +1,14 @@
 //! A site's part in a secure sum.
 
-use secure::sum::{Advert, BlindSum, Consents, Inbox, Session as SumSession, Site, SumConfig, Survivors};
+use secure::sum::{
+    Advert, BlindSum, Consents, Inbox, MaskedInput, Session as SumSession, Site, SumConfig, Survivors,
+};
 use secure::{GroupKey, SiteIndex};
 
 use super::Participant;
 use crate::action::{Action, Apply, FormSums, PairSums, RoundMetrics, Solve, Tensors, Weigh};
 use crate::aggregate::{Counts, Layout, SumsOf, Update};
-use crate::envelope::{Envelope, Kind};
+use crate::envelope::{Envelope, Kind, Signer};
 use crate::plan::{Stage, Stopping};
 use crate::refusal::{Result, refuse};
 use crate::wire;
@@ -40,7 +42,8 @@ impl AbstainReason {
 /// A vector that waits for its sum, kept until the sum is done since an attempt may fail.
 pub(super) struct Work {
     pub(super) stage: u32,
-    pub(super) words: Vec<u32>,
+    /// None where the host keeps it.
+    pub(super) words: Option<Vec<u32>>,
 }
 
 /// One attempt under way.
@@ -133,7 +136,7 @@ impl Participant {
             return self.advertise(stage, attempt);
         }
         if stage == 0 {
-            let words = Counts::words(&session.own)?;
+            let words = Some(Counts::words(&session.own)?);
             self.session_mut()?.work = Some(Work { stage, words });
             return self.advertise(stage, attempt);
         }
@@ -153,6 +156,18 @@ impl Participant {
         }
         self.session_mut()?.trained_for = Some(stage);
         Ok(vec![ask])
+    }
+
+    /// Goes on with a vector for the stage.
+    fn bring(&mut self, stage: u32, words: Vec<u32>) -> Result<Vec<Action>> {
+        if !self.keeps_outside {
+            self.session_mut()?.work = Some(Work { stage, words: Some(words) });
+            return self.proceed();
+        }
+        self.session_mut()?.work = Some(Work { stage, words: None });
+        let mut actions = vec![Action::Keep { stage, words }];
+        actions.extend(self.proceed()?);
+        Ok(actions)
     }
 
     fn advertise(&mut self, stage: u32, attempt: u32) -> Result<Vec<Action>> {
@@ -195,8 +210,7 @@ impl Participant {
         let words = layout
             .encode(Update { deltas, metrics }, &session.own, &session.counts)
             .map_err(|e| e.at(format!("update of {name}, round {round}")))?;
-        self.session_mut()?.work = Some(Work { stage, words });
-        self.proceed()
+        self.bring(stage, words)
     }
 
     /// The figures of the last round's model on this site's validation images.
@@ -211,8 +225,7 @@ impl Participant {
             refuse!(OutOfPhase, "the syndrome lists are not united yet");
         };
         let words = layout.encode_metrics(metrics)?;
-        self.session_mut()?.work = Some(Work { stage, words });
-        self.proceed()
+        self.bring(stage, words)
     }
 
     /// The sums that closed-form members are computed from, one for each of the plan's forms, over this site's training
@@ -228,7 +241,7 @@ impl Participant {
         let Some(of) = of.filter(|_| session.is_asked(stage)) else {
             refuse!(OutOfPhase, "no sums are asked for at stage {stage}");
         };
-        self.bring(stage, "sums", |layout, counts| layout.encode_sums(of, sums, counts))
+        self.encode_and_bring(stage, "sums", |layout, counts| layout.encode_sums(of, sums, counts))
     }
 
     /// The sums that the members' weights are computed from, over pairs of this site's images: of zeros where it has too few.
@@ -238,10 +251,10 @@ impl Participant {
         if session.plan.stage(stage) != Stage::Pairs || !session.is_asked(stage) {
             refuse!(OutOfPhase, "no pairs of images are asked for at stage {stage}");
         }
-        self.bring(stage, "pairs", |layout, _| layout.encode_pairs(sums))
+        self.encode_and_bring(stage, "pairs", |layout, _| layout.encode_pairs(sums))
     }
 
-    fn bring(
+    fn encode_and_bring(
         &mut self,
         stage: u32,
         what: &str,
@@ -254,8 +267,7 @@ impl Participant {
         let name = self.roster.name(self.me);
         let words =
             encode(layout, &session.counts).map_err(|e| e.at(format!("{what} of {name}, stage {stage}")))?;
-        self.session_mut()?.work = Some(Work { stage, words });
-        self.proceed()
+        self.bring(stage, words)
     }
 
     /// Sits out the stage under way; the others go on where their number allows.
@@ -305,8 +317,7 @@ impl Participant {
                 words.len()
             );
         }
-        self.session_mut()?.work = Some(Work { stage, words });
-        self.proceed()
+        self.bring(stage, words)
     }
 
     /// The run a message belongs to, or why there is none.
@@ -342,13 +353,37 @@ impl Participant {
         let run = self.run(envelope)?;
         let inbox = Inbox::decode(&envelope.payload, &run.config)?;
         run.site.receive_inbox(&inbox)?;
-        let session = self.session_mut()?;
-        let (Some(run), Some(work)) = (&mut session.run, &session.work) else {
+        let Some(work) = &self.session()?.work else {
             refuse!(OutOfPhase, "this site has no vector for this stage");
         };
-        // The plain words stay for a further attempt; the masked copy lives only until it is encoded.
-        let payload = run.site.upload(work.words.clone())?.encode();
-        Ok(vec![self.send(Kind::Input, envelope.round, envelope.attempt, payload.into())])
+        match &work.words {
+            // The plain words stay for a further attempt.
+            Some(words) => self.upload(words.clone()),
+            None => Ok(vec![Action::Recall { stage: envelope.round }]),
+        }
+    }
+
+    /// The vector of a stage that [`Action::Recall`] asked for.
+    pub fn recalled(&mut self, stage: u32, words: Vec<u32>) -> Result<Vec<Action>> {
+        let session = self.session()?;
+        if session.run.as_ref().is_none_or(|run| run.stage != stage) {
+            refuse!(OutOfPhase, "no vector of stage {stage} is asked for");
+        }
+        self.upload(words)
+    }
+
+    /// Masks the vector into its message. The words, the upload and the signed message are never in memory side by side.
+    fn upload(&mut self, words: Vec<u32>) -> Result<Vec<Action>> {
+        let Some(mut run) = self.session_mut()?.run.take() else {
+            refuse!(OutOfPhase, "this site takes no part in this attempt");
+        };
+        let (kind, stage, attempt) = (Kind::Input, run.stage, run.attempt);
+        let length = MaskedInput::encoded_len(words.len());
+        let write = |out| Ok(run.site.upload_into(words, out)?);
+        let envelope = self.envelope(kind, stage, attempt);
+        let sealed = envelope.seal_written(&Signer::Site(&self.key), length, write);
+        self.session_mut()?.run = Some(run);
+        Ok(vec![self.outgoing(kind, stage, sealed?)])
     }
 
     pub(super) fn on_survivors(&mut self, envelope: &Envelope) -> Result<Vec<Action>> {
@@ -388,12 +423,12 @@ impl Participant {
         }
         let config = self.sum_config(stage, attempt)?;
         let blind = self.blind_key()?;
-        let sum = BlindSum::decode(&result.sum, &config)?;
         let finished = result.finished;
-        drop(result);
+        // What follows frees each form of the sum as it makes the next.
+        let sum = BlindSum::decode_whole(result.sum.into(), &config)?;
         let session = self.session()?;
         let opened = match session.run.as_ref().filter(|run| (run.stage, run.attempt) == (stage, attempt)) {
-            Some(run) => run.site.open(&sum)?,
+            Some(run) => run.site.open_whole(sum)?,
             None => sum.into_opened(&config, blind.as_ref())?,
         };
         let sites: Vec<SiteIndex> =
@@ -410,7 +445,7 @@ impl Participant {
                 actions.extend(self.begin().map(|begin| Action::Begin(Box::new(begin))));
             }
             Stage::Round => {
-                let (deltas, metrics) = layout.decode(&opened.sum, &session.counts)?;
+                let (deltas, metrics) = layout.decode(opened.sum, &session.counts)?;
                 let best = self.take_result(stage, finished)?.note_scores(stage, &metrics);
                 let round = stage - self.session()?.plan.start_stages();
                 actions.push(Action::Apply(Apply { round, stage, deltas, metrics, sites, best }));

@@ -42,6 +42,8 @@ pub struct Faults {
 
 pub struct SimSite {
     pub participant: Option<Participant>,
+    /// What it keeps for its participant, in place of its memory.
+    pub kept: Option<(u32, Vec<u32>)>,
     pub seed: u8,
     pub holdings: BTreeMap<SyndromeId, u32>,
     pub policy: Policy,
@@ -277,6 +279,15 @@ pub fn images(
 }
 
 impl SimSite {
+    /// Every other site keeps its vectors outside of its participant, which makes no difference.
+    fn starts_as(&mut self, mut participant: Participant) {
+        self.kept = None;
+        if self.seed % 2 == 1 {
+            participant.keep_outside();
+        }
+        self.participant = Some(participant);
+    }
+
     fn setup(&mut self, roster: &SignedRoster) -> SiteSetup {
         self.starts += 1;
         let mut seed = [self.seed; 32];
@@ -333,6 +344,7 @@ impl World {
     pub fn add_site(&mut self, place: usize, holdings: BTreeMap<SyndromeId, u32>) {
         let mut site = SimSite {
             participant: None,
+            kept: None,
             seed: place as u8,
             holdings,
             policy: Policy { require_blind: false, ..Policy::default() },
@@ -355,7 +367,7 @@ impl World {
             starts: 0,
         };
         let setup = site.setup(&self.roster);
-        site.participant = Some(Participant::new(setup).unwrap());
+        site.starts_as(Participant::new(setup).unwrap());
         self.sites.push(site);
     }
 
@@ -507,7 +519,7 @@ impl World {
     pub fn revive(&mut self, site: usize) {
         let sim = &mut self.sites[site];
         let setup = sim.setup(&self.roster);
-        sim.participant = Some(if sim.saved.0.is_empty() {
+        sim.starts_as(if sim.saved.0.is_empty() {
             Participant::new(setup).unwrap()
         } else {
             Participant::restore(setup, &sim.saved.0).unwrap()
@@ -548,6 +560,11 @@ impl World {
                 sim.model.extend(weighed.map(|members| vec![vec![0.0; usize::from(members)]]));
                 sim.begin = Some(*begin);
                 self.confirm(site);
+            }
+            Action::Keep { stage, words } => sim.kept = Some((stage, words)),
+            Action::Recall { stage } => {
+                let (_, words) = sim.kept.clone().filter(|(kept, _)| *kept == stage).unwrap();
+                self.site_calls(site, |p| p.recalled(stage, words));
             }
             Action::Train { round, epochs } => {
                 assert_eq!(epochs, self.plan.epochs_of(round));

@@ -8,7 +8,7 @@ use crate::prg::Pads;
 use crate::{Error, ErrorKind, GroupKey, Result, Secret, SiteIndex};
 
 use super::message::consent_statement;
-use super::wire::{Kind, Reader, Writer};
+use super::wire::{Kind, Reader, Writer, drain_bytes};
 use super::{MaskedInput, SumConfig};
 
 /// The sum of the survivors' vectors with all their masks but the blind ones removed, and the
@@ -111,6 +111,20 @@ impl BlindSum {
     /// # Errors
     /// `Malformed`, `Version`, `WrongSession`, `UnknownSite`, `Length`.
     pub fn decode(bytes: &[u8], config: &SumConfig) -> Result<Self> {
+        Self::decode_whole(bytes.to_vec(), config)
+    }
+
+    /// As [`BlindSum::decode`]; the bytes are freed as they are read.
+    ///
+    /// # Errors
+    /// As [`BlindSum::decode`].
+    pub fn decode_whole(bytes: Vec<u8>, config: &SumConfig) -> Result<Self> {
+        let (message, words) = Self::decode_head(&bytes, config)?;
+        Ok(Self { words: drain_bytes(bytes, words), ..message })
+    }
+
+    /// All but the words, and how many there are.
+    fn decode_head(bytes: &[u8], config: &SumConfig) -> Result<(Self, usize)> {
         let mut reader = Reader::new(bytes, Kind::BlindSum, config)?;
         let message = Self {
             tag: config.tag(),
@@ -118,10 +132,9 @@ impl BlindSum {
             blind_tag: reader.array()?,
             sharers: reader.sites()?,
             signatures: reader.list(|reader| reader.array())?,
-            words: reader.words()?,
+            words: Vec::new(),
         };
-        reader.end()?;
-        Ok(message)
+        Ok((message, reader.count_words()?))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::key::domain;
 use crate::{Result, Secret, SiteIndex};
 
 use super::SumConfig;
-use super::wire::{Kind, Reader, Writer};
+use super::wire::{Kind, Reader, Writer, drain_bytes};
 
 /// Length of a sealed share: 32 bytes and the AEAD tag.
 pub(crate) const BOX: usize = 48;
@@ -225,6 +225,11 @@ impl MaskedInput {
         &self.words
     }
 
+    /// How many bytes the message has, for so many words.
+    pub fn encoded_len(words: usize) -> usize {
+        20 + words * 4
+    }
+
     /// The bytes of the message: 20 and 4 per word.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new(Kind::MaskedInput, &self.tag, 2 + self.words.len() * 4);
@@ -237,10 +242,18 @@ impl MaskedInput {
     /// # Errors
     /// `Malformed`, `Version`, `WrongSession`, `UnknownSite`, `Length`.
     pub fn decode(bytes: &[u8], config: &SumConfig) -> Result<Self> {
-        let mut reader = Reader::new(bytes, Kind::MaskedInput, config)?;
-        let message = Self { tag: config.tag(), site: reader.site()?, words: reader.words()? };
-        reader.end()?;
-        Ok(message)
+        Self::decode_whole(bytes.to_vec(), config)
+    }
+
+    /// As [`MaskedInput::decode`]; the bytes are freed as they are read.
+    ///
+    /// # Errors
+    /// As [`MaskedInput::decode`].
+    pub fn decode_whole(bytes: Vec<u8>, config: &SumConfig) -> Result<Self> {
+        let mut reader = Reader::new(&bytes, Kind::MaskedInput, config)?;
+        let site = reader.site()?;
+        let words = reader.count_words()?;
+        Ok(Self { tag: config.tag(), site, words: drain_bytes(bytes, words) })
     }
 }
 

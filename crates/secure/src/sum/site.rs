@@ -16,6 +16,7 @@ use crate::{Error, ErrorKind, GroupKey, Result, Secret, SiteIndex, shamir};
 
 use super::blind::{blind_seed, blind_tag, check_blind_tag};
 use super::message::{BOX, SealedShare, adverts_digest, commitment, consent_statement};
+use super::wire::drain_words;
 use super::{
     Advert, BlindSum, Consent, Consents, Inbox, MaskedInput, Opened, SealedShares, SumConfig, Survivors,
     Unmasking,
@@ -297,8 +298,31 @@ impl Site {
     /// `Length` if the vector has another length than agreed; `OutOfPhase` on a second call: a pad
     /// is used once.
     pub fn upload(&mut self, mut words: Vec<u32>) -> Result<MaskedInput> {
+        let pads = self.take_pads(words.len())?;
+        pads.apply(&mut words);
+        Ok(MaskedInput { tag: self.config.tag(), site: self.me, words })
+    }
+
+    /// As [`Site::upload`], written behind what `out` has already: the bytes of [`MaskedInput::encode`]. The words are freed
+    /// as they are written.
+    ///
+    /// # Errors
+    /// As [`Site::upload`].
+    pub fn upload_into(&mut self, words: Vec<u32>, out: Vec<u8>) -> Result<Vec<u8>> {
+        let pads = self.take_pads(words.len())?;
+        let head = MaskedInput { tag: self.config.tag(), site: self.me, words: Vec::new() }.encode();
+        // Fresh zeros take no memory before they are written.
+        let mut message = vec![0; out.len() + head.len() + words.len() * 4];
+        message[..out.len()].copy_from_slice(&out);
+        message[out.len()..out.len() + head.len()].copy_from_slice(&head);
+        drain_words(words, &mut message, |first, part| pads.apply_from(first, part));
+        Ok(message)
+    }
+
+    /// The pads of the upload, once.
+    fn take_pads(&mut self, words: usize) -> Result<Pads> {
         self.expect(&[Phase::Ready], "a vector to upload")?;
-        self.config.check_words(words.len())?;
+        self.config.check_words(words)?;
         let mut pads = Pads::default();
         pads.add(self_mask(&self.secrets.self_seed, &self.secrets.opening, &self.adverts_digest));
         for &peer in self.sharers.iter().filter(|&&peer| peer != self.me) {
@@ -312,9 +336,8 @@ impl Site {
         if let Some(key) = &self.blind {
             pads.add(blind_seed(key, &self.config, &self.adverts_digest, self.me));
         }
-        pads.apply(&mut words);
         self.phase = Phase::Uploaded;
-        Ok(MaskedInput { tag: self.config.tag(), site: self.me, words })
+        Ok(pads)
     }
 
     /// Round 3 (ConsistencyCheck): signs the list of survivors, gives its part in opening their self
@@ -408,6 +431,14 @@ impl Site {
     /// # Errors
     /// `Inconsistent` if it does not; otherwise as [`BlindSum::open`].
     pub fn open(&self, sum: &BlindSum) -> Result<Opened> {
+        self.open_whole(sum.clone())
+    }
+
+    /// As [`Site::open`] without a copy of the words.
+    ///
+    /// # Errors
+    /// As [`Site::open`].
+    pub fn open_whole(&self, sum: BlindSum) -> Result<Opened> {
         let shared = self.phase > Phase::Advertised;
         if shared && sum.adverts != self.adverts_digest {
             return Err(self.inconsistent("the blind sum was made under other keys than this site was shown"));
@@ -416,7 +447,7 @@ impl Site {
         if self.phase >= Phase::Consented && sites.contains(&self.me) && sites != self.survivors {
             return Err(self.inconsistent("the blind sum is over other sites than this site signed for"));
         }
-        sum.open(&self.config, self.blind.as_ref())
+        sum.into_opened(&self.config, self.blind.as_ref())
     }
 
     /// X25519 with every peer's keys, once.

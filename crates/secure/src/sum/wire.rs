@@ -22,6 +22,41 @@ pub(crate) enum Kind {
     BlindSum = 9,
 }
 
+/// Words of a long vector that are moved at a time from one form to another: 4 MiB.
+const PART: usize = 1 << 20;
+
+/// Writes words into the end of `out`, which is as long as they need, last ones first. What is written is freed at once, so
+/// that a vector and its message are never both in memory as a whole; `change` comes before it, with the place of its first word.
+pub(crate) fn drain_words(mut words: Vec<u32>, out: &mut [u8], mut change: impl FnMut(usize, &mut [u32])) {
+    let start = out.len() - words.len() * 4;
+    while !words.is_empty() {
+        let first = (words.len() - 1) / PART * PART;
+        change(first, &mut words[first..]);
+        let to = start + first * 4..start + words.len() * 4;
+        for (bytes, word) in out[to].as_chunks_mut().0.iter_mut().zip(&words[first..]) {
+            *bytes = word.to_le_bytes();
+        }
+        words.truncate(first);
+        words.shrink_to_fit();
+    }
+}
+
+/// Reads words from the end of `bytes`, last ones first, and frees what is read.
+pub(crate) fn drain_bytes(mut bytes: Vec<u8>, count: usize) -> Vec<u32> {
+    let start = bytes.len() - count * 4;
+    let mut words = vec![0; count];
+    while bytes.len() > start {
+        let first = ((bytes.len() - start) / 4 - 1) / PART * PART;
+        let from = bytes[start + first * 4..].as_chunks().0;
+        for (word, bytes) in words[first..].iter_mut().zip(from) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        bytes.truncate(start + first * 4);
+        bytes.shrink_to_fit();
+    }
+    words
+}
+
 pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
@@ -153,15 +188,13 @@ impl<'a> Reader<'a> {
         Ok(list.into_iter().map(|(site, ())| site).collect())
     }
 
-    /// The vector, which must be the rest of the message.
-    pub(crate) fn words(&mut self) -> Result<Vec<u32>> {
-        let bytes = std::mem::take(&mut self.rest);
-        if !bytes.len().is_multiple_of(4) {
+    /// How many words the rest of the message has, which must be those of the vector.
+    pub(crate) fn count_words(&self) -> Result<usize> {
+        if !self.rest.len().is_multiple_of(4) {
             return Err(self.malformed("carries a vector that is not whole words"));
         }
-        self.config.check_words(bytes.len() / 4)?;
-        let words = bytes.as_chunks().0;
-        Ok(words.iter().map(|w| u32::from_le_bytes(*w)).collect())
+        self.config.check_words(self.rest.len() / 4)?;
+        Ok(self.rest.len() / 4)
     }
 
     pub(crate) fn end(self) -> Result<()> {

@@ -99,6 +99,7 @@ pub fn run(args: RunArgs, context: &Context) -> Result<Outcome> {
     let member = Member { name: name.clone(), cohort: patients, tables: Arc::new(tables), files };
     let mut site = open_site(setup, member, index, blueprint).with_context(|| name.clone())?;
     site.keeps_updates = true;
+    site.participant().keep_outside();
     let counter = Counter::open(&args.store, cohort)?;
     let mut office = Office::new(context, &args, &folder, counter)?;
     let process = u64::from_le_bytes(fresh()?[..8].try_into()?) | 1;

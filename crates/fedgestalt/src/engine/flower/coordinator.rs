@@ -10,15 +10,18 @@ use jiff::Timestamp;
 
 use super::exchange::Exchange;
 use super::http::{CallError, Http};
-use super::letter::{Enclosed, Letter};
+use super::letter::Enclosed;
 use super::link::CoordinatorLink;
-use super::object::{Assembly, Object, Parcel, pack};
-use super::runtime::{Control, Run, RunClient, SUPERLINK};
+use super::object::Assembly;
+use super::runtime::{Control, Run, RunClient};
 use super::superlink::Superlink;
-use super::wire::{FlowerMessage, Metadata, NodeInfo};
+use super::wire::NodeInfo;
 use crate::engine::host::{CoordinatorHost, Event, Standing, Traffic, phase};
 
 mod arrivals;
+mod departures;
+
+pub(super) use departures::IDLE;
 
 /// Seconds that an instruction lives.
 const TTL: f64 = 86_400.0;
@@ -34,8 +37,6 @@ const SETTLE: Duration = Duration::from_secs(3);
 const LEAVE: Duration = Duration::from_secs(10);
 /// The kind of the one message that is the engine's own.
 const FAREWELL: &str = "Farewell";
-/// Between questions for replies when none was announced: the SuperLink makes some of its own.
-const ASK: Duration = Duration::from_secs(2);
 /// Pauses of an idle loop.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(400));
 
@@ -97,7 +98,8 @@ pub struct Seat {
 struct Arriving {
     site: SiteIndex,
     ticket: u64,
-    message: String,
+    /// Its name, where it has objects.
+    message: Option<String>,
     assembly: Assembly,
     /// When the object that is due was asked for last, or became due.
     asked: Instant,
@@ -158,10 +160,14 @@ pub struct Hub<'a, C> {
     events: Vec<Event>,
     beaten: Instant,
     looked: Option<Instant>,
-    /// When replies were asked for, and how many had been announced.
+    /// When the SuperLink was asked for replies, and how many had been announced that the front did not see.
     pulled: Option<(Instant, u64)>,
-    /// Messages that were taken in, and that the SuperLink may drop.
-    read: Vec<String>,
+    /// Messages that were taken in, and whose objects the SuperLink may drop, with their bytes.
+    read: Vec<(String, u64)>,
+    /// Instructions whose replies came without the SuperLink being asked for them: it may drop both.
+    settled: Vec<String>,
+    /// When there was something to do last.
+    busy: Instant,
     waiting: (Standing, Instant),
     /// Since when all is said.
     quiet: Option<Instant>,
@@ -233,6 +239,8 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             looked: None,
             pulled: None,
             read: Vec::new(),
+            settled: Vec::new(),
+            busy: now,
             waiting: (Standing::default(), now),
             quiet: None,
             missing: None,
@@ -338,10 +346,11 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         let pulled = self.pull(watcher)?;
         let arrived = self.assemble(watcher)?;
         self.watch_the_clock(watcher)?;
-        if !issued && !pulled && !arrived {
-            self.confirm()?;
+        if issued || pulled || arrived {
+            self.busy = Instant::now();
+            return Ok(true);
         }
-        Ok(issued || pulled || arrived)
+        self.tidy()
     }
 
     fn keep_run(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
@@ -384,6 +393,8 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         self.run = None;
         self.pulled = None;
         self.read.clear();
+        self.settled.clear();
+        self.exchange.forget_letters();
         self.arriving.clear();
         self.lines.values_mut().for_each(|line| line.link.give_up_all());
     }
@@ -421,89 +432,6 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             self.queue.extend(actions);
         }
         Ok(())
-    }
-
-    /// Issues the tickets that are due, all in one call: what goes to everyone is uploaded once.
-    fn issue(&mut self) -> Result<bool> {
-        let Some(run) = &self.run else { return Ok(false) };
-        let now = seconds();
-        let mut drafts = Vec::new();
-        for (&site, line) in &self.lines {
-            if line.online && line.link.is_due(now) {
-                let letter = line.link.draft();
-                let parcel = self.parcel(run, line.node, &letter)?;
-                drafts.push((site, letter, parcel));
-            }
-        }
-        if drafts.is_empty() {
-            return Ok(false);
-        }
-        let (sites, parcels): (Vec<(SiteIndex, Letter)>, Vec<Parcel>) =
-            drafts.into_iter().map(|(site, letter, parcel)| ((site, letter), parcel)).unzip();
-        let taken = RunClient { http: &self.http, run }.push(&parcels)?;
-        let mut readers: BTreeMap<&str, (&Object, usize)> = BTreeMap::new();
-        for object in parcels.iter().flat_map(|parcel| parcel.objects.values()) {
-            readers.entry(&object.id).or_insert((object, 0)).1 += 1;
-        }
-        self.exchange
-            .issued(readers.into_iter().map(|(id, (object, readers))| (id, object.parts(), readers)));
-        for (((site, letter), parcel), taken) in sites.into_iter().zip(&parcels).zip(taken) {
-            match self.lines.get_mut(&site) {
-                Some(line) if taken => {
-                    let message = parcel.tree.object_id.clone();
-                    line.link.issued(&letter, message, now);
-                    line.down += letter.len();
-                    self.exchange.ring(line.node);
-                }
-                _ => tracing::warn!(site = site.0, "the SuperLink did not take a message; trying again"),
-            }
-        }
-        Ok(true)
-    }
-
-    fn parcel(&self, run: &Run, node: u64, letter: &Letter) -> Result<Parcel> {
-        let (header, arrays) = letter.write();
-        let metadata = Metadata {
-            run_id: run.id,
-            src_node_id: SUPERLINK,
-            dst_node_id: node,
-            ttl: TTL,
-            message_type: "query".to_owned(),
-            created_at: unix(),
-            ..Metadata::default()
-        };
-        pack(FlowerMessage { metadata: Some(metadata), content: None, error: None }, &header, &arrays)
-    }
-
-    /// Asks for the replies to open tickets. Those of sites that are offline are not asked for: the SuperLink would take
-    /// that as a reason to drop them.
-    fn pull(&mut self, watcher: &mut dyn Watcher) -> Result<bool> {
-        let Some(run) = &self.run else { return Ok(false) };
-        let (announced, _) = self.exchange.arrivals();
-        if self.pulled.is_some_and(|(at, known)| known == announced && at.elapsed() < ASK) {
-            return Ok(false);
-        }
-        let mut tickets: BTreeMap<String, (SiteIndex, u64)> = BTreeMap::new();
-        for (&site, line) in self.lines.iter().filter(|(_, line)| line.online) {
-            for (ticket, message) in line.link.awaited() {
-                let here = |a: &Arriving| (a.site, a.ticket) == (site, ticket);
-                if !self.arriving.iter().any(here) {
-                    tickets.insert(message.to_owned(), (site, ticket));
-                }
-            }
-        }
-        if tickets.is_empty() {
-            return Ok(false);
-        }
-        let replies = RunClient { http: &self.http, run }.pull(tickets.keys().cloned().collect())?;
-        self.pulled = Some((Instant::now(), announced));
-        let any = !replies.is_empty();
-        for (reply, tree) in replies {
-            let Some(metadata) = &reply.metadata else { continue };
-            let Some(&(site, ticket)) = tickets.get(&metadata.reply_to_message_id) else { continue };
-            self.reply(site, ticket, &reply, &tree, watcher);
-        }
-        Ok(any)
     }
 
     /// Performs what is queued; what follows an action comes before what was queued behind it.

@@ -362,6 +362,11 @@ impl<T: Clone> SiteLink<T> {
             self.missing.clear();
             self.seen = 0;
         }
+        // Flower hands some out again that were answered.
+        let again = letter.ticket <= self.seen && !self.missing.contains(&letter.ticket);
+        if again && !self.hand.contains_key(&letter.ticket) {
+            return received;
+        }
         if self.seen != 0 && letter.ticket > self.seen && letter.ticket - self.seen < MAX_GAP {
             self.missing.extend(self.seen + 1..letter.ticket);
         }

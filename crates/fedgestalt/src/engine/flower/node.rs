@@ -12,15 +12,15 @@ use super::object::Parcel;
 use super::wire::{
     ActivateNodeRequest, ActivateNodeResponse, ConfirmMessageReceivedRequest, DeactivateNodeRequest,
     FlowerMessage, HeartbeatResponse, Node, Nothing, ObjectTree, PullMessagesRequest, PullMessagesResponse,
-    PullObjectRequest, PullObjectResponse, PushMessagesRequest, PushMessagesResponse, PushObjectRequest,
-    PushObjectResponse, SendNodeHeartbeatRequest,
+    PullObjectRequest, PullObjectResponse, PushMessagesRequest, PushMessagesResponse, PushObjectResponse,
+    SendNodeHeartbeatRequest,
 };
 
 /// Seconds between heartbeats that the SuperLink is told of; a node without any for twice as long is offline.
 pub const HEARTBEAT: f64 = 30.0;
 
-/// How long a proof is used.
-const PROOF: Duration = Duration::from_secs(30);
+/// How long a proof is used: for questions, by which a front gets to know it, and for everything else.
+const PROOF: (Duration, Duration) = (Duration::from_secs(25), Duration::from_secs(50));
 
 type Proof = [(&'static str, String); 3];
 type Result<T> = std::result::Result<T, CallError>;
@@ -96,18 +96,23 @@ impl<'a> FleetNode<'a> {
     }
 
     fn call<A: prost::Message + Default>(&self, name: &str, request: &impl prost::Message) -> Result<A> {
+        self.send(name, &request.encode_to_vec())
+    }
+
+    fn send<A: prost::Message + Default>(&self, name: &str, body: &[u8]) -> Result<A> {
         let path = format!("/v1/fleet/{name}");
+        let age = if name == "pull-messages" { PROOF.0 } else { PROOF.1 };
         let proof = self
-            .proof()
+            .proof(age)
             .map_err(|error| CallError::Malformed { path: path.clone(), reason: error.to_string() })?;
-        self.http.call(&path, &proof, request)
+        self.http.call_raw(&path, &proof, body)
     }
 
     /// It signs nothing but the time, so one does for many calls.
-    fn proof(&self) -> anyhow::Result<Proof> {
+    fn proof(&self, age: Duration) -> anyhow::Result<Proof> {
         let mut kept = self.proof.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((proof, since)) = &*kept
-            && since.elapsed() < PROOF
+            && since.elapsed() < age
         {
             return Ok(proof.clone());
         }
@@ -172,28 +177,21 @@ impl<'a> FleetNode<'a> {
     /// # Errors
     ///
     /// See [`CallError`].
-    pub fn push(&self, run_id: u64, parcel: &Parcel, sent: &mut dyn FnMut(usize)) -> Result<Pushed> {
+    pub fn push(&self, run_id: u64, parcel: &Parcel) -> Result<Pushed> {
         let request = PushMessagesRequest {
             node: self.node(),
             messages_list: vec![parcel.message.clone()],
             message_object_trees: vec![parcel.tree.clone()],
         };
         let response: PushMessagesResponse = self.call("push-messages", &request)?;
-        // A reply that is taken always lacks its own object; what is not taken is answered with an empty list.
+        // A reply that is taken always lacks its own object, which is never sent; what is not taken is answered with an
+        // empty list.
         if response.objects_to_push.is_empty() {
             return Ok(Pushed::Unwanted);
         }
         for object in parcel.lacking(&response.objects_to_push) {
-            let object_content = object.content();
-            sent(object_content.len());
-            let request = PushObjectRequest {
-                node: self.node(),
-                run_id,
-                object_id: object.id.clone(),
-                object_content,
-                session_id: response.session_id.clone(),
-            };
-            if !self.call::<PushObjectResponse>("push-object", &request)?.stored {
+            let body = object.upload(self.id, run_id, &response.session_id);
+            if !self.send::<PushObjectResponse>("push-object", &body)?.stored {
                 return Ok(Pushed::Unwanted);
             }
         }

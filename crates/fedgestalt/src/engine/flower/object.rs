@@ -1,25 +1,28 @@
 //! Flower's content-addressed objects.
 //!
-//! A message is a tree of objects: `Message -> ArrayRecord -> Array -> ArrayChunk`; a short one is its `Message` alone, which
-//! holds the header. (Flower's own apps put a `RecordDict` and a `ConfigRecord` between; to the SuperLink it is all one, and
-//! each object costs it four calls.) An object is the bytes `"<Type> <child ids, comma separated> <body length>\0<body>"`, its
+//! A short message is all in the announcement that the SuperLink stores for it. The arrays of a longer one travel as
+//! objects, its `ArrayChunk`s, which the message names in order. (Flower's own apps put everything into a tree of objects,
+//! `Message -> RecordDict -> ArrayRecord -> Array -> ArrayChunk`; each object is a call of the SuperLink or two, and a call
+//! costs it as much as a megabyte.) An object is the bytes `"<Type> <child ids, comma separated> <body length>\0<body>"`, its
 //! id the SHA-256 of them in hexadecimal. The SuperLink keeps each object once, however many messages refer to it: what goes
 //! to every site is uploaded once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use prost::Message as _;
 use prost::bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::wire::{ConfigRecord, FlowerMessage, ObjectTree, RecordDict, RecordItem};
+use super::wire::{
+    ConfigItem, ConfigRecord, ConfigValue, FlowerMessage, Node, ObjectTree, PushObjectRequest, RecordDict,
+    RecordItem, Value,
+};
 
 /// Bytes of an array in one object, as Flower itself cuts them.
 pub const CHUNK: usize = 5 << 20;
-/// What an object adds to its body, at most: the head of an array with as many chunks as [`MAX_BYTES`] needs.
-const MAX_HEAD: usize = 64 << 10;
+/// What an object adds to its body, at most.
+const MAX_HEAD: usize = 64;
 /// The longest object that is taken in.
 pub const MAX_OBJECT: usize = CHUNK + MAX_HEAD;
 /// The most bytes of arrays in one message.
@@ -53,193 +56,162 @@ impl Object {
     pub fn parts(&self) -> [Bytes; 2] {
         [self.head.clone(), self.body.clone()]
     }
-}
 
-/// An object that came in, its hash checked.
-pub struct Opened {
-    kind: String,
-    children: Vec<String>,
-    body: Bytes,
-}
-
-impl Opened {
-    /// Takes an object apart.
-    ///
-    /// # Errors
-    ///
-    /// When the content is not what the id names, or no object.
-    pub fn open(id: &str, content: Bytes) -> Result<Self> {
-        ensure!(hex::encode(Sha256::digest(&content)) == id, "an object's content does not have its hash");
-        let end = content.iter().take(MAX_HEAD).position(|&byte| byte == 0);
-        let end = end.context("an object without a head")?;
-        let head = std::str::from_utf8(&content[..end]).context("an object's head is no text")?;
-        let parts: Vec<&str> = head.split(' ').collect();
-        let [kind, children, length] = parts[..] else { bail!("an object's head has not three parts") };
-        let body = content.slice(end + 1..);
-        ensure!(length.parse() == Ok(body.len()), "an object is not as long as its head says");
-        let children = children.split(',').filter(|child| !child.is_empty()).map(str::to_owned).collect();
-        Ok(Self { kind: kind.to_owned(), children, body })
-    }
-
-    fn expect(&self, kind: &str) -> Result<()> {
-        ensure!(self.kind == kind, "a {} where a {kind} is due", self.kind);
-        Ok(())
-    }
-
-    fn names(&self, kind: &str) -> Result<BTreeMap<String, String>> {
-        self.expect(kind)?;
-        serde_json::from_slice(&self.body).with_context(|| format!("a {kind} without names"))
+    /// The encoded request that uploads it: its content is copied once.
+    pub fn upload(&self, node_id: u64, run_id: u64, session_id: &str) -> Vec<u8> {
+        let length = self.head.len() + self.body.len();
+        let node = Some(Node { node_id });
+        let start = PushObjectRequest { node, run_id, object_id: self.id.clone(), ..Default::default() };
+        let end = PushObjectRequest { session_id: session_id.to_owned(), ..Default::default() };
+        let mut out = Vec::with_capacity(start.encoded_len() + length + end.encoded_len() + 16);
+        start.encode_raw(&mut out);
+        prost::encoding::encode_key(4, prost::encoding::WireType::LengthDelimited, &mut out);
+        prost::encoding::encode_varint(length as u64, &mut out);
+        out.extend_from_slice(&self.head);
+        out.extend_from_slice(&self.body);
+        end.encode_raw(&mut out);
+        out
     }
 }
 
-/// The body of an Array's object.
-#[derive(Serialize, Deserialize)]
-struct ArrayBody {
-    dtype: String,
-    shape: Vec<usize>,
-    stype: String,
-    arraychunk_ids: Vec<usize>,
+/// The body of a chunk that came in, its hash checked.
+fn open(id: &str, content: Bytes) -> Result<Bytes> {
+    ensure!(hex::encode(Sha256::digest(&content)) == id, "an object's content does not have its hash");
+    let end = content.iter().take(MAX_HEAD).position(|&byte| byte == 0);
+    let end = end.context("an object without a head")?;
+    let head = std::str::from_utf8(&content[..end]).context("an object's head is no text")?;
+    let length = head.strip_prefix("ArrayChunk  ").context("an object that is no ArrayChunk")?;
+    let body = content.slice(end + 1..);
+    ensure!(length.parse() == Ok(body.len()), "an object is not as long as its head says");
+    Ok(body)
+}
+
+/// What a message of ours holds, as one value of its content: Flower's Python changes the types of others.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Contents {
+    #[prost(message, optional, tag = "1")]
+    header: Option<ConfigRecord>,
+    #[prost(message, repeated, tag = "2")]
+    arrays: Vec<Pieces>,
+}
+
+/// A byte string that travels as objects: every one but the last holds [`CHUNK`] bytes of it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Pieces {
+    #[prost(uint64, tag = "1")]
+    length: u64,
+    #[prost(string, repeated, tag = "2")]
+    chunks: Vec<String>,
 }
 
 /// A message with its objects, ready to be sent.
 pub struct Parcel {
     /// What is announced.
     pub message: FlowerMessage,
-    /// Which object refers to which.
+    /// Which object refers to which. The root, the message itself, is never sent: all of it is in `message`.
     pub tree: ObjectTree,
-    /// The objects by id.
-    pub objects: BTreeMap<String, Object>,
+    /// The objects in the order in which they will be read, each once.
+    pub objects: Vec<Object>,
 }
 
 impl Parcel {
     /// Those of its objects that are lacking, in the order in which they will be read.
-    pub fn lacking<'a>(&'a self, wanted: &[String]) -> Vec<&'a Object> {
-        let mut left: BTreeSet<&str> = wanted.iter().map(String::as_str).collect();
-        let mut lacking = Vec::new();
-        let mut due = vec![&self.tree];
-        while let Some(tree) = due.pop() {
-            if left.remove(tree.object_id.as_str()) {
-                lacking.extend(self.objects.get(&tree.object_id));
-            }
-            due.extend(tree.children.iter().rev());
-        }
-        lacking
+    pub fn lacking<'a>(&'a self, wanted: &[String]) -> impl Iterator<Item = &'a Object> {
+        let wanted: BTreeSet<String> = wanted.iter().cloned().collect();
+        self.objects.iter().filter(move |object| wanted.contains(&object.id))
     }
 }
 
-struct Packer(BTreeMap<String, Object>);
-
-impl Packer {
-    fn put(&mut self, kind: &str, children: Vec<ObjectTree>, body: Bytes) -> ObjectTree {
-        let ids: Vec<String> = children.iter().map(|child| child.object_id.clone()).collect();
-        let object = Object::new(kind, &ids, body);
-        let tree = ObjectTree { object_id: object.id.clone(), children };
-        self.0.insert(object.id.clone(), object);
-        tree
-    }
-
-    fn array(&mut self, bytes: &Bytes) -> Result<ObjectTree> {
-        let mut children: Vec<ObjectTree> = Vec::new();
-        let mut order = Vec::new();
-        for start in (0..bytes.len()).step_by(CHUNK) {
-            let chunk = bytes.slice(start..(start + CHUNK).min(bytes.len()));
-            let tree = self.put("ArrayChunk", Vec::new(), chunk);
-            // Equal chunks are one object, and an object has each child once.
-            order.push(children.iter().position(|child| *child == tree).unwrap_or_else(|| {
-                children.push(tree);
-                children.len() - 1
-            }));
-        }
-        let body = ArrayBody {
-            dtype: "uint8".to_owned(),
-            shape: vec![bytes.len()],
-            stype: "fedgestalt.bytes".to_owned(),
-            arraychunk_ids: order,
-        };
-        Ok(self.put("Array", children, serde_json::to_vec(&body)?.into()))
-    }
-
-    fn named(&mut self, kind: &str, children: Vec<(String, ObjectTree)>) -> Result<ObjectTree> {
-        let names: BTreeMap<&str, &str> =
-            children.iter().map(|(name, tree)| (name.as_str(), tree.object_id.as_str())).collect();
-        let body = serde_json::to_vec(&names)?.into();
-        let mut unique: Vec<ObjectTree> = Vec::new();
-        for (_, tree) in children {
-            if !unique.contains(&tree) {
-                unique.push(tree);
-            }
-        }
-        Ok(self.put(kind, unique, body))
-    }
-}
-
-/// The name of the record that says what a message of ours is.
+/// The name of the record that says what a message of ours is, and of the value in it.
 const HEADER: &str = "fedgestalt";
 
-/// Packs a message: a header, and byte strings that travel as arrays. `message` has its metadata without an id.
-///
-/// # Errors
-///
-/// When it cannot be encoded.
-pub fn pack(mut message: FlowerMessage, header: &ConfigRecord, arrays: &[Bytes]) -> Result<Parcel> {
-    let mut packer = Packer(BTreeMap::new());
-    let mut records = Vec::new();
-    if !arrays.is_empty() {
-        let mut children = Vec::new();
-        for (at, bytes) in arrays.iter().enumerate() {
-            children.push((format!("{at:04}"), packer.array(bytes)?));
+/// Packs a message: a header, and byte strings that travel as objects. `message` has its metadata without an id.
+pub fn pack(mut message: FlowerMessage, header: &ConfigRecord, arrays: &[Bytes]) -> Parcel {
+    let mut objects: Vec<Object> = Vec::new();
+    let mut pieces = Vec::new();
+    for bytes in arrays {
+        let mut chunks = Vec::new();
+        for start in (0..bytes.len()).step_by(CHUNK) {
+            let object = Object::new("ArrayChunk", &[], bytes.slice(start..(start + CHUNK).min(bytes.len())));
+            chunks.push(object.id.clone());
+            // Equal chunks are one object.
+            if objects.iter().all(|other| other.id != object.id) {
+                objects.push(object);
+            }
         }
-        records.push(packer.named("ArrayRecord", children)?);
+        pieces.push(Pieces { length: bytes.len() as u64, chunks });
     }
-    // The message's own object has no id; what is announced has one, and an empty content.
-    let header = RecordItem { key: HEADER.to_owned(), config_record: Some(header.clone()) };
-    message.content = Some(RecordDict { items: vec![header] });
-    let tree = packer.put("Message", records, message.encode_to_vec().into());
-    message.content = Some(RecordDict::default());
-    Ok(announced(message, tree, packer.0))
+    let contents = Contents { header: Some(header.clone()), arrays: pieces }.encode_to_vec();
+    let value = Some(ConfigValue { value: Some(Value::Bytes(contents.into())) });
+    let record = ConfigRecord { items: vec![ConfigItem { key: HEADER.to_owned(), value }] };
+    let record = RecordItem { key: HEADER.to_owned(), config_record: Some(record) };
+    message.content = Some(RecordDict { items: vec![record] });
+    announced(message, objects)
 }
 
 /// Packs an error in answer to a message.
 pub fn pack_error(message: FlowerMessage) -> Parcel {
-    let mut packer = Packer(BTreeMap::new());
-    let tree = packer.put("Message", Vec::new(), message.encode_to_vec().into());
-    announced(message, tree, packer.0)
+    announced(message, Vec::new())
 }
 
-fn announced(mut message: FlowerMessage, tree: ObjectTree, objects: BTreeMap<String, Object>) -> Parcel {
+fn announced(mut message: FlowerMessage, objects: Vec<Object>) -> Parcel {
+    // As Flower names it: by the message without an id.
+    let children: Vec<String> = objects.iter().map(|object| object.id.clone()).collect();
+    let object_id = Object::new("Message", &children, message.encode_to_vec().into()).id;
     if let Some(metadata) = &mut message.metadata {
-        metadata.message_id.clone_from(&tree.object_id);
+        metadata.message_id.clone_from(&object_id);
     }
+    let leaf = |object_id| ObjectTree { object_id, children: Vec::new() };
+    let tree = ObjectTree { object_id, children: children.into_iter().map(leaf).collect() };
     Parcel { message, tree, objects }
 }
 
 /// A message being taken in, object by object.
 pub struct Assembly {
-    /// What is due next, last first: an object and what it should be.
-    due: Vec<(String, Due)>,
-    header: Option<ConfigRecord>,
-    arrays: Vec<Vec<u8>>,
-    budget: usize,
+    header: ConfigRecord,
+    arrays: Vec<Incoming>,
 }
 
-#[derive(Clone, Copy)]
-enum Due {
-    Message,
-    Arrays,
-    Array,
-    Chunk,
+struct Incoming {
+    length: usize,
+    /// Ids of the chunks that are due.
+    chunks: VecDeque<String>,
+    bytes: Vec<u8>,
 }
 
 impl Assembly {
-    /// Begins with a message's tree. At most `budget` bytes of arrays are taken.
-    pub fn new(tree: &ObjectTree, budget: usize) -> Self {
-        let due = vec![(tree.object_id.clone(), Due::Message)];
-        Self { due, header: None, arrays: Vec::new(), budget }
+    /// Begins with a message. At most `budget` bytes of arrays are taken.
+    ///
+    /// # Errors
+    ///
+    /// When it is none of ours.
+    pub fn new(message: &FlowerMessage, budget: usize) -> Result<Self> {
+        let mut records = message.content.iter().flat_map(|content| &content.items);
+        let record = match (records.next(), records.next()) {
+            (Some(RecordItem { key, config_record: Some(record) }), None) if key == HEADER => record,
+            _ => bail!("no record {HEADER:?}, or others beside it"),
+        };
+        let [ConfigItem { value: Some(ConfigValue { value: Some(Value::Bytes(contents)) }), .. }] =
+            &record.items[..]
+        else {
+            bail!("a record that is not one string of bytes");
+        };
+        let contents = Contents::decode(contents.clone()).context("a record that does not decode")?;
+        let mut left = budget;
+        let mut arrays = Vec::new();
+        for Pieces { length, chunks } in contents.arrays {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            ensure!(length <= left, "{length} bytes where at most {left} are allowed");
+            ensure!(chunks.len() == length.div_ceil(CHUNK), "{length} bytes in {} objects", chunks.len());
+            left -= length;
+            arrays.push(Incoming { length, chunks: chunks.into(), bytes: Vec::new() });
+        }
+        Ok(Self { header: contents.header.context("a message without a header")?, arrays })
     }
 
     /// The object that is needed next; none when all are there.
     pub fn wants(&self) -> Option<&str> {
-        self.due.last().map(|(id, _)| id.as_str())
+        self.arrays.iter().find_map(|array| array.chunks.front()).map(String::as_str)
     }
 
     /// Takes the object that was asked for.
@@ -248,56 +220,14 @@ impl Assembly {
     ///
     /// When it is not what it should be; the message is then none of ours, or damaged.
     pub fn take(&mut self, content: Bytes) -> Result<()> {
-        let (id, due) = self.due.pop().context("no object is due")?;
-        let object = Opened::open(&id, content)?;
-        match due {
-            Due::Message => {
-                object.expect("Message")?;
-                let message = FlowerMessage::decode(object.body).context("a Message that is none")?;
-                let mut records = message.content.unwrap_or_default().items;
-                let header = match records.pop() {
-                    Some(RecordItem { key, config_record: Some(header) }) if key == HEADER => header,
-                    _ => bail!("no record {HEADER:?}"),
-                };
-                ensure!(records.is_empty(), "{} records besides {HEADER:?}", records.len());
-                self.header = Some(header);
-                match &object.children[..] {
-                    [] => {}
-                    [arrays] => self.due.push((arrays.clone(), Due::Arrays)),
-                    more => bail!("a message with {} contents", more.len()),
-                }
-            }
-            Due::Arrays => {
-                let names = object.names("ArrayRecord")?;
-                self.due.extend(names.into_values().rev().map(|id| (id, Due::Array)));
-            }
-            Due::Array => {
-                object.expect("Array")?;
-                let body: ArrayBody =
-                    serde_json::from_slice(&object.body).context("an Array without a description")?;
-                let [length] = body.shape[..] else { bail!("an Array that is no string of bytes") };
-                ensure!(length <= self.budget, "{length} bytes where at most {} are allowed", self.budget);
-                self.budget -= length;
-                let mut chunks = Vec::new();
-                for at in body.arraychunk_ids.iter().rev() {
-                    let id = object.children.get(*at).context("an Array that names a chunk it has not")?;
-                    chunks.push((id.clone(), Due::Chunk));
-                }
-                ensure!(
-                    chunks.len() <= length.div_ceil(CHUNK / 8) + 1,
-                    "an Array of {} chunks",
-                    chunks.len()
-                );
-                self.due.extend(chunks);
-                self.arrays.push(Vec::with_capacity(length));
-            }
-            Due::Chunk => {
-                object.expect("ArrayChunk")?;
-                let array = self.arrays.last_mut().context("a chunk without an array")?;
-                ensure!(array.len() + object.body.len() <= array.capacity(), "an Array longer than it says");
-                array.extend_from_slice(&object.body);
-            }
-        }
+        let due = self.arrays.iter_mut().find(|array| !array.chunks.is_empty());
+        let array = due.context("no object is due")?;
+        let body = open(array.chunks.front().context("no object is due")?, content)?;
+        let length = CHUNK.min(array.length - array.bytes.len());
+        ensure!(body.len() == length, "a chunk of {} bytes, not {length}", body.len());
+        array.bytes.reserve_exact(array.length - array.bytes.len());
+        array.bytes.extend_from_slice(&body);
+        array.chunks.pop_front();
         Ok(())
     }
 
@@ -307,9 +237,8 @@ impl Assembly {
     ///
     /// When objects are missing.
     pub fn finish(self) -> Result<(ConfigRecord, Vec<Bytes>)> {
-        ensure!(self.due.is_empty(), "{} objects are missing", self.due.len());
-        let header = self.header.context("a message without a header")?;
-        Ok((header, self.arrays.into_iter().map(Bytes::from).collect()))
+        ensure!(self.wants().is_none(), "objects are missing");
+        Ok((self.header, self.arrays.into_iter().map(|array| array.bytes.into()).collect()))
     }
 }
 
@@ -317,10 +246,10 @@ impl Assembly {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::engine::flower::wire::{ConfigItem, ConfigValue, FlowerError, Metadata, Value};
+    use crate::engine::flower::wire::{FlowerError, Metadata};
 
     fn header() -> ConfigRecord {
-        let value = Some(ConfigValue { value: Some(Value::Text("fedgestalt/2".to_owned())) });
+        let value = Some(ConfigValue { value: Some(Value::Text("fedgestalt/3".to_owned())) });
         ConfigRecord { items: vec![ConfigItem { key: "protocol".to_owned(), value }] }
     }
 
@@ -330,27 +259,39 @@ mod tests {
     }
 
     fn assemble(parcel: &Parcel, budget: usize) -> Result<(ConfigRecord, Vec<Bytes>)> {
-        let mut assembly = Assembly::new(&parcel.tree, budget);
+        let mut assembly = Assembly::new(&parcel.message, budget)?;
         while let Some(id) = assembly.wants() {
-            let content = parcel.objects[id].content();
-            assembly.take(content)?;
+            let object = parcel.objects.iter().find(|object| object.id == id).unwrap();
+            assembly.take(object.content())?;
         }
         assembly.finish()
+    }
+
+    fn refusal(parcel: &Parcel, budget: usize) -> String {
+        format!("{:#}", assemble(parcel, budget).unwrap_err())
     }
 
     #[test]
     fn what_is_packed_comes_out_again() {
         let long: Bytes = (0..2 * CHUNK + 17).map(|i| (i / 1000) as u8).collect();
         let zeros = Bytes::from(vec![0; 2 * CHUNK]);
-        for arrays in [vec![], vec![Bytes::new()], vec![zeros, long.clone()], vec![long.clone(), long]] {
-            let parcel = pack(message(), &header(), &arrays).unwrap();
+        let cases = [
+            (vec![], 0),
+            (vec![Bytes::new()], 0),
+            (vec![zeros, Bytes::new(), long.clone()], 4),
+            (vec![long.clone(), long], 3),
+        ];
+        for (arrays, objects) in cases {
+            let parcel = pack(message(), &header(), &arrays);
+            assert_eq!((parcel.objects.len(), parcel.tree.children.len()), (objects, objects));
             let (head, out) = assemble(&parcel, MAX_BYTES).unwrap();
             assert_eq!((head, out), (header(), arrays));
             assert_eq!(parcel.message.metadata.as_ref().unwrap().message_id, parcel.tree.object_id);
-            assert_eq!(parcel.message.content, Some(RecordDict::default()));
-            let all: Vec<String> = parcel.objects.keys().cloned().collect();
-            let order = parcel.lacking(&all);
-            assert_eq!((order.len(), &order[0].id), (all.len(), &parcel.tree.object_id));
+            // Of all that the SuperLink lacks, the message's own object is not sent.
+            let mut all: Vec<String> = parcel.objects.iter().map(|object| object.id.clone()).collect();
+            all.push(parcel.tree.object_id.clone());
+            assert_eq!(parcel.lacking(&all).count(), objects);
+            assert_eq!(parcel.lacking(&[]).count(), 0);
         }
     }
 
@@ -360,23 +301,70 @@ mod tests {
         let object = Object::new("ArrayChunk", &[], Bytes::from_static(b"abc"));
         assert_eq!(&object.content()[..], b"ArrayChunk  3\0abc");
         assert_eq!(object.id, hex::encode(Sha256::digest(b"ArrayChunk  3\0abc")));
+        let request = PushObjectRequest {
+            node: Some(Node { node_id: 4 }),
+            run_id: 7,
+            object_id: object.id.clone(),
+            object_content: object.content(),
+            session_id: "s".to_owned(),
+        };
+        assert_eq!(object.upload(4, 7, "s"), request.encode_to_vec());
     }
 
     #[test]
     fn what_is_not_ours_is_refused() {
-        let parcel = pack(message(), &header(), &[Bytes::from_static(b"abc")]).unwrap();
-        let error = format!("{:#}", assemble(&parcel, 2).unwrap_err());
-        assert!(error.contains("3 bytes where at most 2"), "{error}");
-        let mut packer = Packer(BTreeMap::new());
-        let records = packer.named("RecordDict", vec![]).unwrap();
-        let tree = packer.put("Message", vec![records], Bytes::new());
-        let foreign = Parcel { message: message(), tree, objects: packer.0 };
-        let error = format!("{:#}", assemble(&foreign, 9).unwrap_err());
-        assert!(error.contains("no record \"fedgestalt\""), "{error}");
-        let refusal = FlowerError { code: 1, reason: "no".to_owned() };
-        let error = pack_error(FlowerMessage { error: Some(refusal), ..message() });
-        assert!(assemble(&error, 9).is_err());
-        let id = parcel.objects.keys().next().unwrap();
-        assert!(Opened::open(id, Bytes::from_static(b"something else")).is_err());
+        let parcel = pack(message(), &header(), &[Bytes::from_static(b"abc")]);
+        assert!(refusal(&parcel, 2).contains("3 bytes where at most 2"));
+        // As Flower's own apps send it: what it holds is in objects.
+        let mut foreign = pack(message(), &header(), &[]);
+        foreign.message.content = Some(RecordDict::default());
+        assert!(refusal(&foreign, 9).contains("no record \"fedgestalt\""));
+        let error = FlowerError { code: 1, reason: "no".to_owned() };
+        let error = pack_error(FlowerMessage { error: Some(error), ..message() });
+        assert!(refusal(&error, 9).contains("no record"));
+        // Two records, another kind of value, bytes that are nothing.
+        let record = parcel.message.content.clone().unwrap().items.remove(0);
+        let with = |items| Parcel {
+            message: FlowerMessage { content: Some(RecordDict { items }), ..message() },
+            tree: ObjectTree::default(),
+            objects: Vec::new(),
+        };
+        assert!(refusal(&with(vec![record.clone(), record.clone()]), 9).contains("others beside it"));
+        for value in [Value::Text("fedgestalt/3".to_owned()), Value::Bytes(Bytes::from_static(b"\x0b"))] {
+            let item = ConfigItem { key: HEADER.to_owned(), value: Some(ConfigValue { value: Some(value) }) };
+            let record = ConfigRecord { items: vec![item] };
+            assert!(
+                assemble(&with(vec![RecordItem { config_record: Some(record), ..record_of() }]), 9).is_err()
+            );
+        }
+        assert!(open(&parcel.objects[0].id, Bytes::from_static(b"something else")).is_err());
+    }
+
+    fn record_of() -> RecordItem {
+        RecordItem { key: HEADER.to_owned(), config_record: None }
+    }
+
+    #[test]
+    fn an_array_is_as_long_as_it_says_and_in_as_many_objects() {
+        let of = |length: usize, chunks: &[&Object]| {
+            let chunks = chunks.iter().map(|object| object.id.clone()).collect();
+            let pieces = Pieces { length: length as u64, chunks };
+            let contents = Contents { header: Some(header()), arrays: vec![pieces] }.encode_to_vec();
+            let value = Some(ConfigValue { value: Some(Value::Bytes(contents.into())) });
+            let record = ConfigRecord { items: vec![ConfigItem { key: HEADER.to_owned(), value }] };
+            let items = vec![RecordItem { config_record: Some(record), ..record_of() }];
+            FlowerMessage { content: Some(RecordDict { items }), ..message() }
+        };
+        let chunk = Object::new("ArrayChunk", &[], Bytes::from_static(b"abc"));
+        let take = |length| Assembly::new(&of(length, &[&chunk]), 9)?.take(chunk.content());
+        take(3).unwrap();
+        assert!(take(4).is_err() && take(2).is_err());
+        for (length, chunks) in [(3, vec![]), (3, vec![&chunk, &chunk]), (0, vec![&chunk])] {
+            assert!(Assembly::new(&of(length, &chunks), 9).is_err(), "{length} bytes in {}", chunks.len());
+        }
+        // Another kind of object, and one whose head lies about its length.
+        for content in [&b"Array  3\0abc"[..], b"ArrayChunk  4\0abc", b"ArrayChunk a 3\0abc", b"abc"] {
+            assert!(open(&hex::encode(Sha256::digest(content)), Bytes::copy_from_slice(content)).is_err());
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The Control and Runtime API: how the coordinator runs an app on the SuperLink without any Python of its own.
 
 use std::io::{Cursor, Write as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use anyhow::{Context as _, Result};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -9,14 +11,15 @@ use prost::Message;
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::exchange::TURNS;
 use super::http::{CallError, Http};
 use super::node::Pulled;
-use super::object::Parcel;
+use super::object::{Object, Parcel};
 use super::wire::{
     AcquireTaskRequest, AcquireTaskResponse, ConfirmMessageReceivedRequest, Fab, FlowerMessage,
-    HeartbeatResponse, ListNodesResponse, Node, NodeInfo, Nothing, ObjectTree, PullAppMessagesRequest,
+    HeartbeatResponse, ListNodesResponse, Node, NodeInfo, Nothing, PullAppMessagesRequest,
     PullAppMessagesResponse, PullObjectRequest, PullObjectResponse, PushAppMessagesResponse,
-    PushMessagesRequest, PushObjectRequest, PushObjectResponse, PushTaskOutputRequest, RegisterNodeRequest,
+    PushMessagesRequest, PushObjectResponse, PushTaskOutputRequest, RegisterNodeRequest,
     RegisterNodeResponse, StartRunRequest, StartRunResponse, StopRunRequest, UnregisterNodeRequest,
 };
 
@@ -189,8 +192,12 @@ pub struct RunClient<'a> {
 
 impl RunClient<'_> {
     fn call<A: Message + Default>(&self, name: &str, request: &impl Message) -> Result<A, CallError> {
+        self.send(name, &request.encode_to_vec())
+    }
+
+    fn send<A: Message + Default>(&self, name: &str, body: &[u8]) -> Result<A, CallError> {
         let token = [("flwr-task-token", self.run.token.clone())];
-        self.http.call(&format!("/v1/runtime/{name}"), &token, request)
+        self.http.call_raw(&format!("/v1/runtime/{name}"), &token, body)
     }
 
     fn node() -> Option<Node> {
@@ -206,12 +213,17 @@ impl RunClient<'_> {
         Ok(self.call::<HeartbeatResponse>("send-task-heartbeat", &Nothing {})?.success)
     }
 
-    /// Announces instructions and uploads the objects that the SuperLink does not have. True for each that was taken.
+    /// Announces instructions and uploads the objects that the SuperLink does not have; `stored` is told of each. True for each
+    /// that was taken.
     ///
     /// # Errors
     ///
     /// See [`CallError`].
-    pub fn push(&self, parcels: &[Parcel]) -> Result<Vec<bool>, CallError> {
+    pub fn push(
+        &self,
+        parcels: &[Parcel],
+        stored: &(dyn Fn(&Object) + Sync),
+    ) -> Result<Vec<bool>, CallError> {
         let request = PushMessagesRequest {
             node: None,
             messages_list: parcels.iter().map(|parcel| parcel.message.clone()).collect(),
@@ -219,22 +231,41 @@ impl RunClient<'_> {
         };
         let response: PushAppMessagesResponse = self.call("push-messages", &request)?;
         let mut wanted = response.objects_to_push;
+        let mut lacking = Vec::new();
         for parcel in parcels {
-            for object in parcel.lacking(&wanted) {
-                let request = PushObjectRequest {
-                    node: Self::node(),
-                    run_id: self.run.id,
-                    object_id: object.id.clone(),
-                    object_content: object.content(),
-                    session_id: response.session_id.clone(),
-                };
-                self.call::<PushObjectResponse>("push-object", &request)?;
-            }
-            wanted.retain(|id| !parcel.objects.contains_key(id));
+            lacking.extend(parcel.lacking(&wanted));
+            wanted.retain(|id| parcel.objects.iter().all(|object| object.id != *id));
         }
+        self.upload(&lacking, &response.session_id, stored)?;
         let mut taken: Vec<bool> = response.message_ids.iter().map(|id| !id.is_empty()).collect();
         taken.resize(parcels.len(), false);
         Ok(taken)
+    }
+
+    /// Uploads objects in order, a few at a time: the SuperLink stores one while it reads another.
+    fn upload(
+        &self,
+        objects: &[&Object],
+        session: &str,
+        stored: &(dyn Fn(&Object) + Sync),
+    ) -> Result<(), CallError> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(object) = objects.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let body = object.upload(SUPERLINK, self.run.id, session);
+                self.send::<PushObjectResponse>("push-object", &body)?;
+                stored(object);
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..TURNS.min(objects.len())).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let failed =
+                || CallError::Malformed { path: "push-object".to_owned(), reason: "a panic".to_owned() };
+            others.into_iter().try_for_each(|other| other.join().map_err(|_| failed())?)?;
+            own
+        })
     }
 
     /// The replies that are there.
@@ -242,10 +273,9 @@ impl RunClient<'_> {
     /// # Errors
     ///
     /// See [`CallError`].
-    pub fn pull(&self, message_ids: Vec<String>) -> Result<Vec<(FlowerMessage, ObjectTree)>, CallError> {
-        let response: PullAppMessagesResponse =
-            self.call("pull-messages", &PullAppMessagesRequest { message_ids })?;
-        Ok(response.messages_list.into_iter().zip(response.message_object_trees).collect())
+    pub fn pull(&self, message_ids: Vec<String>) -> Result<Vec<FlowerMessage>, CallError> {
+        let request = PullAppMessagesRequest { message_ids };
+        Ok(self.call::<PullAppMessagesResponse>("pull-messages", &request)?.messages_list)
     }
 
     /// An object of a reply.

@@ -28,6 +28,10 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(30), Duration::from_m
 const WAITED: Duration = Duration::from_millis(100);
 /// From when on a site that has nothing to do is idle.
 const IDLE: Duration = Duration::from_millis(200);
+/// How long nothing must have been going on before the SuperLink is made to drop what was read, and how many instructions with
+/// objects are left with it at most.
+const TIDY: Duration = super::coordinator::IDLE;
+const READ: usize = 16;
 /// Pauses before the line is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// A line that was up for so long is tried again soon.
@@ -80,7 +84,7 @@ pub struct Outpost<'a, S> {
     queue: VecDeque<Action>,
     /// An answer that was begun: after a cut it is finished, not begun anew.
     begun: Option<(Letter, Ticket, Parcel)>,
-    /// Instructions that were taken in, with their runs, and that the SuperLink may drop.
+    /// Instructions that were taken in, with their runs, and whose objects the SuperLink may drop.
     read: Vec<(u64, String)>,
     node: Option<u64>,
     woken: bool,
@@ -213,7 +217,9 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
             let asked = desk.attend(self.host)?;
             let any = !asked.is_empty();
             self.queue.extend(asked);
-            self.confirm(node)?;
+            if busy.elapsed() > TIDY || self.read.len() > READ {
+                self.confirm(node)?;
+            }
             let asked = Instant::now();
             let taken = match node.pull_message()? {
                 Some((message, tree)) => {
@@ -247,14 +253,17 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
             message: metadata.message_id.clone(),
             expires: metadata.created_at + metadata.ttl,
         };
-        let letter = match fetch(node, metadata.run_id, tree) {
+        let letter = match fetch(node, metadata.run_id, message) {
             Ok(Some(letter)) => letter,
             // Of a run that has ended, or given up by the coordinator.
             Ok(None) => return Ok(()),
             Err(Unread::Broken(error)) => return Err(error.into()),
             Err(Unread::Foreign(error)) => return self.refuse(node, &ticket, &format!("{error:#}"), desk),
         };
-        self.read.push((ticket.run_id, ticket.message.clone()));
+        // One without objects leaves nothing with the SuperLink that a word of ours could make it drop.
+        if !tree.children.is_empty() {
+            self.read.push((ticket.run_id, ticket.message.clone()));
+        }
         let received = self.link.take(letter, ticket, is_of_an_attempt);
         if received.rejoin {
             let actions = self.host.rejoin()?;
@@ -300,7 +309,7 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
         let reason = format!("this site takes messages of the federation only ({what})");
         let error = Some(FlowerError { code: REFUSED, reason });
         let parcel = pack_error(FlowerMessage { metadata: Some(metadata), content: None, error });
-        match node.push(ticket.run_id, &parcel, &mut |_| {}) {
+        match node.push(ticket.run_id, &parcel) {
             Ok(_) | Err(CallError::Refused { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -315,12 +324,12 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
                 let (header, arrays) = letter.write();
                 let metadata = Some(reply_metadata(node, &ticket));
                 let message = FlowerMessage { metadata, content: None, error: None };
-                self.begun = Some((letter, ticket, pack(message, &header, &arrays)?));
+                let parcel = pack(message, &header, &arrays);
+                self.begun = Some((letter, ticket, parcel));
             }
             any = true;
             let Some((letter, ticket, parcel)) = &self.begun else { return Ok(any) };
-            let pushed = node.push(ticket.run_id, parcel, &mut |_| {});
-            match pushed {
+            match node.push(ticket.run_id, parcel) {
                 Ok(Pushed::Whole) => {}
                 // After a cut all of it may have arrived, or a part that a SuperLink killed meanwhile does not let be
                 // completed. It is said again with another ticket: what had arrived is known by its number.
@@ -368,8 +377,8 @@ enum Unread {
 }
 
 /// Fetches an instruction's objects. `None`: it is gone.
-fn fetch(node: &FleetNode<'_>, run_id: u64, tree: &ObjectTree) -> Result<Option<Letter>, Unread> {
-    let mut assembly = Assembly::new(tree, MAX_BYTES);
+fn fetch(node: &FleetNode<'_>, run_id: u64, message: &FlowerMessage) -> Result<Option<Letter>, Unread> {
+    let mut assembly = Assembly::new(message, MAX_BYTES).map_err(Unread::Foreign)?;
     let mut since = Instant::now();
     while let Some(id) = assembly.wants().map(str::to_owned) {
         match node.pull_object(run_id, &id) {

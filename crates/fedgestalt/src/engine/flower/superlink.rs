@@ -23,6 +23,10 @@ const START: Duration = Duration::from_secs(90);
 const TAIL: usize = 40;
 const PID: &str = "superlink.pid";
 const SECRET: &str = "executor.secret";
+const DATABASE: &str = "state.db";
+/// Bytes of a page of the database, the most that there can be. SQLite's own 4096 cut a chunk of a model into 1,300 pages,
+/// each written, checked and, when the chunk is dropped, read once more, and bring the log to the disk after every chunk.
+const PAGE: u32 = 65_536;
 
 /// Whether a version is one that the engine was tried with.
 ///
@@ -120,6 +124,7 @@ impl Superlink {
         folder.write("authority.pem", identity.authority.as_bytes())?;
         folder.write("certificate.pem", identity.chain.as_bytes())?;
         folder.write_secret("certificate.key", identity.key.as_bytes())?;
+        lay_out(&path.join(DATABASE))?;
         let mut superlink = Self {
             program: program(engine, "flower-superlink")?,
             folder,
@@ -176,7 +181,7 @@ impl Superlink {
             .arg("--superexec-auth-secret-file")
             .arg(path(SECRET))
             .arg("--database")
-            .arg(path("state.db"))
+            .arg(path(DATABASE))
             .args(["--enable-supernode-auth", "--isolation", "process"])
             .arg("--disable-runtime-dependency-installation")
             .env("FLWR_HOME", path("home"))
@@ -283,6 +288,17 @@ impl Drop for Superlink {
     }
 }
 
+/// Makes an empty database with the page size that the SuperLink then finds. One that is there stays as it is.
+fn lay_out(database: &Path) -> Result<()> {
+    if database.exists() {
+        return Ok(());
+    }
+    let connection = rusqlite::Connection::open(database).context("cannot make the SuperLink's database")?;
+    connection.pragma_update(None, "page_size", PAGE)?;
+    connection.execute_batch("VACUUM")?;
+    Ok(())
+}
+
 /// Ends a SuperLink that a killed coordinator has left behind on the same database.
 fn end_leftover(folder: &Folder, path: &Path) -> Result<()> {
     let Some(pid) = folder.read(PID)? else { return Ok(()) };
@@ -317,6 +333,21 @@ fn end_leftover(folder: &Folder, path: &Path) -> Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn the_database_has_large_pages_and_is_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join(DATABASE);
+        lay_out(&database).unwrap();
+        let connection = rusqlite::Connection::open(&database).unwrap();
+        // What the SuperLink sets when it opens it.
+        connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+        connection.execute_batch("CREATE TABLE kept (a)").unwrap();
+        lay_out(&database).unwrap();
+        let size: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0)).unwrap();
+        assert_eq!(size, PAGE);
+        assert!(connection.table_exists(None, "kept").unwrap());
+    }
 
     #[test]
     fn versions_outside_the_tested_range_are_refused() {

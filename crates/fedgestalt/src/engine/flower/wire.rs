@@ -94,7 +94,7 @@ pub struct FlowerMessage {
     /// From whom, to whom, in answer to what.
     #[prost(message, optional, tag = "1")]
     pub metadata: Option<Metadata>,
-    /// As announced, present and empty where a message has content. In the message's own object it holds the header.
+    /// What it holds; the SuperLink keeps it with the announcement.
     #[prost(message, optional, tag = "2")]
     pub content: Option<RecordDict>,
     /// Why there is no content.
@@ -247,9 +247,6 @@ pub struct PullAppMessagesResponse {
     /// The replies that are there.
     #[prost(message, repeated, tag = "1")]
     pub messages_list: Vec<FlowerMessage>,
-    /// One for each.
-    #[prost(message, repeated, tag = "2")]
-    pub message_object_trees: Vec<ObjectTree>,
 }
 
 /// `message.proto`.

@@ -64,6 +64,10 @@ impl World {
         if let Some((id, letter)) = self.flower.instructions.pop_front() {
             // Marked as delivered whether or not the response arrives.
             self.flower.pulled.insert(id.clone());
+            // Some are handed out by the front, and by Flower once more later on.
+            if self.chance(faults / 2) {
+                self.flower.instructions.push_back((id.clone(), letter.clone()));
+            }
             if !self.chance(faults) {
                 let received = self.site.take(letter, id, |_| false);
                 self.at_site.extend(received.messages.iter().map(number));
@@ -113,6 +117,24 @@ fn an_idle_line_is_quiet() {
     (0..200).for_each(|_| world.step(0));
     // A first ticket, and one more every five minutes to see whether the site still has it.
     assert!(world.ids <= 2 + 200 * 4 / 300, "{} tickets", world.ids);
+}
+
+#[test]
+fn a_ticket_that_was_answered_is_not_taken_again() {
+    let mut world = World::new(1);
+    world.coordinator.post(enclosed(1));
+    let draft = world.coordinator.draft();
+    world.coordinator.issued(&draft, "m1".to_owned(), 0.0);
+    assert_eq!(world.site.take(draft.clone(), "m1".to_owned(), |_| false).messages.len(), 1);
+    // In hand still: it is the same one.
+    assert!(world.site.take(draft.clone(), "m1".to_owned(), |_| false).messages.is_empty());
+    world.site.post(enclosed(2));
+    let (id, answer) = world.site.answer(false).unwrap();
+    assert_eq!((id.as_str(), answer.messages.len()), ("m1", 1));
+    // Answered: with nothing in hand, what is said next waits for another ticket.
+    world.site.take(draft, "m1".to_owned(), |_| false);
+    world.site.post(enclosed(3));
+    assert!(world.site.answer(true).is_none());
 }
 
 #[test]

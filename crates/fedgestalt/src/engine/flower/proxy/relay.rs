@@ -9,13 +9,14 @@ use prost::bytes::Bytes;
 
 use super::head::{Fault, Request, Response};
 use super::{BACK_IDLE, Visit};
-use crate::engine::flower::exchange::Found;
+use crate::engine::flower::exchange::{Exchange, Found, Turn};
 use crate::engine::flower::http::CONTENT_TYPE;
 use crate::engine::flower::wire::{
-    PullMessagesRequest, PullObjectRequest, PullObjectResponse, PushObjectRequest, PushObjectResponse,
+    FlowerMessage, PullMessagesRequest, PullObjectRequest, PullObjectResponse, PushMessagesRequest,
+    PushMessagesResponse, PushObjectRequest, PushObjectResponse,
 };
 
-/// Bodies up to this length are read before they are passed on, where they say what is asked for.
+/// Bodies up to this length are read before they are passed on, and answers before anything is made of them.
 const SHORT: usize = 4 << 10;
 /// Between looks whether a client that waits is still there.
 const LOOK: Duration = Duration::from_millis(100);
@@ -25,38 +26,48 @@ impl Visit<'_> {
     pub(super) fn attend(&mut self, request: &Request, mut rest: Vec<u8>) -> Result<(), Fault> {
         let call = request.path.rsplit('/').next().unwrap_or_default();
         let proof = request.proof();
-        let asks = matches!(call, "pull-messages" | "pull-object") && request.body_length <= SHORT;
-        if asks {
-            let read = rest.len();
-            rest.resize(request.body_length, 0);
-            self.front.read_exact(&mut rest[read..]).map_err(|_| Fault::Refused(400, "half a body"))?;
-        }
         let proven = proof.as_ref().is_some_and(|proof| self.shared.exchange.is_proven(proof));
-        if asks && call == "pull-messages" {
-            return self.pull_messages(request, &rest, proven);
-        }
-        if asks && proven && self.pull_object(&rest)? {
-            return Ok(());
-        }
-        let mut copy = Vec::new();
-        let keeps = call == "push-object";
-        if keeps {
-            copy.reserve_exact(request.body_length);
-        }
-        self.forward(request, &rest, keeps.then_some(&mut copy))?;
-        let (response, mut rest) = self.hear()?;
-        if response.status == 200 {
-            proof.into_iter().for_each(|proof| self.shared.exchange.prove(proof));
-            if keeps {
-                self.hear_out(&response, &mut rest)?;
-                self.keep(copy, &rest);
+        // What is long is taken into memory for those only who were let in before; it is not their line then that the
+        // SuperLink waits for.
+        let whole =
+            request.body_length <= SHORT || (proven && matches!(call, "push-messages" | "push-object"));
+        if whole {
+            // Memory is taken as bytes arrive, not as the head says.
+            let left = request.body_length - rest.len();
+            let half = |_| Fault::Refused(400, "half a body");
+            rest.reserve_exact(left);
+            (&mut self.front).take(left as u64).read_to_end(&mut rest).map_err(half)?;
+            if rest.len() < request.body_length {
+                return Err(Fault::Refused(400, "half a body"));
             }
         }
-        self.answer(&response, &rest)?;
-        if call == "push-messages" {
-            self.shared.exchange.replied();
+        match call {
+            "pull-messages" if whole => return self.pull_messages(request, &rest, proof),
+            "pull-object" if whole && proven && self.pull_object(&rest)? => return Ok(()),
+            _ => {}
         }
-        Ok(())
+        let exchange = self.shared.exchange.clone();
+        let turn = if whole { Some(self.turn(&exchange)?) } else { None };
+        let mut copy = (call == "push-object" && !whole).then(Vec::new);
+        self.forward(request, &rest, copy.as_mut())?;
+        let (response, mut answer) = self.hear()?;
+        self.hear_out(&response, &mut answer)?;
+        drop(turn);
+        if response.status == 200 {
+            proof.into_iter().for_each(|proof| exchange.prove(proof, None));
+            match call {
+                "push-object" => self.keep(copy.unwrap_or(rest), &answer),
+                "push-messages" => exchange.replied(taken(whole.then_some(rest), &answer)),
+                _ => {}
+            }
+        }
+        self.answer(&response, &answer)
+    }
+
+    /// Waits until the SuperLink may be called.
+    fn turn<'a>(&self, exchange: &'a Exchange) -> Result<Turn<'a>, Fault> {
+        let patience = self.shared.limits.body_time / 4;
+        exchange.turn(patience).ok_or(Fault::Refused(503, "the SuperLink is busy; try again"))
     }
 
     /// Reads the rest of a short answer.
@@ -82,8 +93,15 @@ impl Visit<'_> {
     /// Answers with an object that is here. False when it is not.
     fn pull_object(&mut self, body: &[u8]) -> Result<bool, Fault> {
         let Ok(request) = PullObjectRequest::decode(body) else { return Ok(false) };
-        let Found::Here([head, rest]) = self.shared.exchange.read(&request.object_id) else {
-            return Ok(false);
+        let exchange = &self.shared.exchange;
+        exchange.wait_for_object(&request.object_id, self.shared.limits.hold);
+        let [head, rest] = match exchange.read(&request.object_id) {
+            Found::Here(content) => content,
+            Found::Expected => {
+                let found = PullObjectResponse { object_found: true, ..Default::default() };
+                return self.say(&[&found.encode_to_vec()]).map(|()| true);
+            }
+            Found::Stored | Found::Unknown => return Ok(false),
         };
         let found = PullObjectResponse { object_found: true, object_available: true, ..Default::default() };
         let mut start = found.encode_to_vec();
@@ -107,29 +125,39 @@ impl Visit<'_> {
     }
 
     /// Asks the SuperLink when it may have something, and otherwise lets the client wait a little for it.
-    fn pull_messages(&mut self, request: &Request, body: &[u8], mut proven: bool) -> Result<(), Fault> {
-        let exchange = &self.shared.exchange;
+    fn pull_messages(
+        &mut self,
+        request: &Request,
+        body: &[u8],
+        proof: Option<[u8; 32]>,
+    ) -> Result<(), Fault> {
+        let exchange = self.shared.exchange.clone();
         let until = Instant::now() + self.shared.limits.hold;
         let node = PullMessagesRequest::decode(body).ok().and_then(|request| request.node);
         let node = node.map_or(0, |node| node.node_id);
         loop {
             let rings = exchange.rings(node);
-            if !proven || exchange.is_due(node) {
+            if let Some(letter) = proof.and_then(|proof| exchange.letter(node, &proof)) {
+                return self.say(&[&letter]);
+            }
+            if exchange.is_due(node) || !proof.is_some_and(|proof| exchange.speaks_for(node, &proof)) {
+                let turn = self.turn(&exchange)?;
                 self.forward(request, body, None)?;
-                let (response, rest) = self.hear()?;
-                if response.status != 200 || response.body_length > 0 {
-                    if response.status == 200 {
-                        request.proof().into_iter().for_each(|proof| exchange.prove(proof));
-                        exchange.asked(node, None);
-                    }
+                let (response, mut rest) = self.hear()?;
+                self.hear_out(&response, &mut rest)?;
+                drop(turn);
+                let nothing = response.body_length == 0;
+                if response.status == 200 {
+                    proof.into_iter().for_each(|proof| exchange.prove(proof, Some(node)));
+                    exchange.asked(node, nothing.then_some(rings));
+                }
+                if response.status != 200 || !nothing || proof.is_none() {
                     return self.answer(&response, &rest);
                 }
                 if response.closes {
                     self.back = None;
                 }
-                proven = true;
-                request.proof().into_iter().for_each(|proof| exchange.prove(proof));
-                exchange.asked(node, Some(rings));
+                continue;
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -153,4 +181,12 @@ impl Visit<'_> {
         stream.set_nonblocking(false)?;
         Ok(peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock))
     }
+}
+
+/// The reply in a request that the SuperLink has taken.
+fn taken(request: Option<Vec<u8>>, answer: &[u8]) -> Option<FlowerMessage> {
+    let answer = PushMessagesResponse::decode(answer).ok()?;
+    let request = PushMessagesRequest::decode(Bytes::from(request?)).ok()?;
+    // What is not taken is answered with an empty list.
+    request.messages_list.into_iter().next().filter(|_| !answer.objects_to_push.is_empty())
 }
