@@ -186,6 +186,7 @@ fn sums_of_another_stage_are_refused() {
         }
         assert_eq!(participant.snapshot(), before);
     }
+    world.pump();
     finished(&world);
     assert!(refused.len() > 10, "{refused:?}");
 }
