@@ -186,6 +186,7 @@ fn sums_of_another_stage_are_refused() {
         }
         assert_eq!(participant.snapshot(), before);
     }
+    world.pump();
     finished(&world);
     assert!(refused.len() > 10, "{refused:?}");
 }
@@ -546,7 +547,7 @@ fn answers_are_the_plain_ranking() {
 #[test]
 fn a_newcomer_joins_the_release_and_asks() {
     let weighed = KernelPlan { weighed: Some(3), ..toy_kernel() };
-    let mut world = World::new(4, 8, |plan| plan.kernel = Some(weighed));
+    let mut world = World::new(4, 8, |plan| plan.kernel = Some(weighed.clone()));
     world.run();
     finished(&world);
     let old = world.roster.verify(&consortium().public()).unwrap();

@@ -80,13 +80,10 @@ fn members_start_from_the_closed_form_of_all_images_whatever_the_draw() {
         }
         assert!(results["bytes_up_per_site"]["rounds"].as_u64().unwrap() > 0);
     }
+    // Not where the network was published: distances to means have negative biases, and BatchNorm adds nothing.
     let start = model(&place, "run-3/model");
-    fs::write(place.path("fedgestalt.toml"), CONFIG.replace("start = \"closed-form\"", "")).unwrap();
-    place.json("federate --cohort cohort --sites 3 --out published");
-    let published = model(&place, "published/model");
-    for name in started {
-        assert_ne!(tensor(&start, name), tensor(&published, name), "{name}");
-    }
+    assert!(tensor(&start, "classifier.bias").iter().all(|&bias| bias < 0.0));
+    assert!(tensor(&start, "bn.bias").iter().all(|&bias| bias == 0.0));
 }
 
 #[test]
@@ -109,28 +106,19 @@ fn members_count_as_the_validation_images_of_all_sites_say_and_that_goes_with_th
     assert_eq!(again, tables(&results, "central"));
     let told = place.failure("encode --cohort cohort --model run/model --out run.csv");
     assert!(told.contains("count differently"), "{told}");
-    // Too few validation images at each of many sites: nobody says anything of them, and all count alike.
-    place.json("federate --cohort cohort --sites 12 --out many");
-    assert_eq!(model(&place, "many/model").members, [0.5, 0.5]);
 }
 
 #[test]
 fn a_site_that_vanishes_from_the_start_or_the_weights_is_left_out_and_comes_back() {
     let place = place();
     // Stage 1 is the start, 2 the round, 3 the closed forms, 4 the weights.
-    for (drop, part) in [("1@1", "classifier.weight"), ("2@4", "")] {
-        let out = format!("drop-{}", &drop[..1]);
-        place.json(&format!("federate --cohort cohort --sites 4 --drop {drop} --out {out}"));
-        let attendance = read(&place.path(&format!("{out}/coordinator/accounts.json")));
-        assert!(attendance.to_string().contains("false"), "{attendance}");
-        let (federated, central) =
-            (model(&place, &format!("{out}/model")), model(&place, &format!("{out}/baselines/central")));
-        if part.is_empty() {
-            assert_eq!(tensor(&federated, "classifier.weight"), tensor(&central, "classifier.weight"));
-        } else {
-            assert_ne!(tensor(&federated, part), tensor(&central, part));
-        }
-    }
+    place.json("federate --cohort cohort --sites 5 --drop 1@1 --drop 2@4 --out run");
+    let attendance = read(&place.path("run/coordinator/accounts.json"));
+    assert!(attendance.to_string().contains("false"), "{attendance}");
+    let (federated, central) = (model(&place, "run/model"), model(&place, "run/baselines/central"));
+    assert_ne!(tensor(&federated, "classifier.weight"), tensor(&central, "classifier.weight"));
+    assert_eq!(federated.forms, central.forms, "everybody was back for the closed forms");
+    assert_eq!(federated.members.len(), 2);
     let told = place.failure("federate --cohort cohort --sites 4 --drop 1@5 --out none");
     assert!(told.contains("4 rounds"), "{told}");
 }

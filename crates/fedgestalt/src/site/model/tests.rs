@@ -102,7 +102,7 @@ fn pooled_statistics_are_those_of_all_images_and_averaged_ones_are_not() {
             let off = (f64::from(head[VARIANCE].values[j]) / variance - 1.0).abs();
             match statistics {
                 Statistics::Pooled => assert!(off < 0.012, "value {j}: off by {off}"),
-                Statistics::Averaged if j < 2 => assert!(off > 0.5, "value {j}: off by {off}"),
+                Statistics::Averaged if j < 2 => assert!(off > 0.3, "value {j}: off by {off}"),
                 // The middles hardly differ along the last value.
                 Statistics::Averaged => assert!(off > 0.012, "value {j}: off by {off}"),
             }
