@@ -1,12 +1,11 @@
 //! A face as a unit vector, and the inner product of many.
 
-use std::sync::LazyLock;
+mod products;
 
 use rayon::prelude::*;
 
+use self::products::product;
 use crate::{Error, ErrorKind, Result};
-
-static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
 /// How far the length of an encoding may be from 1. Far above what rounding of a 6144-long f32 vector costs, far below
 /// what would change a ranking.
@@ -125,54 +124,6 @@ impl Encoding {
     }
 }
 
-/// Independent partial sums per inner product: two SSE registers or one AVX register. A constant, since the order of
-/// summation follows from it.
-const LANES: usize = 8;
-
-/// The products beyond the last whole chunk, and the partial sums, in the one order that every inner product has.
-#[inline(always)]
-fn total(lanes: &[f32; LANES], a: &[f32], b: &[f32]) -> f32 {
-    let tail: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
-    let [l0, l1, l2, l3, l4, l5, l6, l7] = lanes;
-    (((l0 + l4) + (l2 + l6)) + ((l1 + l5) + (l3 + l7))) + tail
-}
-
-#[inline(always)]
-fn product(a: &[f32], b: &[f32]) -> f32 {
-    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut sums = [0f32; LANES];
-    for (a, b) in a.iter().zip(b) {
-        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *sum += a * b;
-        }
-    }
-    total(&sums, a_tail, b_tail)
-}
-
-/// [`product`] of two probes with two gallery vectors, `[probe][gallery]`: every load serves two products. Written out,
-/// because the compiler keeps these sums in registers and those of a nested loop not (a factor of eight).
-#[inline(always)]
-fn four_products(probes: [&[f32]; 2], gallery: [&[f32]; 2]) -> [[f32; 2]; 2] {
-    let [(p, p_tail), (q, q_tail)] = probes.map(|v| v.as_chunks::<LANES>());
-    let [(a, a_tail), (b, b_tail)] = gallery.map(|v| v.as_chunks::<LANES>());
-    let [mut pa, mut pb, mut qa, mut qb] = [[0f32; LANES]; 4];
-    for (((p, q), a), b) in p.iter().zip(q).zip(a).zip(b) {
-        for lane in 0..LANES {
-            pa[lane] += p[lane] * a[lane];
-            pb[lane] += p[lane] * b[lane];
-            qa[lane] += q[lane] * a[lane];
-            qb[lane] += q[lane] * b[lane];
-        }
-    }
-    [
-        [total(&pa, p_tail, a_tail), total(&pb, p_tail, b_tail)],
-        [total(&qa, q_tail, a_tail), total(&qb, q_tail, b_tail)],
-    ]
-}
-
-/// Probes that share one pass over the gallery: as many as stay in a core's cache (16 x 6144 x 4 bytes).
-const PROBE_TILE: usize = 16;
-
 /// All inner products, row-major probes x gallery. Equal bit for bit to [`Encoding::similarity`] of each pair, whatever
 /// the number of threads.
 ///
@@ -188,44 +139,11 @@ pub fn inner_products(probes: &[&Encoding], gallery: &[&Encoding]) -> Vec<f32> {
         probes.iter().chain(gallery).all(|e| e.0.len() == dim),
         "encodings of different lengths cannot be compared"
     );
-    let width = gallery.len();
-    let mut values = vec![0f32; probes.len() * width];
-    values.par_chunks_mut(PROBE_TILE * width).zip(probes.par_chunks(PROBE_TILE)).for_each(
-        |(rows, probes)| {
-            // Compiled for the widest vectors the processor has. Nothing is fused, so the width changes no result.
-            ARCH.dispatch(
-                #[inline(always)]
-                || tile(rows, probes, gallery),
-            );
-        },
-    );
-    values
+    products::products(&slices(probes), &slices(gallery))
 }
 
-/// The products of some probes with the gallery.
-#[inline(always)]
-fn tile(rows: &mut [f32], probes: &[&Encoding], gallery: &[&Encoding]) {
-    let width = gallery.len();
-    for column in (0..width).step_by(2) {
-        let pair = &gallery[column..width.min(column + 2)];
-        for (at, two) in probes.chunks(2).enumerate() {
-            let row = 2 * at * width + column;
-            match (two, pair) {
-                ([p, q], [a, b]) => {
-                    let s = four_products([&p.0, &q.0], [&a.0, &b.0]);
-                    rows[row..row + 2].copy_from_slice(&s[0]);
-                    rows[row + width..row + width + 2].copy_from_slice(&s[1]);
-                }
-                _ => {
-                    for (i, p) in two.iter().enumerate() {
-                        for (j, g) in pair.iter().enumerate() {
-                            rows[row + i * width + j] = product(&p.0, &g.0);
-                        }
-                    }
-                }
-            }
-        }
-    }
+fn slices<'a>(encodings: &[&'a Encoding]) -> Vec<&'a [f32]> {
+    encodings.iter().map(|encoding| encoding.as_slice()).collect()
 }
 
 #[cfg(test)]
@@ -259,7 +177,10 @@ mod tests {
 
     #[test]
     fn products_do_not_depend_on_their_neighbours_or_threads() {
-        for (probes, gallery, dim) in [(1, 1, 6), (5, 7, 30), (33, 18, 512), (2, 3, 1)] {
+        // Beyond a bundle, a group of them, a turn of the gallery, a panel and a band, and not a multiple of any.
+        for (probes, gallery, dim) in
+            [(1, 1, 6), (5, 7, 30), (33, 18, 512), (2, 3, 1), (14, 49, 777), (259, 25, 300)]
+        {
             let rows: Vec<_> = (0..probes).map(|i| encoding(i, 3, dim)).collect();
             let columns: Vec<_> = (0..gallery).map(|i| encoding(1000 + i, 3, dim)).collect();
             let (rows, columns): (Vec<_>, Vec<_>) = (rows.iter().collect(), columns.iter().collect());

@@ -128,7 +128,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Photo> {
         }
         Format::Png => {
             let mut allocation = image::Limits::default();
-            allocation.max_alloc = Some(pixel_bytes(limits));
+            allocation.max_alloc = Some(pixel_bytes(png_pixels(bytes).min(limits.pixels)));
             let decoder =
                 PngDecoder::with_limits(Cursor::new(bytes), allocation).map_err(|e| failed("PNG", e))?;
             read("PNG", decoder, limits)
@@ -175,9 +175,18 @@ impl Format {
     }
 }
 
-/// Bytes that the widest pixels (16-bit RGBA) of a picture within the limits take.
-fn pixel_bytes(limits: &Limits) -> u64 {
-    limits.pixels.saturating_mul(8).saturating_add(1 << 20)
+/// Bytes that so many of the widest pixels (16-bit RGBA) take, and room for a colour profile: no compressed profile may ask
+/// for more than the picture that it belongs to.
+fn pixel_bytes(pixels: u64) -> u64 {
+    pixels.saturating_mul(8).saturating_add(8 << 20)
+}
+
+/// Pixels that a PNG's header states; it comes first.
+fn png_pixels(bytes: &[u8]) -> u64 {
+    let side =
+        |at: usize| bytes.get(at..at + 4).and_then(|side| side.try_into().ok()).map(u32::from_be_bytes);
+    let [width, height] = [16, 20].map(|at| u64::from(side(at).unwrap_or(0)));
+    width * height
 }
 
 fn read(format: &str, mut decoder: impl ImageDecoder, limits: &Limits) -> Result<Photo> {

@@ -5,8 +5,16 @@ use crate::error::Result;
 /// Bits that are looked up at once.
 const LOOKED_UP: u32 = 10;
 
+/// A Huffman table as a file holds it (T.81, B.2.4.2).
+#[derive(Clone, Copy)]
+pub(super) struct Definition<'a> {
+    /// Codes of each length.
+    pub(super) counts: &'a [u8; 16],
+    /// Their symbols, in order.
+    pub(super) symbols: &'a [u8],
+}
+
 /// A Huffman table (T.81, C.2 and F.2.2.3).
-#[derive(Clone)]
 pub(super) struct Table {
     /// By the next bits: the code's length and its symbol; length 0 for longer codes.
     codes: Box<[(u8, u8); 1 << LOOKED_UP]>,
@@ -33,8 +41,8 @@ pub(super) struct Whole {
 pub(super) const END: u8 = 64;
 
 impl Table {
-    /// From the number of codes of each length and their symbols in order; refuses more codes than there are bits for.
-    pub(super) fn new(counts: &[u8; 16], symbols: &[u8]) -> Result<Self> {
+    /// Makes a table ready; refuses more codes than there are bits for.
+    pub(super) fn new(Definition { counts, symbols }: Definition<'_>) -> Result<Self> {
         let mut table = Self {
             codes: Box::new([(0, 0); 1 << LOOKED_UP]),
             whole: Box::new([Whole::default(); 1 << LOOKED_UP]),

@@ -1,7 +1,7 @@
 //! Marker segments: T.81, annex B.
 
 use super::blocks::ZIGZAG;
-use super::huffman::Table;
+use super::huffman::Definition;
 use super::{corrupt, unsupported};
 use crate::error::Result;
 
@@ -58,8 +58,8 @@ pub(super) struct Segments<'a> {
     bytes: &'a [u8],
     at: usize,
     quantization: [Option<[u16; 64]>; 4],
-    /// DC and AC tables.
-    pub(super) huffman: [[Option<Table>; 4]; 2],
+    /// DC and AC tables. Made ready only for scans that use them: a file can hold millions.
+    pub(super) huffman: [[Option<Definition<'a>>; 4]; 2],
     /// MCUs between restart markers; 0 for none.
     pub(super) restart_interval: usize,
     pub(super) jfif: bool,
@@ -172,7 +172,7 @@ impl<'a> Segments<'a> {
     }
 
     /// T.81, B.2.4.2.
-    fn huffman_tables(&mut self, mut segment: &[u8]) -> Result<()> {
+    fn huffman_tables(&mut self, mut segment: &'a [u8]) -> Result<()> {
         let faulty = || corrupt("a Huffman table is faulty");
         while let Some((&head, rest)) = segment.split_first() {
             let table = self.huffman.get_mut(usize::from(head >> 4));
@@ -180,7 +180,7 @@ impl<'a> Segments<'a> {
             let (counts, rest) = rest.split_first_chunk::<16>().ok_or_else(faulty)?;
             let symbols = counts.iter().map(|&count| usize::from(count)).sum();
             let (symbols, rest) = rest.split_at_checked(symbols).ok_or_else(faulty)?;
-            *table = Some(Table::new(counts, symbols)?);
+            *table = Some(Definition { counts, symbols });
             segment = rest;
         }
         Ok(())
@@ -193,8 +193,22 @@ impl<'a> Segments<'a> {
     }
 }
 
+impl Frame {
+    /// Blocks that a scan goes through; components that the frame has not are passed over.
+    pub(super) fn blocks(&self, scan: &ScanHeader) -> u64 {
+        let known = |&(id, _): &(u8, _)| self.components.iter().find(|component| component.id == id);
+        let components: Vec<&Component> = scan.components.iter().filter_map(known).collect();
+        let product = |lengths: [usize; 2]| lengths.iter().map(|&length| length as u64).product::<u64>();
+        match components.as_slice() {
+            // A scan of one component is not interleaved.
+            [component] => product(component.size.map(|length| length.div_ceil(8))),
+            several => several.iter().map(|c| product(c.sampling) * product(self.mcus)).sum(),
+        }
+    }
+}
+
 /// T.81, B.2.2.
-fn frame(segment: &[u8], progressive: bool) -> Result<Frame> {
+pub(super) fn frame(segment: &[u8], progressive: bool) -> Result<Frame> {
     let faulty = || corrupt("its frame header is faulty");
     let Some((&[precision, h1, h0, w1, w0, count], rest)) = segment.split_first_chunk::<6>() else {
         return Err(faulty());
@@ -232,7 +246,8 @@ fn frame(segment: &[u8], progressive: bool) -> Result<Frame> {
     Ok(Frame { progressive, width, height, mcus, largest, components })
 }
 
-fn scan(segment: &[u8]) -> Result<ScanHeader> {
+/// T.81, B.2.3.
+pub(super) fn scan(segment: &[u8]) -> Result<ScanHeader> {
     let faulty = || corrupt("a scan header is faulty");
     let (&count, rest) = segment.split_first().ok_or_else(faulty)?;
     let (parameters, rest) = rest.split_at_checked(2 * usize::from(count)).ok_or_else(faulty)?;

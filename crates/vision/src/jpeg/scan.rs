@@ -40,8 +40,11 @@ impl Scan {
             if found.quantization.is_none() {
                 found.quantization = Some(segments.quantization(found)?);
             }
-            let table = |class: usize, at: usize| segments.huffman[class].get(at).cloned().flatten();
-            parts.push(Part { component, blocks: found.sampling, dc: table(0, dc), ac: table(1, ac) });
+            let table = |class: usize, at: usize| {
+                let defined = segments.huffman[class].get(at).copied().flatten();
+                defined.map(Table::new).transpose()
+            };
+            parts.push(Part { component, blocks: found.sampling, dc: table(0, dc)?, ac: table(1, ac)? });
         }
         let mcus = match parts.as_mut_slice() {
             [] => return Err(corrupt("a scan has no components")),

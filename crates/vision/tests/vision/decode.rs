@@ -209,6 +209,64 @@ fn bombs_are_refused() {
     refused("scans", &[start, &scans, end].concat(), ErrorKind::Limit);
 }
 
+/// A progressive JPEG of one grey (or full colour) square in which a scan takes some bytes only: all its blocks end at once.
+fn hollow(side: u16, components: u8, scans: impl IntoIterator<Item = Hollow>) -> Vec<u8> {
+    let segment = |marker: u8, content: &[u8]| {
+        [&[0xff, marker][..], &(content.len() as u16 + 2).to_be_bytes(), content].concat()
+    };
+    let [high, low] = side.to_be_bytes();
+    let of_components: Vec<u8> = (1..=components).flat_map(|id| [id, 0x11, 0]).collect();
+    let frame = [&[8, high, low, high, low, components][..], &of_components].concat();
+    // One code of one bit each: no difference for DC, the end of 2^14 blocks and more for AC.
+    let table = |class: u8, symbol: u8| [&[class, 1][..], &[0; 15], &[symbol]].concat();
+    let mut jpeg = [0xff, 0xd8].to_vec();
+    jpeg.extend(segment(0xdb, &[&[0][..], &[1; 64]].concat()));
+    jpeg.extend(segment(0xc2, &frame));
+    jpeg.extend(segment(0xc4, &[table(0, 0), table(0x10, 0xe0)].concat()));
+    let blocks = usize::from(side).div_ceil(8).pow(2);
+    for Hollow { components, band: [first, last], bits } in scans {
+        let of_components: Vec<u8> = components.iter().flat_map(|&id| [id, 0]).collect();
+        jpeg.extend(segment(
+            0xda,
+            &[&[components.len() as u8][..], &of_components, &[first, last, bits]].concat(),
+        ));
+        // Zeros: a code for every block, or 15 bits for 16,384 of them.
+        let bits = if first == 0 { blocks * components.len() } else { 15 * blocks.div_ceil(1 << 14) };
+        jpeg.resize(jpeg.len() + bits.div_ceil(8), 0);
+    }
+    jpeg.extend([0xff, 0xd9]);
+    jpeg
+}
+
+struct Hollow {
+    components: Vec<u8>,
+    band: [u8; 2],
+    bits: u8,
+}
+
+/// Scans of a few bytes that go through a whole picture each: what they take is added up before any is read.
+#[test]
+fn scans_and_blocks_of_a_jpeg_are_bounded_together() {
+    let scans = |count: usize, components: &[u8]| {
+        let dc = Hollow { components: components.to_vec(), band: [0, 0], bits: 0 };
+        let ac = |_| Hollow { components: vec![1], band: [1, 63], bits: 0x10 };
+        std::iter::once(dc).chain((1..count).map(ac)).collect::<Vec<_>>()
+    };
+    let refused = |bytes: &[u8], bound: &str| {
+        let error = decode(bytes, &Limits::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+        assert!(error.to_string().contains(bound), "{error}");
+    };
+    // A small picture may have a hundred scans, and no more.
+    assert!(decode(&hollow(64, 1, scans(100, &[1])), &Limits::default()).is_ok());
+    refused(&hollow(64, 1, scans(101, &[1])), "more than 100 scans");
+    // 7,992 x 7,992 pixels in full colour are 998,001 blocks for each component: three, and then one for every scan.
+    refused(&hollow(7992, 3, scans(39, &[1, 2, 3])), "more than 40000000 blocks");
+    // The same of interleaved scans, three for each; of scans of another order of components, and beside a frame's end.
+    let all = || Hollow { components: vec![3, 1, 2], band: [0, 0], bits: 0x10 };
+    refused(&hollow(7992, 3, (0..14).map(|_| all())), "more than 40000000 blocks");
+}
+
 #[test]
 fn jpegs_of_rare_processes_are_refused() {
     // Lossless, hierarchical and arithmetic-coded frames: no camera writes them, no decoder here reads them.

@@ -6,8 +6,17 @@ mod agreement;
 mod align;
 mod decode;
 mod detect;
+#[cfg(feature = "onnxruntime")]
+mod onnxruntime;
 mod openvino;
 mod trunk;
+
+#[cfg(not(feature = "onnxruntime"))]
+mod onnxruntime {
+    #[test]
+    #[ignore = "give --features onnxruntime, and set FEDGESTALT_ONNXRUNTIME to its library"]
+    fn trunks_and_detectors_run_on_it() {}
+}
 
 use serde::de::DeserializeOwned;
 use vision::decode::{Limits, decode as decode_bytes};

@@ -15,17 +15,20 @@ use vision::{
 use crate::trunk::{features, parse};
 use crate::{crop, data, photo};
 
+/// The library that an environment variable names, or the one in the folder that it names.
+pub(crate) fn named_library(variable: &str, name: &str) -> PathBuf {
+    let named = PathBuf::from(std::env::var_os(variable).unwrap());
+    if !named.is_dir() {
+        return named;
+    }
+    let mut inside = std::fs::read_dir(&named).unwrap().map(|entry| entry.unwrap().path());
+    inside
+        .find(|path| path.file_name().unwrap().to_string_lossy().contains(name))
+        .unwrap_or_else(|| panic!("{} has no {name}", named.display()))
+}
+
 fn library() -> Arc<OpenVino> {
-    let named = PathBuf::from(std::env::var_os("FEDGESTALT_OPENVINO").unwrap());
-    let file = if named.is_dir() {
-        let mut inside = std::fs::read_dir(&named).unwrap().map(|entry| entry.unwrap().path());
-        inside
-            .find(|path| path.file_name().unwrap().to_string_lossy().contains("openvino_c."))
-            .unwrap_or_else(|| panic!("{} has no libopenvino_c", named.display()))
-    } else {
-        named
-    };
-    Arc::new(OpenVino::load(&file).unwrap())
+    Arc::new(OpenVino::load(&named_library("FEDGESTALT_OPENVINO", "openvino_c.")).unwrap())
 }
 
 fn options(threads: usize, batch: usize, precision: Precision) -> Options<'static> {
@@ -33,7 +36,7 @@ fn options(threads: usize, batch: usize, precision: Precision) -> Options<'stati
 }
 
 /// The smallest cosine between the features of the same crop.
-fn least_cosine(a: &[f32], b: &[f32], crops: usize) -> f64 {
+pub(crate) fn least_cosine(a: &[f32], b: &[f32], crops: usize) -> f64 {
     let len = a.len() / crops;
     let dot =
         |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum() };
@@ -43,7 +46,7 @@ fn least_cosine(a: &[f32], b: &[f32], crops: usize) -> f64 {
         .fold(f64::INFINITY, f64::min)
 }
 
-fn crops(count: u64) -> Vec<Crop> {
+pub(crate) fn crops(count: u64) -> Vec<Crop> {
     let sources = [crop("crop.png"), crop("crop2.png")];
     (0..count).map(|seed| augment(&sources[seed as usize % 2], seed)).collect()
 }

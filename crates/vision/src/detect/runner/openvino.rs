@@ -57,7 +57,6 @@ impl OpenVinoRunner {
             };
             let [width, height] = fixed.map_or([None; 2], |fixed| fixed.map(Some));
             let mut network = library.compile(file, [Some(1), Some(3), height, width], &settings)?;
-            eprintln!("d");
             let lanes = (0..lanes)
                 .map(|_| Ok(Mutex::new(Lane { request: network.create_infer_request()?, input: None })))
                 .collect::<std::result::Result<Vec<_>, InferenceError>>()
