@@ -156,12 +156,24 @@ const PROBE_TILE: usize = 16;
 ///
 /// When the encodings differ in length.
 pub fn inner_products(probes: &[&Encoding], gallery: &[&Encoding]) -> Vec<f32> {
+    let probes: Vec<&[f32]> = probes.iter().map(|e| e.as_slice()).collect();
+    let gallery: Vec<&[f32]> = gallery.iter().map(|e| e.as_slice()).collect();
+    vector_products(&probes, &gallery)
+}
+
+/// As [`inner_products`], of vectors that need not be encodings: each product depends on its two vectors alone, whatever
+/// else is multiplied with them.
+///
+/// # Panics
+///
+/// When the vectors differ in length.
+pub fn vector_products(probes: &[&[f32]], gallery: &[&[f32]]) -> Vec<f32> {
     if probes.is_empty() || gallery.is_empty() {
         return Vec::new();
     }
-    let dim = probes[0].0.len();
+    let dim = probes[0].len();
     assert!(
-        probes.iter().chain(gallery).all(|e| e.0.len() == dim),
+        probes.iter().chain(gallery).all(|e| e.len() == dim),
         "encodings of different lengths cannot be compared"
     );
     let width = gallery.len();
@@ -180,7 +192,7 @@ pub fn inner_products(probes: &[&Encoding], gallery: &[&Encoding]) -> Vec<f32> {
 
 /// The products of some probes with the gallery.
 #[inline(always)]
-fn tile(rows: &mut [f32], probes: &[&Encoding], gallery: &[&Encoding]) {
+fn tile(rows: &mut [f32], probes: &[&[f32]], gallery: &[&[f32]]) {
     let width = gallery.len();
     for column in (0..width).step_by(2) {
         let pair = &gallery[column..width.min(column + 2)];
@@ -188,14 +200,14 @@ fn tile(rows: &mut [f32], probes: &[&Encoding], gallery: &[&Encoding]) {
             let row = 2 * at * width + column;
             match (two, pair) {
                 ([p, q], [a, b]) => {
-                    let s = four_products([&p.0, &q.0], [&a.0, &b.0]);
+                    let s = four_products([p, q], [a, b]);
                     rows[row..row + 2].copy_from_slice(&s[0]);
                     rows[row + width..row + width + 2].copy_from_slice(&s[1]);
                 }
                 _ => {
                     for (i, p) in two.iter().enumerate() {
                         for (j, g) in pair.iter().enumerate() {
-                            rows[row + i * width + j] = product(&p.0, &g.0);
+                            rows[row + i * width + j] = product(p, g);
                         }
                     }
                 }

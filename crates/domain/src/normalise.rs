@@ -148,6 +148,16 @@ pub fn spreads<E>(
     Ok(sums.iter().map(Sums::spreads).collect())
 }
 
+/// The spreads of one gallery's labels from what its images have to groups of images: `labels` are those of its images,
+/// `groups` the columns of a row with the labels they belong to (of one label there may be several), `rows` what each image
+/// has to the nearest image of every group. The same as [`spreads`] of the images in this order, to the last bit.
+pub fn spreads_of_groups(labels: &[u32], groups: &Columns, rows: &[&[f32]]) -> Vec<Option<Spread>> {
+    let classes = labels.iter().map(|label| *label as usize + 1).max().unwrap_or(0);
+    let mut sums = Sums::of_labels(groups, labels.iter().copied().map(Some).collect(), classes);
+    sums.add_rows(0..labels.len(), |image| rows[image]);
+    sums.spreads()
+}
+
 /// Sums over a gallery's images of their similarity to each label: that to its nearest image.
 struct Sums<'a> {
     columns: &'a Columns,
@@ -161,23 +171,32 @@ struct Sums<'a> {
 impl<'a> Sums<'a> {
     fn new(columns: &'a Columns, images: usize) -> Self {
         let classes = columns.iter().map(|(_, label)| *label as usize + 1).max().unwrap_or(0);
-        let (mut labels, mut counts) = (vec![None; images], vec![0; classes]);
+        let mut labels = vec![None; images];
         for &(image, label) in columns {
             labels[image] = Some(label);
-            counts[label as usize] += 1;
         }
+        Self::of_labels(columns, labels, classes)
+    }
+
+    fn of_labels(columns: &'a Columns, labels: Vec<Option<u32>>, classes: usize) -> Self {
+        let mut counts = vec![0; classes];
+        labels.iter().flatten().for_each(|&label| counts[label as usize] += 1);
         Self { columns, labels, counts, sum: vec![0.0; classes], square: vec![0.0; classes] }
     }
 
-    /// Takes the rows of some images in, one after the other, so that no sum depends on the number of threads.
     fn add(&mut self, band: Range<usize>, values: &[f32]) {
-        let width = self.labels.len();
+        let (width, start) = (self.labels.len(), band.start);
+        self.add_rows(band, |image| &values[(image - start) * width..][..width]);
+    }
+
+    /// Takes the rows of some images in, one after the other, so that no sum depends on the number of threads.
+    fn add_rows<'r>(&mut self, images: Range<usize>, row: impl Fn(usize) -> &'r [f32] + Sync) {
         let members: Vec<(usize, u32)> =
-            band.clone().filter_map(|image| Some((image, self.labels[image]?))).collect();
+            images.filter_map(|image| Some((image, self.labels[image]?))).collect();
         let nearest: Vec<Vec<f32>> = members
             .par_iter()
             .map(|&(image, _)| {
-                let row = &values[(image - band.start) * width..][..width];
+                let row = row(image);
                 let mut nearest = vec![f32::NEG_INFINITY; self.counts.len()];
                 for &(column, label) in self.columns {
                     let best = &mut nearest[label as usize];
@@ -248,6 +267,18 @@ mod tests {
         let usual = whole.iter().map(|(_, scale)| scale).sum::<f64>() / 3.0;
         let got = f64::from(normaliser(0.5).apply(0.7, 0));
         assert!((got - (0.7 - 0.225) / (0.075 + 0.5 * usual)).abs() < 1e-5, "{got}");
+    }
+
+    #[test]
+    fn groups_of_images_give_what_the_images_give() {
+        // Label 0 in two groups, and the image outside the gallery in none.
+        let groups: Columns = vec![(0, 0), (1, 0), (2, 1), (3, 2)];
+        let nearest = |row: &[f32; 6]| [row[0].max(row[1]), row[2], row[3], row[4]];
+        let rows: Vec<[f32; 4]> = SIMILARITIES[..5].iter().map(nearest).collect();
+        let rows: Vec<&[f32]> = rows.iter().map(|row| &row[..]).collect();
+        let columns = (0..5).map(|at| (at, LABELS[at])).collect();
+        let of_images = spreads(6, &[columns], |range| Ok::<_, Error>(SIMILARITIES[range].concat())).unwrap();
+        assert_eq!(spreads_of_groups(&LABELS[..5], &groups, &rows), of_images[0]);
     }
 
     #[test]

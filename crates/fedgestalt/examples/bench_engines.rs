@@ -16,9 +16,9 @@ use clap::{Parser, Subcommand};
 use domain::evaluate::HitCounts;
 use domain::{ImageId, Normalisation, SyndromeId};
 use federation::*;
-use fedgestalt::consortium::coordinator::CoordinatorNode;
+use fedgestalt::consortium::coordinator::{CoordinatorNode, Resume};
 use fedgestalt::consortium::peak_rss_mb;
-use fedgestalt::engine::flower::coordinator::{Hub, Link, Patience, Report, Seat, Watcher};
+use fedgestalt::engine::flower::coordinator::{Admission, Hub, Link, Patience, Report, Seat, Watcher};
 use fedgestalt::engine::flower::http::Http;
 use fedgestalt::engine::flower::key::LineKey;
 use fedgestalt::engine::flower::proxy::{Limits, Proxy};
@@ -120,7 +120,7 @@ fn plan(args: &Args) -> Plan {
         views: 1,
         splits: 1,
         top: 30,
-        normalisation: Normalisation::None,
+        normalisation: Normalisation::Z(0.5),
         distance_step: 0.001,
         answers_per_site: 1000,
     };
@@ -317,7 +317,7 @@ impl Timed {
             roster: roster(args.sites).sign(&consortium()),
         };
         let folder = Folder::open(&args.folder.join("coordinator"))?;
-        let (mut node, _) = CoordinatorNode::open(folder, setup)?;
+        let (mut node, _) = CoordinatorNode::open(folder, setup, Resume::WhereItWas)?;
         let actions = node.coordinator.start(plan(args))?;
         Ok((Self { node, began: BTreeMap::new() }, actions))
     }
@@ -356,6 +356,14 @@ impl CoordinatorHost for Timed {
 
     fn standing(&self) -> Standing {
         self.node.standing()
+    }
+
+    fn roster(&self) -> u64 {
+        self.node.roster()
+    }
+
+    fn adopt_roster(&mut self, signed: &SignedRoster) -> Result<Result<Vec<Action>, Refusal>> {
+        self.node.adopt_roster(signed)
     }
 
     fn checkpoint(&mut self, traffic: &Traffic, events: &[Event]) -> Result<()> {
@@ -399,6 +407,10 @@ impl Watcher for Quiet {
         if over {
             let _ = fs::write(self.folder.join("over"), "");
         }
+    }
+
+    fn admitted(&mut self, _: u64) -> Result<Option<Admission>> {
+        Ok(None)
     }
 
     fn stop(&mut self) -> bool {

@@ -27,6 +27,7 @@ use self::ranking::{FREQUENT, RankedProbe, count_hits, gallery_bits, probe_galle
 use self::state::SiteFiles;
 use self::tables::{Lessons, RowOf, Tables, pools};
 use crate::engine::host::{Host, SiteHost};
+use crate::enrolment;
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::forms;
 use crate::pipeline::training::{Pool, mean_scores};
@@ -102,11 +103,13 @@ pub struct Site {
     pub halted: Option<String>,
     /// What was asked about photographs that are not in the cohort, and the answers that are in.
     pub asked: BTreeMap<ImageId, Option<Answer>>,
+    /// Sites that ask to be let in, until a person has been told of them.
+    pub newcomers: Vec<SiteIndex>,
     /// Keep what a round's training gave until it is applied: a process that is killed after it need not train again.
     pub keeps_updates: bool,
     /// Called after each trained epoch.
     pub tick: Option<Arc<dyn Fn() + Send + Sync>>,
-    files: SiteFiles,
+    files: Arc<SiteFiles>,
     blueprint: Arc<Blueprint>,
     participant: Participant,
     begin: Option<Begin>,
@@ -143,9 +146,10 @@ impl Site {
             finished: false,
             halted: None,
             asked: BTreeMap::new(),
+            newcomers: Vec::new(),
             keeps_updates: false,
             tick: None,
-            files: parts.files,
+            files: Arc::new(parts.files),
             blueprint: parts.blueprint,
             participant: parts.participant,
             begin: None,
@@ -164,7 +168,8 @@ impl Site {
         self.records = self.files.records()?;
         // Stage 0 is the counts and the last one the metrics: with stage r applied, r + 1 stages are over.
         let last = self.begin.as_ref().map_or(0, |begin| begin.plan.last_model_stage());
-        let applied = self.participant.applied().saturating_sub(1).min(last);
+        let joined = self.participant.has_joined();
+        let applied = if joined { last } else { self.participant.applied().saturating_sub(1).min(last) };
         let kept = self.files.last_weights(applied);
         if let Some(weights) = self.files.weights(kept, &self.blueprint)? {
             let server = self.files.server_state(kept)?;
@@ -184,13 +189,23 @@ impl Site {
             self.ranked = evaluation.ranked;
         }
         self.release = self.files.release()?;
-        self.finished = self.release.is_some() && self.accuracies.is_some();
+        self.finished = self.release.is_some() && (joined || self.accuracies.is_some());
         Ok(())
     }
 
     /// The participant, for what only a person decides (approving a newcomer, adopting a roster).
     pub fn participant(&mut self) -> &mut Participant {
         &mut self.participant
+    }
+
+    /// Its files.
+    pub fn files(&self) -> Arc<SiteFiles> {
+        self.files.clone()
+    }
+
+    /// The ensemble's networks and members.
+    pub fn blueprint(&self) -> Arc<Blueprint> {
+        self.blueprint.clone()
     }
 
     /// The trained heads of the last round.
@@ -389,6 +404,10 @@ impl Site {
     }
 
     fn ask(&mut self) -> Result<Vec<Action>> {
+        if self.participant.has_joined() {
+            // The evaluation is over; its ration is for the questions of this site's doctors.
+            return Ok(Vec::new());
+        }
         let begin = self.begin.as_ref().context("the session has not begun here")?;
         let splits = begin.plan.kernel.as_ref().map_or(0, |kernel| kernel.splits);
         let questions = probe_galleries(&self.cohort, splits);
@@ -408,12 +427,6 @@ impl Site {
             actions.extend(self.count_hits()?);
         }
         Ok(actions)
-    }
-
-    /// The gallery of a site that joined: as in [`Action::Encode`], at its own time.
-    pub fn gallery_now(&mut self) -> Result<Vec<Action>> {
-        let dim = self.blueprint.dim();
-        self.gallery(&KernelSetup { dim, label: [0; 32] })
     }
 
     /// Asks about the frequent probes against the frequent gallery as it stands now.
@@ -478,16 +491,7 @@ impl Site {
     }
 
     fn adopt(&mut self, adoption: &Adoption) -> Result<Vec<Action>> {
-        // A newcomer trains nothing: counts and holders stay with those who did.
-        self.start(Begin {
-            plan: adoption.plan.clone(),
-            trained: adoption.trained.clone(),
-            all: adoption.all.clone(),
-            counts: vec![1; adoption.trained.len()],
-            holders: vec![0; adoption.trained.len()],
-            images: 0,
-            sites: Vec::new(),
-        })?;
+        self.start(self.participant.begin().context("nothing was adopted")?)?;
         let tuned: Vec<_> = self.blueprint.tuned().cloned().collect();
         let mut heads = model::starting_heads(&self.blueprint, adoption.trained.len(), adoption.plan.seed)?;
         for ((member, head), tensors) in tuned.iter().zip(&mut heads).zip(&adoption.tensors) {
@@ -511,8 +515,14 @@ impl Site {
         let model = self.model_mut()?;
         model.restart(heads)?;
         model.set_forms(forms);
+        let weights = model.weights();
+        self.files.save_weights(adoption.plan.last_model_stage(), &self.blueprint, &weights, None)?;
+        self.release = self.participant.released().cloned();
+        if let Some(release) = &self.release {
+            self.files.save_release(release)?;
+        }
         self.finished = true;
-        Ok(Vec::new())
+        adoption.kernel.as_ref().map_or_else(|| Ok(Vec::new()), |setup| self.gallery(setup))
     }
 
     /// Encodes own images with the ensemble as it stands.
@@ -587,8 +597,16 @@ impl Host for Site {
                 self.halted = Some(reason);
                 Ok(Vec::new())
             }
+            Action::Roster(roster) => {
+                enrolment::pin_roster(self.files.store(), &roster)?;
+                Ok(Vec::new())
+            }
             // Newcomers are approved by a person, or by who plays one.
-            Action::Approve { .. } | Action::Notice(_) | Action::Send(_) => Ok(Vec::new()),
+            Action::Approve { site } => {
+                self.newcomers.push(site);
+                Ok(Vec::new())
+            }
+            Action::Notice(_) | Action::Send(_) => Ok(Vec::new()),
             _ => Ok(Vec::new()),
         }
     }

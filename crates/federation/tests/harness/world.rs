@@ -57,6 +57,8 @@ pub struct SimSite {
     pub metrics: Option<Vec<u32>>,
     pub released: Option<SignedRelease>,
     pub adopted: Option<Adoption>,
+    /// The newer roster it has taken over.
+    pub pinned: Option<SignedRoster>,
     pub halted: Option<String>,
     pub notices: Vec<String>,
     /// Rounds in which the toy update is NaN.
@@ -91,6 +93,8 @@ pub struct World {
     /// Whether averages are checked against the plain ones, and messages kept.
     pub check: bool,
     pub record: bool,
+    /// Whether a person at site 0 approves whoever asks.
+    pub approves: bool,
     /// The test itself answers what the kernel asks of the hosts.
     pub manual_kernel: bool,
     /// Validation loss of the models, from that before the first round on.
@@ -298,6 +302,7 @@ impl World {
             saves: 0,
             check: true,
             record: true,
+            approves: true,
             manual_kernel: false,
             losses: Vec::new(),
         };
@@ -325,6 +330,7 @@ impl World {
             metrics: None,
             released: None,
             adopted: None,
+            pinned: None,
             halted: None,
             notices: Vec::new(),
             poison: BTreeSet::new(),
@@ -601,9 +607,10 @@ impl World {
             }
             Action::Released(release) => sim.released = Some(*release),
             Action::Adopt(adoption) => sim.adopted = Some(*adoption),
+            Action::Roster(roster) => sim.pinned = Some(*roster),
             Action::Approve { site: newcomer } => {
                 let name = SiteName::new(&format!("hospital{}", newcomer.0)).unwrap();
-                if site == 0 {
+                if site == 0 && self.approves {
                     self.site_calls(site, |p| p.approve(&name));
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use federation::{Action, Kind, Outgoing, Party, SiteIndex};
+use federation::{Action, Kind, Outgoing, Party, SignedRoster, SiteIndex};
 use jiff::Timestamp;
 
 use super::exchange::Exchange;
@@ -93,6 +93,14 @@ pub struct Seat {
     pub left: bool,
 }
 
+/// A newer roster, with everybody who may connect under it.
+pub struct Admission {
+    /// Signed by the consortium.
+    pub roster: SignedRoster,
+    /// All of its sites.
+    pub seats: Vec<Seat>,
+}
+
 /// A reply whose objects are arriving.
 struct Arriving {
     site: SiteIndex,
@@ -119,6 +127,12 @@ pub trait Watcher {
     fn event(&mut self, event: &Event);
     /// Called a few times a second.
     fn report(&mut self, report: &Report<'_>);
+    /// A roster newer than the serial that is in force; asked for now and then while the kernel serves.
+    ///
+    /// # Errors
+    ///
+    /// When there is one and it cannot be used.
+    fn admitted(&mut self, known: u64) -> Result<Option<Admission>>;
     /// Whether the loop shall end.
     fn stop(&mut self) -> bool;
     /// The number of the run, to be ended by the next process if this one is killed.
@@ -169,6 +183,10 @@ pub struct Hub<'a, C> {
     missing: Option<Vec<SiteIndex>>,
     /// Attempts begun anew for restarted sites, by stage.
     reborn: BTreeMap<u32, u32>,
+    /// Sites of a newer roster that are being registered, and what follows.
+    admitting: Option<(Vec<Seat>, Vec<Action>)>,
+    /// Names this process on the lines.
+    process: u64,
 }
 
 impl<'a, C: CoordinatorHost> Hub<'a, C> {
@@ -187,42 +205,21 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         patience: Patience,
         process: u64,
     ) -> Result<Self> {
-        let mut lines = BTreeMap::new();
         let control = Control::new(&http, None);
-        let known = control.nodes()?;
-        for node in &known {
+        for node in &control.nodes()? {
             let ours = seats.iter().any(|seat| seat.key.as_bytes() == &node.public_key[..]);
             if !ours && node.status != "unregistered" {
                 tracing::warn!(node = node.name, "not in the roster; its registration is taken back");
                 control.unregister(node.node_id)?;
             }
         }
-        for Seat { site, name, key, left } in seats {
-            let live = |node: &&NodeInfo| node.public_key == key.as_bytes() && node.status != "unregistered";
-            let node = match known.iter().find(live) {
-                Some(node) => node.node_id,
-                None => control.register(&key, &name).with_context(|| format!("cannot register {name}"))?,
-            };
-            let line = Line {
-                name,
-                online: false,
-                up: 0,
-                down: 0,
-                node,
-                activated: String::new(),
-                link: CoordinatorLink::new(process),
-                since: Instant::now(),
-                left: left.then(Instant::now),
-            };
-            lines.insert(site, line);
-        }
         let now = Instant::now();
-        Ok(Self {
+        let mut hub = Self {
             host,
             http,
             exchange,
             superlink,
-            lines,
+            lines: BTreeMap::new(),
             patience,
             run: None,
             arriving: Vec::new(),
@@ -237,7 +234,69 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             quiet: None,
             missing: None,
             reborn: BTreeMap::new(),
-        })
+            admitting: None,
+            process,
+        };
+        hub.seat(&seats)?;
+        Ok(hub)
+    }
+
+    /// Gives lines to sites that have none; their keys are made known to the SuperLink.
+    fn seat(&mut self, seats: &[Seat]) -> Result<()> {
+        let control = Control::new(&self.http, None);
+        let known = control.nodes()?;
+        for Seat { site, name, key, left } in seats {
+            if self.lines.contains_key(site) {
+                continue;
+            }
+            let live = |node: &&NodeInfo| node.public_key == key.as_bytes() && node.status != "unregistered";
+            let node = match known.iter().find(live) {
+                Some(node) => node.node_id,
+                None => control.register(key, name).with_context(|| format!("cannot register {name}"))?,
+            };
+            let line = Line {
+                name: name.clone(),
+                online: false,
+                up: 0,
+                down: 0,
+                node,
+                activated: String::new(),
+                link: CoordinatorLink::new(self.process),
+                since: Instant::now(),
+                left: left.then(Instant::now),
+            };
+            self.lines.insert(*site, line);
+        }
+        Ok(())
+    }
+
+    /// Lets in whom the consortium has admitted, while the kernel serves.
+    fn admit(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
+        if self.admitting.is_none() && self.host.standing().serving {
+            let adopted = match watcher.admitted(self.host.roster()) {
+                Ok(None) => return Ok(()),
+                Ok(Some(Admission { roster, seats })) => match self.host.adopt_roster(&roster)? {
+                    Ok(actions) => Ok((seats, actions)),
+                    Err(refusal) => Err(refusal.into()),
+                },
+                Err(error) => Err(error),
+            };
+            let text = match adopted {
+                Ok(admitting) => {
+                    self.admitting = Some(admitting);
+                    format!("roster {} is in force", self.host.roster())
+                }
+                Err(error) => format!("the newer roster is not taken over: {error:#}"),
+            };
+            tell(&mut self.events, watcher, Event::Notice(Party::Coordinator, text));
+        }
+        // Before anything is sent, those it goes to need lines; a SuperLink that is away is asked again.
+        if let Some((seats, _)) = &self.admitting {
+            let seats = seats.clone();
+            self.seat(&seats)?;
+        }
+        self.queue.extend(self.admitting.take().into_iter().flat_map(|(_, actions)| actions));
+        Ok(())
     }
 
     /// Queues what the coordinator does first.
@@ -393,6 +452,7 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
             return Ok(());
         }
+        self.admit(watcher)?;
         let nodes = Control::new(&self.http, None).nodes()?;
         self.looked = Some(Instant::now());
         for (&site, line) in &mut self.lines {
