@@ -1,5 +1,6 @@
 //! A site at work: its patients, its feature tables, its model, and its participant in the federation.
 
+mod adoption;
 pub mod asking;
 pub mod model;
 pub mod ranking;
@@ -15,11 +16,10 @@ use domain::cohort::{Cohort, Part};
 use domain::evaluate::{Accuracies, HitCounts};
 use domain::{Encoding, ImageId, SyndromeId};
 use federation::{
-    AbstainReason, Action, Adoption, Answer, Apply, Begin, Bytes, GalleryImage, KernelSetup, Outgoing,
-    Participant, Probe, Refusal, RefusalKind, RoundMetrics, SignedRelease, SiteIndex, SiteName, Solve,
+    AbstainReason, Action, Answer, Apply, Begin, Bytes, GalleryImage, KernelSetup, Outgoing, Participant,
+    Probe, Refusal, RefusalKind, RoundMetrics, SignedRelease, SiteIndex, SiteName, Solve,
 };
 use jiff::Timestamp;
-use learn::ClosedForm;
 use serde::{Deserialize, Serialize};
 
 use self::model::{SiteModel, form_moments, form_sums, shared_syndromes};
@@ -488,41 +488,6 @@ impl Site {
         self.accuracies = Some(accuracies);
         self.files.save_evaluation(&Evaluation { accuracies, ranked: self.ranked.clone() })?;
         Ok(Vec::new())
-    }
-
-    fn adopt(&mut self, adoption: &Adoption) -> Result<Vec<Action>> {
-        self.start(self.participant.begin().context("nothing was adopted")?)?;
-        let tuned: Vec<_> = self.blueprint.tuned().cloned().collect();
-        let mut heads = model::starting_heads(&self.blueprint, adoption.trained.len(), adoption.plan.seed)?;
-        for ((member, head), tensors) in tuned.iter().zip(&mut heads).zip(&adoption.tensors) {
-            let plan = adoption
-                .plan
-                .members
-                .iter()
-                .find(|plan| plan.name == member.name)
-                .with_context(|| format!("the release has no member {}", member.name))?;
-            for (spec, values) in plan.tensors.iter().zip(tensors) {
-                if !values.is_empty() {
-                    head.set_tensor(&spec.name, values)?;
-                }
-            }
-        }
-        let forms = adoption.tensors[tuned.len()..].iter().map(|tensors| {
-            let [mean, projection] = &tensors[..] else { anyhow::bail!("a closed form has two tensors") };
-            Ok(ClosedForm::from_tensors(mean.clone(), projection.clone())?)
-        });
-        let forms = forms.collect::<Result<_>>()?;
-        let model = self.model_mut()?;
-        model.restart(heads)?;
-        model.set_forms(forms);
-        let weights = model.weights();
-        self.files.save_weights(adoption.plan.last_model_stage(), &self.blueprint, &weights, None)?;
-        self.release = self.participant.released().cloned();
-        if let Some(release) = &self.release {
-            self.files.save_release(release)?;
-        }
-        self.finished = true;
-        adoption.kernel.as_ref().map_or_else(|| Ok(Vec::new()), |setup| self.gallery(setup))
     }
 
     /// Encodes own images with the ensemble as it stands.

@@ -38,7 +38,10 @@ pub(crate) fn install() -> Result<(), String> {
         .unwrap();
     match output.status.success() {
         true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            Err(said.lines().rfind(|line| line.starts_with("error")).unwrap_or(&said).to_owned())
+        }
     }
 }
 
