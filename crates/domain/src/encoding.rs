@@ -131,19 +131,27 @@ impl Encoding {
 ///
 /// When the encodings differ in length.
 pub fn inner_products(probes: &[&Encoding], gallery: &[&Encoding]) -> Vec<f32> {
+    let probes: Vec<&[f32]> = probes.iter().map(|e| e.as_slice()).collect();
+    let gallery: Vec<&[f32]> = gallery.iter().map(|e| e.as_slice()).collect();
+    vector_products(&probes, &gallery)
+}
+
+/// As [`inner_products`], of vectors that need not be encodings: each product depends on its two vectors alone, whatever
+/// else is multiplied with them.
+///
+/// # Panics
+///
+/// When the vectors differ in length.
+pub fn vector_products(probes: &[&[f32]], gallery: &[&[f32]]) -> Vec<f32> {
     if probes.is_empty() || gallery.is_empty() {
         return Vec::new();
     }
-    let dim = probes[0].0.len();
+    let dim = probes[0].len();
     assert!(
-        probes.iter().chain(gallery).all(|e| e.0.len() == dim),
+        probes.iter().chain(gallery).all(|e| e.len() == dim),
         "encodings of different lengths cannot be compared"
     );
-    products::products(&slices(probes), &slices(gallery))
-}
-
-fn slices<'a>(encodings: &[&'a Encoding]) -> Vec<&'a [f32]> {
-    encodings.iter().map(|encoding| encoding.as_slice()).collect()
+    products::products(probes, gallery)
 }
 
 #[cfg(test)]

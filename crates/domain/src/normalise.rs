@@ -13,7 +13,7 @@ use std::str::FromStr;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::pooling::Pooling;
+use crate::pooling::{Pool, Pooling};
 use crate::{Error, ErrorKind};
 
 /// Gallery images whose similarities are held at once.
@@ -173,24 +173,63 @@ pub fn spreads<E>(
     galleries: &[Columns],
     mut rows: impl FnMut(Range<usize>) -> Result<Vec<f32>, E>,
 ) -> Result<Vec<Vec<Option<Spread>>>, E> {
-    let mut sums: Vec<Sums<'_>> =
-        galleries.iter().map(|columns| Sums::new(pooling, columns, images)).collect();
+    let mut sums: Vec<Sums> = galleries
+        .iter()
+        .map(|columns| {
+            let mut labels = vec![None; images];
+            columns.iter().for_each(|&(image, label)| labels[image] = Some(label));
+            Sums::new(labels)
+        })
+        .collect();
     for from in (0..images).step_by(BAND) {
         let band = from..images.min(from + BAND);
         let values = rows(band.clone())?;
-        for sums in &mut sums {
-            sums.add(band.clone(), &values);
+        for (sums, columns) in sums.iter_mut().zip(galleries) {
+            let labels: Vec<u32> = columns.iter().map(|(_, label)| *label).collect();
+            sums.add(band.clone(), |image| {
+                let row = &values[(image - from) * images..][..images];
+                pooling.scores(columns.iter().map(|&(column, _)| row[column]), &labels)
+            });
         }
     }
     Ok(sums.iter().map(Sums::spreads).collect())
 }
 
-/// Sums over a gallery's images of their pooled similarity to each label.
-struct Sums<'a> {
+/// Images of one label whose similarities are pooled together.
+#[derive(Debug, Clone, Copy)]
+pub struct Group {
+    /// Where rows have its pool.
+    pub column: usize,
+    /// Their label. Others may have the same.
+    pub label: u32,
+    /// How many they are.
+    pub images: usize,
+}
+
+/// The spreads of one gallery's labels from what its images have to groups of images: `labels` are those of its images, `rows`
+/// what each image has to every group. The same as [`spreads`] of the images in this order, to the last bit.
+pub fn spreads_of_groups(
     pooling: Pooling,
-    columns: &'a Columns,
-    /// Those of the columns.
-    of_columns: Vec<u32>,
+    labels: &[u32],
+    groups: &[Group],
+    rows: &[&[Pool]],
+) -> Vec<Option<Spread>> {
+    let mut sums = Sums::new(labels.iter().copied().map(Some).collect());
+    let mut images = vec![0; sums.counts.len()];
+    groups.iter().for_each(|group| images[group.label as usize] += group.images);
+    sums.add(0..labels.len(), |image| {
+        let mut pools = vec![Pool::default(); images.len()];
+        for group in groups {
+            let pool = &mut pools[group.label as usize];
+            *pool = pooling.join(*pool, rows[image][group.column]);
+        }
+        pools.into_iter().zip(&images).map(|(pool, &images)| pooling.score(pool, images)).collect()
+    });
+    sums.spreads()
+}
+
+/// Sums over a gallery's images of their pooled similarity to each label.
+struct Sums {
     /// The label of every image that is in the gallery.
     labels: Vec<Option<u32>>,
     counts: Vec<u32>,
@@ -198,35 +237,23 @@ struct Sums<'a> {
     square: Vec<f64>,
 }
 
-impl<'a> Sums<'a> {
-    fn new(pooling: Pooling, columns: &'a Columns, images: usize) -> Self {
-        let classes = columns.iter().map(|(_, label)| *label as usize + 1).max().unwrap_or(0);
-        let (mut labels, mut counts) = (vec![None; images], vec![0; classes]);
-        for &(image, label) in columns {
-            labels[image] = Some(label);
-            counts[label as usize] += 1;
-        }
-        let of_columns = columns.iter().map(|(_, label)| *label).collect();
-        let (sum, square) = (vec![0.0; classes], vec![0.0; classes]);
-        Self { pooling, columns, of_columns, labels, counts, sum, square }
+impl Sums {
+    fn new(labels: Vec<Option<u32>>) -> Self {
+        let classes = labels.iter().flatten().map(|&label| label as usize + 1).max().unwrap_or(0);
+        let mut counts = vec![0; classes];
+        labels.iter().flatten().for_each(|&label| counts[label as usize] += 1);
+        Self { labels, counts, sum: vec![0.0; classes], square: vec![0.0; classes] }
     }
 
-    /// Takes the rows of some images in, one after the other, so that no sum depends on the number of threads.
-    fn add(&mut self, band: Range<usize>, values: &[f32]) {
-        let width = self.labels.len();
+    /// Takes the scores of some images in, one after the other, so that no sum depends on the number of threads. `scores`
+    /// gives those of an image, one per label.
+    fn add(&mut self, images: Range<usize>, scores: impl Fn(usize) -> Vec<f64> + Sync) {
         let members: Vec<(usize, u32)> =
-            band.clone().filter_map(|image| Some((image, self.labels[image]?))).collect();
-        let pooled: Vec<Vec<f64>> = members
-            .par_iter()
-            .map(|&(image, _)| {
-                let row = &values[(image - band.start) * width..][..width];
-                let similarities = self.columns.iter().map(|&(column, _)| row[column]);
-                self.pooling.scores(similarities, &self.of_columns)
-            })
-            .collect();
-        for (&(_, own), pooled) in members.iter().zip(pooled) {
+            images.filter_map(|image| Some((image, self.labels[image]?))).collect();
+        let scores: Vec<Vec<f64>> = members.par_iter().map(|&(image, _)| scores(image)).collect();
+        for (&(_, own), scores) in members.iter().zip(scores) {
             let weight = 1.0 / f64::from(self.counts[own as usize]);
-            for (label, near) in pooled.into_iter().enumerate() {
+            for (label, near) in scores.into_iter().enumerate() {
                 if label != own as usize && self.counts[label] > 0 {
                     self.sum[label] += weight * near;
                     self.square[label] += weight * near * near;
@@ -303,6 +330,25 @@ mod tests {
         let Spread { mean, deviation } = spreads[0].unwrap();
         assert!((mean - (a + b) / 2.0).abs() < 1e-6, "{mean}");
         assert!((deviation - (a - b).abs() / 2.0).abs() < 1e-6, "{deviation}");
+    }
+
+    #[test]
+    fn groups_of_images_give_what_the_images_give() {
+        // Label 0 in two groups, and the image outside the gallery in none.
+        let group = |column, label, images| Group { column, label, images };
+        let groups = [group(0, 0, 2), group(1, 0, 1), group(2, 1, 1), group(3, 2, 1)];
+        for pooling in [Pooling::Nearest, Pooling::Soft(8.0)] {
+            let pools = |row: &[f32; 6]| {
+                let two = pooling.join(pooling.of(row[0]), pooling.of(row[1]));
+                [two, pooling.of(row[2]), pooling.of(row[3]), pooling.of(row[4])]
+            };
+            let rows: Vec<[Pool; 4]> = SIMILARITIES[..5].iter().map(pools).collect();
+            let rows: Vec<&[Pool]> = rows.iter().map(|row| &row[..]).collect();
+            let columns = (0..5).map(|at| (at, LABELS[at])).collect();
+            let of_all = |range: Range<usize>| Ok::<_, Error>(SIMILARITIES[range].concat());
+            let of_images = spreads(pooling, 6, &[columns], of_all).unwrap();
+            assert_eq!(spreads_of_groups(pooling, &LABELS[..5], &groups, &rows), of_images[0]);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use secure::SiteIndex;
 use crate::envelope::{Kind, Party};
 use crate::plan::Plan;
 use crate::release::{Release, SignedRelease};
+use crate::roster::SignedRoster;
 
 /// Tensors of every member in plan order: `[member][tensor][element]`.
 pub type Tensors = Vec<Vec<Vec<f32>>>;
@@ -85,7 +86,8 @@ pub enum Action {
     Compare,
     /// Site: compute the members' weights from these sums, then call [`crate::Participant::model_applied`].
     Weigh(Weigh),
-    /// Site: encode the gallery with the final model and call [`crate::Participant::submit_gallery`].
+    /// Site: encode the gallery with the final model and call [`crate::Participant::submit_gallery`]. Comes again when the
+    /// coordinator has lost a part of it.
     Encode(KernelSetup),
     /// Site: the gallery of all sites stands. Call [`crate::Participant::submit_probes`], with none if
     /// there are none, and when the answers are in [`crate::Participant::submit_metrics`].
@@ -100,6 +102,8 @@ pub enum Action {
     Released(Box<SignedRelease>),
     /// Newcomer: the release, checked, with its weights and syndromes.
     Adopt(Box<Adoption>),
+    /// Site: the consortium has signed a newer roster, which is in force here now. Pin it in place of the one before.
+    Roster(Box<SignedRoster>),
     /// Site: this newcomer asks for the group key. Ask a person; call [`crate::Participant::approve`].
     Approve {
         /// The newcomer's place in the roster.

@@ -63,6 +63,7 @@ pub struct Coordinator {
     key: CoordinatorKey,
     consortium: ConsortiumPublic,
     roster: Roster,
+    signed_roster: SignedRoster,
     phase: Phase,
     plan: Option<(Plan, wire::Signed)>,
     answers: BTreeMap<SiteIndex, Option<u64>>,
@@ -99,6 +100,7 @@ impl Coordinator {
             key: setup.key,
             consortium: setup.consortium,
             roster,
+            signed_roster: setup.roster,
             phase: Phase::Idle,
             plan: None,
             answers: BTreeMap::new(),
@@ -160,8 +162,9 @@ impl Coordinator {
         self.release.signed.as_ref()
     }
 
-    /// Takes a newer roster: between sessions, or when the release is signed, so that sites may join.
-    pub fn adopt_roster(&mut self, signed: &SignedRoster) -> Result<()> {
+    /// Takes a newer roster: between sessions, or when the release is signed, so that sites may join; then it may only add
+    /// sites, and all are told.
+    pub fn adopt_roster(&mut self, signed: &SignedRoster) -> Result<Vec<Action>> {
         if !matches!(self.phase, Phase::Idle | Phase::Serving) {
             refuse!(OutOfPhase, "a session is under way; adopt the roster when its release is signed");
         }
@@ -170,8 +173,12 @@ impl Coordinator {
         if roster.coordinator() != self.key.public() {
             refuse!(RosterRefused, "roster {} names another coordinator key", roster.serial());
         }
+        if self.phase == Phase::Serving {
+            roster.only_adds_to(&self.roster)?;
+        }
         self.roster = roster;
-        Ok(())
+        self.signed_roster = signed.clone();
+        Ok(if self.phase == Phase::Serving { self.roster_messages() } else { Vec::new() })
     }
 
     /// Takes one message. An error is a refusal: the state is as it was before.
@@ -205,9 +212,9 @@ impl Coordinator {
         if envelope.session != session {
             refuse!(WrongSession, "the message belongs to session {}", hex::encode(envelope.session));
         }
-        let kernel = matches!(kind, Kind::KernelUpload | Kind::KernelQuery | Kind::Withdraw);
+        let serving = matches!(kind, Kind::KernelUpload | Kind::KernelQuery | Kind::Withdraw | Kind::Hello);
         let member = self.phase == Phase::Plan || self.members.contains(&site);
-        let newcomer = kernel && self.release.joined.contains(&site);
+        let newcomer = serving && self.release.joined.contains(&site);
         if !member && !newcomer {
             refuse!(UnknownSender, "{} has no part in this session", self.roster.name(site));
         }
@@ -373,7 +380,8 @@ impl Coordinator {
         if hello.settled > hello.applied || hello.applied > hello.settled + 1 {
             refuse!(Malformed, "applied {} and settled {} do not fit together", hello.applied, hello.settled);
         }
-        if matches!(self.phase, Phase::Plan | Phase::Lists | Phase::Agree) {
+        let joined = self.release.joined.contains(&site);
+        if joined || matches!(self.phase, Phase::Plan | Phase::Lists | Phase::Agree) {
             return Ok(self.prompt(site));
         }
         if hello.applied > hello.settled {

@@ -147,6 +147,8 @@ kinds! {
     JoinNotice = 66, "release";
     /// Coordinator to newcomer: plan, release and what it needs to check them.
     JoinPackage = 67, "release";
+    /// Coordinator to site, while it serves: the roster in force. A site that is in no session may ask to join.
+    Roster = 68, "release";
 }
 
 /// A signed message before encoding.

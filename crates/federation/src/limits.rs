@@ -31,8 +31,8 @@ impl Limits {
                 n * 1024 + SLACK
             }
             Kind::KernelUpload | Kind::KernelQuery | Kind::ReleaseBlob => PART + (1 << 20),
-            Kind::KernelAnswer => 4 * PART,
-            Kind::Withdraw => 1 << 20,
+            Kind::KernelAnswer | Kind::GalleryReady => 4 * PART,
+            Kind::Withdraw | Kind::Roster => 1 << 20,
             _ => n * 64 + SLACK,
         }
     }

@@ -231,10 +231,28 @@ impl Participant {
         self.session.as_ref().and_then(|s| s.released.as_ref())
     }
 
-    /// What [`Action::Begin`] said, for a host that was restarted.
+    /// Whether this site came in by a release and not by training.
+    pub fn has_joined(&self) -> bool {
+        self.session.as_ref().is_some_and(|s| s.joined)
+    }
+
+    /// What [`Action::Begin`] said, for a host that was restarted. A site that joined by a release trained nothing: images
+    /// and holders of each syndrome stay with those who did.
     pub fn begin(&self) -> Option<Begin> {
-        let session = self.session.as_ref().filter(|s| s.applied > 0)?;
+        let session = self.session.as_ref().filter(|s| s.applied > 0 || s.joined)?;
         let lists = session.lists.as_ref()?;
+        if session.joined {
+            let rows = lists.trained.len();
+            return Some(Begin {
+                plan: session.plan.clone(),
+                trained: lists.trained.clone(),
+                all: lists.all.clone(),
+                counts: vec![1; rows],
+                holders: vec![0; rows],
+                images: 0,
+                sites: Vec::new(),
+            });
+        }
         Some(Begin {
             plan: session.plan.clone(),
             trained: lists.trained.clone(),
@@ -276,7 +294,7 @@ impl Participant {
             Some(session) if session.plan.session != envelope.session => {
                 refuse!(WrongSession, "the message belongs to session {}", hex::encode(envelope.session))
             }
-            None if envelope.kind != Kind::PlanOffer && !joins => {
+            None if !matches!(envelope.kind, Kind::PlanOffer | Kind::Roster) && !joins => {
                 refuse!(WrongSession, "this site is in no session; it waits for a plan")
             }
             _ => {}
@@ -305,6 +323,7 @@ impl Participant {
             Kind::ReleaseBlob => self.on_blob(envelope),
             Kind::JoinNotice => self.on_join_notice(envelope),
             Kind::JoinPackage => self.on_package(envelope),
+            Kind::Roster => self.on_roster(envelope),
             kind => refuse!(OutOfPhase, "{kind:?} goes to the coordinator, not to a site"),
         }
     }
@@ -356,6 +375,9 @@ impl Participant {
     /// Says that this site is here again after an absence or a restart. The coordinator answers with
     /// whatever the site has missed.
     pub fn rejoin(&mut self) -> Result<Vec<Action>> {
+        if self.session.is_none() && self.joining.is_some() {
+            return self.join();
+        }
         let mut actions = self.hello()?;
         actions.extend(self.resume_release());
         Ok(actions)
@@ -428,6 +450,7 @@ impl Participant {
 
     /// Images of this site in the gallery.
     pub fn uploaded(&self) -> Vec<ImageId> {
-        self.session.as_ref().map_or_else(Vec::new, |s| s.kernel.images.values().cloned().collect())
+        let images = |s: &Session| s.kernel.images.values().map(|sent| sent.image.clone()).collect();
+        self.session.as_ref().map_or_else(Vec::new, images)
     }
 }

@@ -239,6 +239,23 @@ impl Roster {
         Ok(())
     }
 
+    /// Refused unless this roster may replace `old` and does nothing but add sites: what a running party takes over without
+    /// asking a person.
+    pub(crate) fn only_adds_to(&self, old: &Roster) -> Result<()> {
+        self.succeeds(old)?;
+        if self.coordinator != old.coordinator {
+            refuse!(RosterRefused, "roster {} names another coordinator; a person must pin it", self.serial);
+        }
+        if self.removes_from(old) {
+            refuse!(
+                RosterRefused,
+                "roster {} retires a site, so the group key must change; end this session and begin one under it",
+                self.serial
+            );
+        }
+        Ok(())
+    }
+
     /// Whether some site active in `old` is retired here, so that the group key must change.
     pub(crate) fn removes_from(&self, old: &Roster) -> bool {
         old.sites().any(|(site, _, _)| self.site(site).is_none())

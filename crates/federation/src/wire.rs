@@ -236,6 +236,19 @@ pub(crate) struct Ranked {
     pub(crate) nearest: Vec<u8>,
 }
 
+/// What the coordinator holds of a site's gallery, so that the site can make up for what was lost with a process.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Holding {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub(crate) pseudonyms: Vec<Vec<u8>>,
+    /// Number of the message that brought each.
+    #[prost(uint32, repeated, tag = "2")]
+    pub(crate) numbers: Vec<u32>,
+    /// Tells a gallery without images from a message that says nothing of it.
+    #[prost(bool, tag = "3")]
+    pub(crate) told: bool,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Withdraw {
     #[prost(bytes = "vec", repeated, tag = "1")]

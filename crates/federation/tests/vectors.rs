@@ -56,12 +56,9 @@ fn sent() -> (Vec<Outgoing>, Roster) {
     let newer = old.with_site(SiteName::new("hospital4").unwrap(), site_key(4).public()).unwrap();
     world.roster = newer.sign(&consortium());
     let signed = world.roster.clone();
-    world.coordinator.as_mut().unwrap().adopt_roster(&signed).unwrap();
-    for site in &mut world.sites {
-        site.participant.as_mut().unwrap().adopt_roster(&signed).unwrap();
-    }
     world.add_site(4, holdings(4));
-    world.site_calls(4, |p| p.join());
+    let told = world.coordinator.as_mut().unwrap().adopt_roster(&signed).unwrap();
+    world.coordinator_does(told);
     while !world.queue.is_empty() {
         world.deliver();
     }

@@ -16,9 +16,9 @@ use clap::{Parser, Subcommand};
 use domain::evaluate::HitCounts;
 use domain::{ImageId, Normalisation, SyndromeId};
 use federation::*;
-use fedgestalt::consortium::coordinator::CoordinatorNode;
+use fedgestalt::consortium::coordinator::{CoordinatorNode, Resume};
 use fedgestalt::consortium::peak_rss_mb;
-use fedgestalt::engine::flower::coordinator::{Hub, Link, Patience, Report, Seat, Watcher};
+use fedgestalt::engine::flower::coordinator::{Admission, Hub, Link, Patience, Report, Seat, Watcher};
 use fedgestalt::engine::flower::http::Http;
 use fedgestalt::engine::flower::key::LineKey;
 use fedgestalt::engine::flower::proxy::{Limits, Proxy};
@@ -120,8 +120,8 @@ fn plan(args: &Args) -> Plan {
         views: 1,
         splits: 1,
         top: 30,
-        pooling: Pooling::Nearest,
-        normalisation: Normalisation::None,
+        pooling: Pooling::Soft(8.0),
+        normalisation: Normalisation::Z(0.75),
         distance_step: 0.001,
         answers_per_site: 1000,
         weighed: None,
@@ -161,7 +161,7 @@ struct BenchSite {
 
 /// A vector of unit length, another for every number.
 fn encoding(number: usize, dim: usize) -> Vec<f32> {
-    let mut state = number as u64 * 0x9E37_79B9_7F4A_7C15 + 1;
+    let mut state = (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut draw = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1 << 24) as f32 - 0.5
@@ -326,7 +326,7 @@ impl Timed {
             roster: roster(args.sites).sign(&consortium()),
         };
         let folder = Folder::open(&args.folder.join("coordinator"))?;
-        let (mut node, _) = CoordinatorNode::open(folder, setup)?;
+        let (mut node, _) = CoordinatorNode::open(folder, setup, Resume::WhereItWas)?;
         let actions = node.coordinator.start(plan(args))?;
         Ok((Self { node, began: BTreeMap::new() }, actions))
     }
@@ -365,6 +365,14 @@ impl CoordinatorHost for Timed {
 
     fn standing(&self) -> Standing {
         self.node.standing()
+    }
+
+    fn roster(&self) -> u64 {
+        self.node.roster()
+    }
+
+    fn adopt_roster(&mut self, signed: &SignedRoster) -> Result<Result<Vec<Action>, Refusal>> {
+        self.node.adopt_roster(signed)
     }
 
     fn checkpoint(&mut self, traffic: &Traffic, events: &[Event]) -> Result<()> {
@@ -408,6 +416,10 @@ impl Watcher for Quiet {
         if over {
             let _ = fs::write(self.folder.join("over"), "");
         }
+    }
+
+    fn admitted(&mut self, _: u64) -> Result<Option<Admission>> {
+        Ok(None)
     }
 
     fn stop(&mut self) -> bool {

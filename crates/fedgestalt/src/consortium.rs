@@ -12,7 +12,7 @@ pub mod show;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use domain::cohort::Cohort;
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vision::Crop;
 
+use self::coordinator::Resume;
 use self::pooled::Patients;
 use crate::cohort_dir::CohortDir;
 use crate::config::Config;
@@ -274,7 +275,8 @@ impl<'a> Run<'a> {
         let sites = self.folder.subfolder("sites")?;
         let member = |(at, cohort): (usize, Cohort)| {
             let name = site_name(at);
-            let files = SiteFiles::open(&sites.join(&name)).with_context(|| name.clone())?;
+            let files =
+                SiteFiles::open(&sites.join(&name), Resume::AtSessionEnd).with_context(|| name.clone())?;
             files.store().put_cohort(&cohort).with_context(|| name.clone())?;
             Ok(Member { name, cohort, tables: tables.clone(), files })
         };
@@ -290,7 +292,8 @@ impl<'a> Run<'a> {
         tick: &(dyn Fn(usize) + Sync),
     ) -> Result<Member> {
         let sites = self.folder.subfolder("sites")?;
-        let files = SiteFiles::open(&sites.join(name)).with_context(|| name.to_owned())?;
+        let files =
+            SiteFiles::open(&sites.join(name), Resume::AtSessionEnd).with_context(|| name.to_owned())?;
         files
             .import(&part, &Photographs(from), &|| tick(1))
             .with_context(|| format!("{name}: cannot import"))?;
@@ -327,6 +330,12 @@ pub struct Photographs<'a>(pub &'a CohortDir);
 impl Crops for Photographs<'_> {
     fn crop(&self, image: &ImageId) -> Result<Crop> {
         self.0.crop(image)
+    }
+
+    fn modified(&self, image: &ImageId) -> Option<SystemTime> {
+        let files = &self.0.images;
+        let file = files.aligned(image).or_else(|| files.photograph(image))?;
+        std::fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
     }
 }
 

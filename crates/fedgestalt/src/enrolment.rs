@@ -6,6 +6,7 @@
 //! are compared by another way, such as the telephone.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use federation::{
@@ -277,6 +278,18 @@ pub fn enrol(
     Ok((index, roster))
 }
 
+/// Pins a newer roster of the same consortium, which the participant has checked, in place of the invitation's.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn pin_roster(store: &SiteStore, signed: &SignedRoster) -> Result<()> {
+    // In a simulation there is no invitation.
+    let Some(mut invitation) = enrolled(store)? else { return Ok(()) };
+    invitation.roster = hex::encode(signed.encode());
+    Ok(store.folder().write_json(ENROLLED, &invitation)?)
+}
+
 /// The invitation that is pinned.
 ///
 /// # Errors
@@ -395,6 +408,11 @@ impl Consortium {
         let signed = SignedRoster::decode(&signed)?;
         let roster = signed.verify(&self.public()?)?;
         Ok((signed, roster, self.folder.read_json(REQUESTS)?.unwrap_or_default()))
+    }
+
+    /// When the roster of a folder was written last; needs no lock.
+    pub fn roster_written(path: &Path) -> Option<SystemTime> {
+        std::fs::metadata(path.join(ROSTER)).and_then(|metadata| metadata.modified()).ok()
     }
 
     /// Signs a roster with these sites besides those that are in it, in order.

@@ -1,5 +1,6 @@
 //! A site at work: its patients, its feature tables, its model, and its participant in the federation.
 
+mod adoption;
 pub mod asking;
 pub mod model;
 pub mod ranking;
@@ -16,11 +17,10 @@ use domain::cohort::{Cohort, Part};
 use domain::evaluate::{Accuracies, HitCounts};
 use domain::{Encoding, ImageId, SyndromeId};
 use federation::{
-    AbstainReason, Action, Adoption, Answer, Apply, Begin, Bytes, GalleryImage, KernelSetup, Outgoing,
-    Participant, Probe, Refusal, RefusalKind, RoundMetrics, SignedRelease, SiteIndex, SiteName,
+    AbstainReason, Action, Answer, Apply, Begin, Bytes, GalleryImage, KernelSetup, Outgoing, Participant,
+    Probe, Refusal, RefusalKind, RoundMetrics, SignedRelease, SiteIndex, SiteName,
 };
 use jiff::Timestamp;
-use learn::ClosedForm;
 use serde::{Deserialize, Serialize};
 
 use self::model::SiteModel;
@@ -28,6 +28,7 @@ use self::ranking::{FREQUENT, RankedProbe, count_hits, gallery_bits, probe_galle
 use self::state::SiteFiles;
 use self::tables::{Lessons, RowOf, Tables, pools};
 use crate::engine::host::{Host, SiteHost};
+use crate::enrolment;
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::training::{Pool, mean_scores};
 use crate::pipeline::weights::Weights;
@@ -102,11 +103,13 @@ pub struct Site {
     pub halted: Option<String>,
     /// What was asked about photographs that are not in the cohort, and the answers that are in.
     pub asked: BTreeMap<ImageId, Option<Answer>>,
+    /// Sites that ask to be let in, until a person has been told of them.
+    pub newcomers: Vec<SiteIndex>,
     /// Keep what a round's training gave until it is applied: a process that is killed after it need not train again.
     pub keeps_updates: bool,
     /// Called after each trained epoch.
     pub tick: Option<Arc<dyn Fn() + Send + Sync>>,
-    files: SiteFiles,
+    files: Arc<SiteFiles>,
     blueprint: Arc<Blueprint>,
     participant: Participant,
     begin: Option<Begin>,
@@ -143,9 +146,10 @@ impl Site {
             finished: false,
             halted: None,
             asked: BTreeMap::new(),
+            newcomers: Vec::new(),
             keeps_updates: false,
             tick: None,
-            files: parts.files,
+            files: Arc::new(parts.files),
             blueprint: parts.blueprint,
             participant: parts.participant,
             begin: None,
@@ -166,7 +170,8 @@ impl Site {
         let plan =
             self.begin.as_ref().map(|begin| begin.plan.clone()).context("the session has not begun here")?;
         let last = plan.last_model_stage();
-        let applied = self.participant.applied().saturating_sub(1).min(last);
+        let joined = self.participant.has_joined();
+        let applied = if joined { last } else { self.participant.applied().saturating_sub(1).min(last) };
         let kept = self.files.last_weights(applied);
         if let Some(weights) = self.files.weights(kept, &self.blueprint)? {
             let server = self.files.server_state(kept)?;
@@ -189,13 +194,23 @@ impl Site {
             self.ranked = evaluation.ranked;
         }
         self.release = self.files.release()?;
-        self.finished = self.release.is_some() && self.accuracies.is_some();
+        self.finished = self.release.is_some() && (joined || self.accuracies.is_some());
         Ok(())
     }
 
     /// The participant, for what only a person decides (approving a newcomer, adopting a roster).
     pub fn participant(&mut self) -> &mut Participant {
         &mut self.participant
+    }
+
+    /// Its files.
+    pub fn files(&self) -> Arc<SiteFiles> {
+        self.files.clone()
+    }
+
+    /// The ensemble's networks and members.
+    pub fn blueprint(&self) -> Arc<Blueprint> {
+        self.blueprint.clone()
     }
 
     /// The trained heads of the last round.
@@ -355,6 +370,10 @@ impl Site {
     }
 
     fn ask(&mut self) -> Result<Vec<Action>> {
+        if self.participant.has_joined() {
+            // The evaluation is over; its ration is for the questions of this site's doctors.
+            return Ok(Vec::new());
+        }
         let begin = self.begin.as_ref().context("the session has not begun here")?;
         let splits = begin.plan.kernel.as_ref().map_or(0, |kernel| kernel.splits);
         let questions = probe_galleries(&self.cohort, splits);
@@ -374,12 +393,6 @@ impl Site {
             actions.extend(self.count_hits()?);
         }
         Ok(actions)
-    }
-
-    /// The gallery of a site that joined: as in [`Action::Encode`], at its own time.
-    pub fn gallery_now(&mut self) -> Result<Vec<Action>> {
-        let dim = self.blueprint.dim();
-        self.gallery(&KernelSetup { dim, label: [0; 32] })
     }
 
     /// Asks about the frequent probes against the frequent gallery as it stands now.
@@ -440,46 +453,6 @@ impl Site {
         let accuracies = HitCounts::from_words(begin.all.len(), splits, words)?.table();
         self.accuracies = Some(accuracies);
         self.files.save_evaluation(&Evaluation { accuracies, ranked: self.ranked.clone() })?;
-        Ok(Vec::new())
-    }
-
-    fn adopt(&mut self, adoption: &Adoption) -> Result<Vec<Action>> {
-        // A newcomer trains nothing: counts and holders stay with those who did.
-        self.start(Begin {
-            plan: adoption.plan.clone(),
-            trained: adoption.trained.clone(),
-            all: adoption.all.clone(),
-            counts: vec![1; adoption.trained.len()],
-            holders: vec![0; adoption.trained.len()],
-            images: 0,
-            sites: Vec::new(),
-        })?;
-        let tuned: Vec<_> = self.blueprint.tuned().cloned().collect();
-        let mut heads = model::starting_heads(&self.blueprint, adoption.trained.len(), adoption.plan.seed)?;
-        for ((member, head), tensors) in tuned.iter().zip(&mut heads).zip(&adoption.tensors) {
-            let plan = adoption
-                .plan
-                .members
-                .iter()
-                .find(|plan| plan.name == member.name)
-                .with_context(|| format!("the release has no member {}", member.name))?;
-            for (spec, values) in plan.tensors.iter().zip(tensors) {
-                if !values.is_empty() {
-                    head.set_tensor(&spec.name, values)?;
-                }
-            }
-        }
-        let (forms, weights) = adoption.tensors[tuned.len()..].split_at(adoption.plan.forms.len());
-        let forms = forms.iter().map(|tensors| {
-            let [mean, projection] = &tensors[..] else { anyhow::bail!("a closed form has two tensors") };
-            Ok(ClosedForm::from_tensors(mean.clone(), projection.clone())?)
-        });
-        let forms = forms.collect::<Result<_>>()?;
-        let model = self.model_mut()?;
-        model.restart(heads)?;
-        model.set_forms(forms);
-        model.set_member_weights(weights.iter().flatten().flatten().copied().collect());
-        self.finished = true;
         Ok(Vec::new())
     }
 
@@ -569,8 +542,16 @@ impl Host for Site {
                 self.halted = Some(reason);
                 Ok(Vec::new())
             }
+            Action::Roster(roster) => {
+                enrolment::pin_roster(self.files.store(), &roster)?;
+                Ok(Vec::new())
+            }
             // Newcomers are approved by a person, or by who plays one.
-            Action::Approve { .. } | Action::Notice(_) | Action::Send(_) => Ok(Vec::new()),
+            Action::Approve { site } => {
+                self.newcomers.push(site);
+                Ok(Vec::new())
+            }
+            Action::Notice(_) | Action::Send(_) => Ok(Vec::new()),
             _ => Ok(Vec::new()),
         }
     }

@@ -16,7 +16,7 @@ mod program;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::thread;
@@ -50,7 +50,7 @@ use sha2::{Digest as _, Sha256};
 type Test = (&'static str, fn(), bool);
 
 /// Those that need Flower.
-const WITH_FLOWER: [Test; 5] = [
+const WITH_FLOWER: [Test; 6] = [
     (
         "a_consortium_of_processes_comes_to_the_local_engines_release_bit_for_bit",
         a_consortium_of_processes_comes_to_the_local_engines_release_bit_for_bit,
@@ -60,6 +60,11 @@ const WITH_FLOWER: [Test; 5] = [
         "whatever_is_killed_and_whoever_is_late_the_model_is_the_same",
         whatever_is_killed_and_whoever_is_late_the_model_is_the_same,
         true,
+    ),
+    (
+        "galleries_change_and_a_newcomer_comes_in_while_the_kernel_serves",
+        galleries_change_and_a_newcomer_comes_in_while_the_kernel_serves,
+        false,
     ),
     ("a_superlink_of_the_operators_own_will_do", a_superlink_of_the_operators_own_will_do, false),
     ("strangers_and_meddlers_get_nothing", strangers_and_meddlers_get_nothing, true),
@@ -221,6 +226,10 @@ fn whatever_is_killed_and_whoever_is_late_the_model_is_the_same() {
         site.finish();
     }
     let result = coordinator.finish();
+    if let Some(lost) = world.net.as_ref().and_then(Net::lost) {
+        println!("the bad line lost {lost} packets");
+        assert!(lost > 0, "the line was not bad");
+    }
     drop(relay);
     assert_eq!(result["model"], hex::encode(wanted.release.release.model));
     for at in 0..SITES {
@@ -235,6 +244,129 @@ fn whatever_is_killed_and_whoever_is_late_the_model_is_the_same() {
         match (at, &world.trainings(at)[..]) {
             (0, [1 | 2, 1, 1]) | (1.., [1, 1, 1]) => {}
             other => panic!("trainings begun: {other:?}"),
+        }
+    }
+}
+
+/// Where the face of a question is nearest: in the answerer's own gallery, or at what distance in another's.
+#[derive(Debug, PartialEq)]
+enum Nearest {
+    Own(String),
+    Other(f64),
+}
+
+fn nearest(world: &Consortium, site: usize, question: &str) -> Nearest {
+    let answer = world.place.json(&format!("site ask --store s{site} {question}"));
+    // Rankings are normalised: the nearest image is not always that of the first syndrome.
+    let places = answer["syndromes"].as_array().unwrap();
+    let distance = |place: &serde_json::Value| place["distance"].as_f64().unwrap();
+    let place = places.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap();
+    place["own_image"].as_str().map_or(Nearest::Other(distance(place)), |own| Nearest::Own(own.to_owned()))
+}
+
+fn galleries_change_and_a_newcomer_comes_in_while_the_kernel_serves() {
+    let _alone = alone();
+    let wanted = reference();
+    let world = Consortium::at_home();
+    // Hospital 1 has a patient whose photograph it asks about.
+    let (mine, theirs) = (world.place.path("c1"), world.place.path("c4"));
+    let origin = wanted.place.path("cohorts/site-1");
+    copy(&origin, &mine);
+    copy(&origin, &theirs);
+    let patient = table(&mine, "frequent_test")[0].clone();
+    let question = format!("--image {}", patient[0]);
+    let rows = fs::read_to_string(mine.join("points.csv")).unwrap();
+    let points = rows.lines().find_map(|row| row.strip_prefix(&format!("{},", patient[0]))).unwrap();
+    let mut coordinator = world.coordinator("");
+    let mut sites: Vec<_> =
+        (0..SITES).map(|at| if at == 1 { world.site_on(1, &mine, "") } else { world.site(at, "") }).collect();
+    coordinator.says("the kernel is open");
+    sites[1].says("round 3 is in the model");
+    let before = nearest(&world, 1, &question);
+    assert!(matches!(before, Nearest::Own(_) | Nearest::Other(0.01..)), "{before:?}");
+
+    // The hospital imports a further photograph of that face: everybody finds it.
+    let again = |cohort: &Path, name: &str| {
+        let photo = |image: &str| cohort.join(format!("gmdb_images/{image}.jpg"));
+        fs::copy(photo(&patient[0]), photo(name)).unwrap();
+        let file = cohort.join("points.csv");
+        let rows = fs::read_to_string(&file).unwrap();
+        fs::write(file, format!("{rows}{name},{points}\n")).unwrap();
+        let list = gallery_file(cohort);
+        let rows = fs::read_to_string(&list).unwrap();
+        fs::write(list, format!("{rows}{name},{},{name}\n", patient[1])).unwrap();
+    };
+    again(&mine, "900001");
+    sites[1].says("(1 new, 0 withdrawn)");
+    assert_eq!(nearest(&world, 1, &question), Nearest::Own("900001".into()));
+    let photo = format!("{}/gmdb_images/{}.jpg --points {points}", mine.display(), patient[0]);
+    assert_eq!(nearest(&world, 2, &photo), Nearest::Other(0.0));
+
+    // It takes it out of the folder again, then imports it once more, and then the patient withdraws.
+    let list = gallery_file(&mine);
+    let with = fs::read_to_string(&list).unwrap();
+    let without: String =
+        with.lines().filter(|row| !row.starts_with("900001,")).map(|row| format!("{row}\n")).collect();
+    fs::write(&list, without).unwrap();
+    sites[1].says("(0 new, 1 withdrawn)");
+    assert_eq!(nearest(&world, 1, &question), before);
+    fs::write(&list, &with).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    while nearest(&world, 1, &question) == before {
+        assert!(Instant::now() < until, "the image does not come back");
+        thread::sleep(Duration::from_millis(500));
+    }
+    world.place.json("site withdraw --store s1 900001");
+    assert_eq!(nearest(&world, 1, &question), before);
+    assert_eq!(nearest(&world, 2, &photo), nearest(&world, 2, &photo));
+    // The folder still has the patient; what the site imports next leaves that one out.
+    again(&mine, "900002");
+    let until = Instant::now() + Duration::from_secs(60);
+    while nearest(&world, 1, &question) != Nearest::Own("900002".into()) {
+        assert!(Instant::now() < until, "the other image does not come in");
+        thread::sleep(Duration::from_millis(500));
+    }
+    world.place.json("site withdraw --store s1 900002");
+    assert_eq!(nearest(&world, 1, &question), before);
+
+    // A fifth hospital has a patient with that face. Nobody is restarted for it.
+    again(&theirs, "900003");
+    world.admit(SITES);
+    coordinator.says("roster 2 is in force");
+    let mut newcomer = world.site_on(SITES, &theirs, "");
+    sites[0].says("site-4, which the consortium has admitted, asks for the group key");
+    assert_eq!(nearest(&world, 1, &question), before, "nothing of it before somebody has approved it");
+    world.place.json("site approve --store s0 site-4");
+    let until = Instant::now() + Duration::from_secs(60);
+    while nearest(&world, 1, &question) != Nearest::Other(0.0) {
+        assert!(Instant::now() < until, "the newcomer's gallery does not come in");
+        thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(nearest(&world, SITES, &question), Nearest::Own("900003".into()));
+
+    // Then everything is restarted, the newcomer while it is out of reach, and all is as it was.
+    coordinator.kill();
+    newcomer.kill();
+    coordinator = world.coordinator("");
+    newcomer = world.site_on(SITES, &theirs, "");
+    coordinator.says("the kernel is open");
+    assert_eq!(nearest(&world, 1, &question), Nearest::Other(0.0));
+    assert_eq!(nearest(&world, SITES, &question), Nearest::Own("900003".into()));
+
+    let digest = hex::encode(wanted.release.release.digest());
+    for site in sites.into_iter().chain([newcomer]) {
+        assert_eq!(site.stop()["release"], digest);
+    }
+    coordinator.stop();
+    assert_eq!(world.release(SITES).release.encode(), wanted.release.release.encode());
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => drop(fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
         }
     }
 }
@@ -546,13 +678,17 @@ fn first_of_gallery(cohort: &Path) -> (String, String) {
     (row[0].clone(), row[2].clone())
 }
 
+fn gallery_file(cohort: &Path) -> PathBuf {
+    table_file(cohort, "frequent_gallery")
+}
+
+fn table_file(cohort: &Path, part: &str) -> PathBuf {
+    let mut files = fs::read_dir(cohort.join("gmdb_metadata")).unwrap().map(|entry| entry.unwrap().path());
+    files.find(|path| path.file_name().unwrap().to_string_lossy().contains(part)).unwrap()
+}
+
 fn table(cohort: &Path, part: &str) -> Vec<Vec<String>> {
-    let folder = cohort.join("gmdb_metadata");
-    let file = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.file_name().unwrap().to_string_lossy().contains(part))
-        .unwrap();
+    let file = table_file(cohort, part);
     let mut reader = csv::Reader::from_path(file).unwrap();
     reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect()
 }

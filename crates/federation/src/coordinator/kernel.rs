@@ -1,14 +1,15 @@
 //! Ranking masked vectors by tokens.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use domain::normalise::{Columns, Normaliser, normalisers};
+use domain::normalise::Normaliser;
 use domain::{Normalisation, rank};
 use prost::bytes::Bytes;
 use rayon::prelude::*;
 use secure::SiteIndex;
 use secure::kernel::gram;
 
+use self::comparisons::Comparisons;
 use super::{Coordinator, Phase};
 use crate::action::Action;
 use crate::envelope::{Envelope, Kind};
@@ -16,12 +17,18 @@ use crate::plan::KernelPlan;
 use crate::refusal::{Result, refuse};
 use crate::wire;
 
+mod comparisons;
+
 /// Probes multiplied with the gallery at a time: bounds the memory for inner products.
 const BATCH: usize = 64;
 /// Answers kept per site in case one is lost on the way.
 const KEPT: usize = 32;
 /// Images a site may hold in the gallery.
 const MAX_IMAGES: u32 = 1 << 20;
+/// Galleries, or unions of them, whose normalisers are kept.
+const NORMALISERS: usize = 4096;
+/// Withdrawn images of a site that are remembered.
+const WITHDRAWALS: usize = 1 << 20;
 
 /// One gallery image, as far as the coordinator knows it.
 #[derive(Clone)]
@@ -30,6 +37,8 @@ pub(super) struct Entry {
     pub(super) pseudonym: [u8; 16],
     pub(super) token: [u8; 16],
     pub(super) galleries: u32,
+    /// Number of the site's message that brought it.
+    pub(super) number: u32,
 }
 
 /// The masked gallery of all sites.
@@ -41,12 +50,16 @@ pub(super) struct Gallery {
     places: HashMap<[u8; 16], usize>,
     pub(super) totals: BTreeMap<SiteIndex, u32>,
     pub(super) received: BTreeMap<SiteIndex, u32>,
-    pub(super) withdrawn: HashSet<[u8; 16]>,
+    /// What was taken out, by whom, and the number of the message that did it: nothing that was sent before it brings an
+    /// image back.
+    pub(super) withdrawn: BTreeMap<[u8; 16], (SiteIndex, u32)>,
     /// Numbers of the messages taken from each site.
     pub(super) seen: BTreeMap<SiteIndex, BTreeSet<u32>>,
     /// Rankings given to each site.
     pub(super) used: BTreeMap<SiteIndex, u32>,
     answers: BTreeMap<SiteIndex, BTreeMap<u32, Bytes>>,
+    /// Nothing in it without a normalisation.
+    comparisons: Comparisons,
     /// Per gallery that was asked for what its similarities are normalised by, until an image comes or goes.
     normalisers: BTreeMap<u32, Normaliser>,
 }
@@ -58,58 +71,93 @@ impl Gallery {
         self.totals.get(&site).is_some_and(|&total| received >= total)
     }
 
-    pub(super) fn put(&mut self, entry: Entry, vector: &[f32]) {
+    /// Takes images in; one whose pseudonym is there takes its place. With a normalisation they are compared with all others
+    /// now, so that no question waits for it.
+    pub(super) fn put(&mut self, images: Vec<(Entry, Vec<f32>)>, kernel: &KernelPlan) {
+        let (mut places, mut stale) = (BTreeSet::new(), BTreeSet::new());
+        for (entry, vector) in images {
+            self.withdrawn.remove(&entry.pseudonym);
+            match self.places.get(&entry.pseudonym) {
+                Some(&place) => {
+                    if !places.contains(&place) && kernel.normalisation != Normalisation::None {
+                        stale.insert((self.entries[place].token, self.entries[place].galleries));
+                        self.comparisons.changes(&self.entries[place]);
+                    }
+                    self.vectors[place * vector.len()..(place + 1) * vector.len()].copy_from_slice(&vector);
+                    self.entries[place] = entry;
+                    places.insert(place);
+                }
+                None => {
+                    places.insert(self.entries.len());
+                    self.places.insert(entry.pseudonym, self.entries.len());
+                    self.vectors.extend_from_slice(&vector);
+                    self.entries.push(entry);
+                }
+            }
+        }
         self.normalisers.clear();
-        match self.places.get(&entry.pseudonym) {
-            Some(&place) => {
-                self.vectors[place * vector.len()..(place + 1) * vector.len()].copy_from_slice(vector);
-                self.entries[place] = entry;
-            }
-            None => {
-                self.places.insert(entry.pseudonym, self.entries.len());
-                self.vectors.extend_from_slice(vector);
-                self.entries.push(entry);
-            }
+        if kernel.normalisation != Normalisation::None {
+            let places: Vec<usize> = places.into_iter().collect();
+            self.comparisons.came(kernel, &places, &self.entries, &self.vectors);
+            self.comparisons.lost(kernel, &stale, &self.entries, &self.vectors);
         }
     }
 
-    /// Removes an image and its vector; the last one takes its place.
-    fn remove(&mut self, pseudonym: &[u8; 16], width: usize) {
-        let Some(place) = self.places.remove(pseudonym) else { return };
-        self.normalisers.clear();
-        let last = self.entries.len() - 1;
-        self.vectors.copy_within(last * width..(last + 1) * width, place * width);
-        self.vectors.truncate(last * width);
-        self.entries.swap_remove(place);
-        if let Some(moved) = self.entries.get(place) {
-            self.places.insert(moved.pseudonym, place);
-        }
+    /// Whose image a pseudonym stands for, or stood for.
+    fn owner(&self, pseudonym: &[u8; 16]) -> Option<SiteIndex> {
+        let here = self.places.get(pseudonym).map(|&place| self.entries[place].site);
+        here.or_else(|| self.withdrawn.get(pseudonym).map(|&(site, _)| site))
     }
 
-    /// Makes the normalisers that these probes' rankings need, and with them those of every usual gallery: one pass over
-    /// all inner products of gallery images serves them all.
-    fn normalise(&mut self, kernel: &KernelPlan, probes: &[wire::KernelProbe]) -> Result<()> {
-        let asked: BTreeSet<u32> = probes.iter().flat_map(|probe| probe.galleries.iter().copied()).collect();
-        let known = |galleries: &u32| self.normalisers.contains_key(galleries);
-        if kernel.normalisation == Normalisation::None || asked.iter().all(known) {
-            return Ok(());
-        }
-        let usual = (0..u32::from(kernel.splits)).flat_map(|split| [2 << split, 1 | 2 << split]);
-        let wanted: BTreeSet<u32> =
-            asked.iter().copied().chain([1]).chain(usual).filter(|galleries| !known(galleries)).collect();
-        let columns: Vec<Columns> = wanted
-            .iter()
-            .map(|&galleries| {
-                let (columns, labels) = self.columns(galleries);
-                columns.into_iter().zip(labels).collect()
-            })
-            .collect();
+    /// The number of the message that said the last word on a pseudonym.
+    fn settled(&self, pseudonym: &[u8; 16]) -> u32 {
+        let here = self.places.get(pseudonym).map(|&place| self.entries[place].number);
+        here.or_else(|| self.withdrawn.get(pseudonym).map(|&(_, number)| number)).unwrap_or(0)
+    }
+
+    /// What is held of a site.
+    fn holding(&self, site: SiteIndex) -> wire::Holding {
+        let own = self.entries.iter().filter(|entry| entry.site == site);
+        let (pseudonyms, numbers) = own.map(|entry| (entry.pseudonym.to_vec(), entry.number)).unzip();
+        wire::Holding { pseudonyms, numbers, told: true }
+    }
+
+    /// Removes images and their vectors; the last ones take their places.
+    fn remove(&mut self, pseudonyms: &[[u8; 16]], kernel: &KernelPlan) {
         let width = kernel.width;
-        let made = normalisers(kernel.scoring(), self.entries.len(), &columns, |band| {
-            gram(&self.vectors[band.start * width..band.end * width], &self.vectors, width)
-        })?;
-        self.normalisers.extend(wanted.into_iter().zip(made));
-        Ok(())
+        let mut stale = BTreeSet::new();
+        for pseudonym in pseudonyms {
+            let Some(place) = self.places.remove(pseudonym) else { continue };
+            let last = self.entries.len() - 1;
+            self.vectors.copy_within(last * width..(last + 1) * width, place * width);
+            self.vectors.truncate(last * width);
+            let gone = self.entries.swap_remove(place);
+            if let Some(moved) = self.entries.get(place) {
+                self.places.insert(moved.pseudonym, place);
+            }
+            if kernel.normalisation != Normalisation::None {
+                self.comparisons.leaves(&gone, place);
+                stale.insert((gone.token, gone.galleries));
+            }
+        }
+        self.normalisers.clear();
+        self.comparisons.lost(kernel, &stale, &self.entries, &self.vectors);
+    }
+
+    /// Makes the normalisers that these probes' rankings need.
+    fn normalise(&mut self, kernel: &KernelPlan, probes: &[wire::KernelProbe]) {
+        if self.normalisers.len() > NORMALISERS {
+            self.normalisers.clear();
+        }
+        for &galleries in probes.iter().flat_map(|probe| &probe.galleries) {
+            if kernel.normalisation == Normalisation::None || self.normalisers.contains_key(&galleries) {
+                continue;
+            }
+            let (places, labels) = self.columns(galleries);
+            let comparisons = &self.comparisons;
+            let made = comparisons.normaliser(kernel.scoring(), galleries, &self.entries, &places, &labels);
+            self.normalisers.extend(made.map(|normaliser| (galleries, normaliser)));
+        }
     }
 
     /// Columns of a gallery, in an order that does not depend on who was first to send, and for each a
@@ -165,7 +213,7 @@ impl Coordinator {
     }
 
     pub(super) fn on_upload(&mut self, site: SiteIndex, envelope: &Envelope) -> Result<Vec<Action>> {
-        let width = self.kernel()?.width;
+        let kernel = self.kernel()?.clone();
         self.check_number(site, envelope.attempt)?;
         let upload: wire::KernelUpload = wire::decode(&envelope.payload)?;
         if upload.total > MAX_IMAGES {
@@ -174,20 +222,21 @@ impl Coordinator {
         let mut entries = Vec::with_capacity(upload.entries.len());
         for entry in &upload.entries {
             let pseudonym = array(&entry.pseudonym)?;
-            let owner = self.gallery.places.get(&pseudonym).map(|&place| self.gallery.entries[place].site);
-            if owner.is_some_and(|owner| owner != site) {
-                refuse!(Malformed, "a pseudonym that belongs to {}", self.roster.name(owner.unwrap_or(site)));
+            if let Some(owner) = self.gallery.owner(&pseudonym).filter(|&owner| owner != site) {
+                refuse!(Malformed, "a pseudonym that belongs to {}", self.roster.name(owner));
             }
-            let new = Entry { site, pseudonym, token: array(&entry.token)?, galleries: entry.galleries };
-            entries.push((new, vector(&entry.vector, width)?));
+            let (token, galleries, number) = (array(&entry.token)?, entry.galleries, envelope.attempt);
+            let new = Entry { site, pseudonym, token, galleries, number };
+            entries.push((new, vector(&entry.vector, kernel.width)?));
         }
         let count = entries.len() as u32;
-        for (entry, vector) in entries {
-            if !self.gallery.withdrawn.contains(&entry.pseudonym) {
-                self.gallery.put(entry, &vector);
-            }
-        }
+        entries.retain(|(entry, _)| entry.number > self.gallery.settled(&entry.pseudonym));
+        self.gallery.put(entries, &kernel);
         self.gallery.seen.entry(site).or_default().insert(envelope.attempt);
+        if self.phase == Phase::Serving && self.gallery.complete(site) {
+            // A change while the kernel serves: nobody waits for the rest of it.
+            return Ok(vec![Action::Save]);
+        }
         if self.gallery.complete(site) {
             // A further upload, announced anew.
             self.gallery.totals.remove(&site);
@@ -196,8 +245,11 @@ impl Coordinator {
         self.gallery.totals.insert(site, upload.total);
         *self.gallery.received.entry(site).or_default() += count;
         let mut actions = Vec::new();
-        if self.gallery.complete(site) {
+        if self.phase == Phase::Serving || self.gallery.complete(site) {
+            // While the kernel serves, every part: a site takes a part for granted once it was taken in.
             actions.push(Action::Save);
+        }
+        if self.gallery.complete(site) {
             self.present.insert(site);
         }
         if self.phase == Phase::Gallery && self.awaited().is_empty() {
@@ -219,12 +271,15 @@ impl Coordinator {
     /// What a site needs that is late with its gallery or waits for answers.
     pub(super) fn gallery_prompt(&self, site: SiteIndex) -> Vec<Action> {
         let mut actions = Vec::new();
-        if !self.gallery.complete(site) {
+        let joined = self.release.joined.contains(&site);
+        if !joined && !self.gallery.complete(site) {
             let last = self.plan().map_or(0, crate::Plan::last_model_stage);
             actions.extend(self.hashes_message(site, last));
         }
         if self.phase != Phase::Gallery {
-            actions.push(self.send(site, Kind::GalleryReady, self.stage, 0, Bytes::new()));
+            let tells = self.phase == Phase::Serving && (joined || self.gallery.complete(site));
+            let payload = if tells { wire::encode(&self.gallery.holding(site)) } else { Bytes::new() };
+            actions.push(self.send(site, Kind::GalleryReady, self.stage, 0, payload));
             let answers = self.gallery.answers.get(&site).into_iter().flatten();
             actions.extend(
                 answers.map(|(_, bytes)| self.outgoing(site, Kind::KernelAnswer, self.stage, bytes.clone())),
@@ -256,7 +311,7 @@ impl Coordinator {
             array(&probe.id)?;
             flat.extend(vector(&probe.vector, kernel.width)?);
         }
-        self.gallery.normalise(&kernel, &query.probes)?;
+        self.gallery.normalise(&kernel, &query.probes);
         let rankings = self.rank(&kernel, &query.probes, &flat)?;
         self.gallery.seen.entry(site).or_default().insert(envelope.attempt);
         self.gallery.used.insert(site, used + asked as u32);
@@ -313,22 +368,25 @@ impl Coordinator {
     }
 
     pub(super) fn on_withdraw(&mut self, site: SiteIndex, envelope: &Envelope) -> Result<Vec<Action>> {
-        let width = self.kernel()?.width;
+        let kernel = self.kernel()?.clone();
         self.check_number(site, envelope.attempt)?;
         let message: wire::Withdraw = wire::decode(&envelope.payload)?;
         let mut pseudonyms = Vec::with_capacity(message.pseudonyms.len());
         for pseudonym in &message.pseudonyms {
             let pseudonym = array(pseudonym)?;
-            let owner = self.gallery.places.get(&pseudonym).map(|&place| self.gallery.entries[place].site);
-            if owner.is_some_and(|owner| owner != site) {
+            if self.gallery.owner(&pseudonym).is_some_and(|owner| owner != site) {
                 refuse!(UnknownSender, "{} withdraws an image of another site", self.roster.name(site));
             }
             pseudonyms.push(pseudonym);
         }
-        for pseudonym in pseudonyms {
-            self.gallery.remove(&pseudonym, width);
-            self.gallery.withdrawn.insert(pseudonym);
+        let before = self.gallery.withdrawn.values().filter(|(owner, _)| *owner == site).count();
+        if before + pseudonyms.len() > WITHDRAWALS {
+            refuse!(Oversized, "{} withdraws more than {WITHDRAWALS} images", self.roster.name(site));
         }
+        pseudonyms.retain(|pseudonym| envelope.attempt > self.gallery.settled(pseudonym));
+        self.gallery.remove(&pseudonyms, &kernel);
+        let taken = pseudonyms.into_iter().map(|pseudonym| (pseudonym, (site, envelope.attempt)));
+        self.gallery.withdrawn.extend(taken);
         self.gallery.seen.entry(site).or_default().insert(envelope.attempt);
         Ok(vec![Action::Save])
     }
@@ -340,67 +398,4 @@ impl Coordinator {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use domain::Pooling;
-
-    const WIDTH: usize = 4;
-
-    fn entry(number: u8, token: u8, galleries: u32) -> Entry {
-        Entry { site: SiteIndex(0), pseudonym: [number; 16], token: [token; 16], galleries }
-    }
-
-    fn kernel(normalisation: Normalisation) -> KernelPlan {
-        KernelPlan {
-            dim: WIDTH,
-            width: WIDTH,
-            views: 1,
-            splits: 1,
-            top: 30,
-            pooling: Pooling::Nearest,
-            normalisation,
-            distance_step: 0.001,
-            answers_per_site: 40,
-            weighed: None,
-        }
-    }
-
-    #[test]
-    fn normalisers_are_of_the_gallery_as_it_stands() {
-        let mut gallery = Gallery::default();
-        // Two images of token 1 and one of token 2 in the frequent gallery, one of token 3 in the rare one.
-        let images = [
-            (entry(1, 1, 1), [1.0, 0.0, 0.0, 0.0]),
-            (entry(2, 1, 1), [0.8, 0.6, 0.0, 0.0]),
-            (entry(3, 2, 1), [0.0, 1.0, 0.0, 0.0]),
-            (entry(4, 3, 2), [0.6, 0.0, 0.8, 0.0]),
-        ];
-        for (entry, vector) in &images {
-            gallery.put(entry.clone(), vector);
-        }
-        let probe = |galleries| wire::KernelProbe { id: Vec::new(), galleries, vector: Vec::new().into() };
-        gallery.normalise(&kernel(Normalisation::None), &[probe(vec![1])]).unwrap();
-        assert!(gallery.normalisers.is_empty());
-
-        let z = kernel(Normalisation::Z(1.0));
-        gallery.normalise(&z, &[probe(vec![1])]).unwrap();
-        // One pass serves the frequent gallery, the rare one of the split, and both together.
-        assert_eq!(gallery.normalisers.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
-        let (columns, labels) = gallery.columns(1);
-        let label = |pseudonym: u8| {
-            let at = columns.iter().position(|&place| gallery.entries[place].pseudonym == [pseudonym; 16]);
-            labels[at.unwrap()]
-        };
-        // Among the frequent, token 2 has to token 1 the similarity 0.6 and no spread; token 1 to token 2 0 and 0.6.
-        let normaliser = &gallery.normalisers[&1];
-        assert!((normaliser.apply(0.9, label(3)) - (0.9 - 0.3) / 0.3).abs() < 1e-5);
-        assert!(normaliser.apply(0.9, label(1)) > 1e4);
-
-        gallery.put(entry(5, 4, 1), &[0.0, 0.0, 0.0, 1.0]);
-        assert!(gallery.normalisers.is_empty(), "a new image makes them anew");
-        gallery.normalise(&z, &[probe(vec![3])]).unwrap();
-        gallery.remove(&[5; 16], WIDTH);
-        assert!(gallery.normalisers.is_empty(), "and one that is withdrawn");
-    }
-}
+mod tests;

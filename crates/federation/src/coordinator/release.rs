@@ -161,13 +161,34 @@ impl Coordinator {
         actions.extend(self.send_all(Kind::Released, self.stage, 0, signed.encode().into()));
         actions.push(Action::Released(Box::new(signed)));
         actions.push(Action::Finished);
+        actions.extend(self.roster_messages());
         Ok(actions)
+    }
+
+    /// Whether the roster in force is another than that of the session.
+    fn has_newer_roster(&self) -> bool {
+        self.plan().is_ok_and(|plan| plan.roster != self.roster.digest())
+    }
+
+    fn roster_message(&self, site: SiteIndex) -> Action {
+        self.send(site, Kind::Roster, self.stage, 0, self.signed_roster.encode().into())
+    }
+
+    /// The roster in force, for all who may not have it, and for who is in it and not in the session: it may join.
+    pub(super) fn roster_messages(&self) -> Vec<Action> {
+        let newer = self.has_newer_roster();
+        let outside = |site: &SiteIndex| !self.members.contains(site) && !self.release.joined.contains(site);
+        let sites = self.roster.sites().map(|(site, _, _)| site).filter(|site| newer || outside(site));
+        sites.map(|site| self.roster_message(site)).collect()
     }
 
     pub(super) fn released_message(&self, site: SiteIndex) -> Vec<Action> {
         let mut actions = Vec::new();
         if let Some(signed) = self.release.signed.as_ref().filter(|_| self.members.contains(&site)) {
             actions.push(self.send(site, Kind::Released, self.stage, 0, signed.encode().into()));
+        }
+        if self.has_newer_roster() {
+            actions.push(self.roster_message(site));
         }
         if self.plan().is_ok_and(|plan| plan.kernel.is_some()) {
             actions.extend(self.gallery_prompt(site));
@@ -179,9 +200,10 @@ impl Coordinator {
         if self.phase != Phase::Serving {
             refuse!(OutOfPhase, "there is no release to join yet");
         }
-        if self.members.contains(&site) || self.release.joined.contains(&site) {
+        if self.members.contains(&site) {
             refuse!(Replayed, "{} is in already", self.roster.name(site));
         }
+        // Who was let in before may ask again: it may have been killed before it had everything.
         self.release.asked.insert(site);
         let payload = wire::encode(&wire::Bundle { messages: vec![opened.raw.clone()] });
         let mut actions = vec![Action::Notice(format!("{} asks to join", self.roster.name(site)))];
@@ -195,11 +217,8 @@ impl Coordinator {
 
     /// A member has approved a newcomer: passes the key on, and everything else it needs.
     pub(super) fn on_join_gift(&mut self, to: SiteIndex, opened: &Opened) -> Result<Vec<Action>> {
-        if self.release.joined.contains(&to) {
-            refuse!(Replayed, "{} has been let in before", self.roster.name(to));
-        }
         if !self.release.asked.contains(&to) {
-            refuse!(OutOfPhase, "{} has not asked to join", self.roster.name(to));
+            refuse!(OutOfPhase, "{} has not asked to join, or was let in before", self.roster.name(to));
         }
         let (Some((_, plan)), Some(signed)) = (&self.plan, &self.release.signed) else {
             refuse!(OutOfPhase, "there is no release to join yet");
@@ -218,6 +237,7 @@ impl Coordinator {
             self.send(to, Kind::JoinPackage, self.stage, 0, wire::encode(&package)),
         ];
         actions.extend(self.release.parts.values().map(|(raw, _)| pass(Kind::ReleaseBlob, raw.clone())));
+        self.release.asked.remove(&to);
         self.release.joined.insert(to);
         actions.insert(0, Action::Save);
         Ok(actions)

@@ -15,6 +15,8 @@ use crate::release::{Release, SignedRelease};
 use crate::wire;
 
 const VERSION: u32 = 1;
+/// Images of the gallery that are taken in at a time.
+const IMAGES: usize = 256;
 
 #[derive(Clone, PartialEq, Message)]
 struct Snapshot {
@@ -48,8 +50,8 @@ struct Snapshot {
     entries: Vec<KeptEntry>,
     #[prost(message, repeated, tag = "15")]
     sites: Vec<KeptSite>,
-    #[prost(bytes = "vec", repeated, tag = "16")]
-    withdrawn: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "25")]
+    withdrawn: Vec<KeptWithdrawal>,
     #[prost(message, repeated, tag = "17")]
     parts: Vec<KeptPart>,
     #[prost(uint32, tag = "18")]
@@ -95,6 +97,18 @@ struct KeptEntry {
     token: Vec<u8>,
     #[prost(uint32, tag = "4")]
     galleries: u32,
+    #[prost(uint32, tag = "5")]
+    number: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct KeptWithdrawal {
+    #[prost(uint32, tag = "1")]
+    site: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pseudonym: Vec<u8>,
+    #[prost(uint32, tag = "3")]
+    number: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -149,6 +163,7 @@ impl Coordinator {
             pseudonym: entry.pseudonym.to_vec(),
             token: entry.token.to_vec(),
             galleries: entry.galleries,
+            number: entry.number,
         });
         let sites = self.roster.sites().map(|(site, _, _)| KeptSite {
             site: u32::from(site.0),
@@ -167,8 +182,11 @@ impl Coordinator {
             raw: raw.clone(),
             bytes: release.encode().into(),
         });
-        let mut withdrawn: Vec<Vec<u8>> = self.gallery.withdrawn.iter().map(|p| p.to_vec()).collect();
-        withdrawn.sort_unstable();
+        let withdrawn = self.gallery.withdrawn.iter().map(|(pseudonym, &(site, number))| KeptWithdrawal {
+            site: u32::from(site.0),
+            pseudonym: pseudonym.to_vec(),
+            number,
+        });
         let snapshot = Snapshot {
             version: VERSION,
             phase: self.phase as u32,
@@ -186,7 +204,7 @@ impl Coordinator {
             entries: entries.collect(),
             vectors: wire::floats_to_bytes(&self.gallery.vectors),
             sites: sites.collect(),
-            withdrawn,
+            withdrawn: withdrawn.collect(),
             parts: parts.collect(),
             of: self.parts(),
             draft,
@@ -255,14 +273,24 @@ impl Coordinator {
         if vectors.len() != width * kept.entries.len() {
             return bad("vectors that do not fit the images");
         }
-        for (row, entry) in kept.entries.into_iter().enumerate() {
-            let new = kernel::Entry {
-                site: place(entry.site),
-                pseudonym: array(&entry.pseudonym)?,
-                token: array(&entry.token)?,
-                galleries: entry.galleries,
+        let kernel = c.plan.as_ref().and_then(|(plan, _)| plan.kernel.clone());
+        let rows: Vec<&[f32]> = vectors.chunks_exact(width.max(1)).collect();
+        for (entries, rows) in kept.entries.chunks(IMAGES).zip(rows.chunks(IMAGES)) {
+            let Some(kernel) = kernel.as_ref().filter(|kernel| kernel.width == width) else {
+                return bad("images that do not fit the plan");
             };
-            c.gallery.put(new, &vectors[row * width..(row + 1) * width]);
+            let image = |(entry, row): (&KeptEntry, &&[f32])| -> Result<_> {
+                let new = kernel::Entry {
+                    site: place(entry.site),
+                    pseudonym: array(&entry.pseudonym)?,
+                    token: array(&entry.token)?,
+                    galleries: entry.galleries,
+                    number: entry.number,
+                };
+                Ok((new, row.to_vec()))
+            };
+            let images = entries.iter().zip(rows).map(image).collect::<Result<_>>()?;
+            c.gallery.put(images, kernel);
         }
         for site in kept.sites {
             let at = place(site.site);
@@ -271,8 +299,8 @@ impl Coordinator {
             c.gallery.seen.insert(at, site.seen.into_iter().collect());
             c.gallery.used.insert(at, site.used);
         }
-        for pseudonym in &kept.withdrawn {
-            c.gallery.withdrawn.insert(array(pseudonym)?);
+        for KeptWithdrawal { site, pseudonym, number } in kept.withdrawn {
+            c.gallery.withdrawn.insert(array(&pseudonym)?, (place(site), number));
         }
         c.release.parts = kept.parts.into_iter().map(|part| (part.number, (part.raw, part.bytes))).collect();
         c.set_parts(kept.of);
@@ -287,7 +315,11 @@ impl Coordinator {
         let actions = match c.phase {
             Phase::Idle => Vec::new(),
             _ if c.halted.is_some() => Vec::new(),
-            Phase::Serving => vec![Action::Finished],
+            Phase::Serving => {
+                let mut actions = vec![Action::Finished];
+                actions.extend(c.roster_messages());
+                actions
+            }
             _ => c.retry()?,
         };
         Ok((c, actions))

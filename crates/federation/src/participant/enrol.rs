@@ -70,6 +70,7 @@ impl Participant {
         if self.session.is_none() {
             // A refusing site must still be able to sign its answer for this session.
             self.session = Some(Session::new(signed, plan));
+            self.joining = None;
         }
         let mut actions = vec![Action::Save, self.send(Kind::PlanAnswer, 0, 0, wire::encode(&answer))];
         if !accepted {

@@ -1,6 +1,6 @@
 //! Masked vectors out, rankings in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use domain::{ImageId, SyndromeId};
@@ -12,6 +12,7 @@ use sha2::Sha256;
 use super::Participant;
 use crate::action::{Action, Answer, GalleryImage, Probe, RankedSyndrome};
 use crate::envelope::{Envelope, Kind};
+use crate::identity::{Digest, digest};
 use crate::limits::PART;
 use crate::plan::KernelPlan;
 use crate::refusal::{Result, refuse};
@@ -28,7 +29,9 @@ pub(super) struct State {
     pub(super) rotation: Option<Arc<Rotation>>,
     tokens: HashMap<[u8; 16], SyndromeId>,
     /// Gallery images sent, by pseudonym.
-    pub(super) images: BTreeMap<[u8; 16], ImageId>,
+    pub(super) images: BTreeMap<[u8; 16], SentImage>,
+    /// Pseudonyms of images that were withdrawn for good.
+    pub(super) withdrawn: BTreeSet<[u8; 16]>,
     /// The coordinator said that the gallery stands.
     pub(super) ready: bool,
     /// Numbers the messages of the kernel phase; never used twice.
@@ -37,6 +40,22 @@ pub(super) struct State {
     pub(super) asked: u32,
     pending: BTreeMap<u32, Pending>,
     answers: Vec<Answer>,
+}
+
+/// A gallery image as the coordinator was sent it.
+pub(super) struct SentImage {
+    pub(super) image: ImageId,
+    /// Number of the message that carried it; 0 when the coordinator turned out not to have it.
+    pub(super) number: u32,
+    /// Of label, galleries and encoding: an image is sent again when one of them has changed.
+    pub(super) print: Digest,
+}
+
+/// Names what is sent of an image; it stays at the site.
+fn print(image: &GalleryImage) -> Digest {
+    let encoding = wire::floats_to_bytes(&image.encoding);
+    let parts: [&[u8]; 3] = [image.syndrome.as_str().as_bytes(), &image.galleries.to_le_bytes(), &encoding];
+    digest("fedgestalt/gallery-image/v1", &parts)
 }
 
 struct Pending {
@@ -103,6 +122,14 @@ impl Participant {
         }
     }
 
+    /// The site's patients have changed: their syndromes are known from now on, if the session's training is over.
+    pub fn update_holdings(&mut self, holdings: BTreeMap<SyndromeId, u32>) -> Result<()> {
+        self.kernel_plan()?;
+        self.holdings = holdings;
+        self.session_mut()?.kernel.tokens.clear();
+        Ok(())
+    }
+
     fn fill_tokens(&mut self) -> Result<()> {
         let session = self.session()?;
         if !session.kernel.tokens.is_empty() {
@@ -148,46 +175,75 @@ impl Participant {
         flush(self, &mut plain)
     }
 
-    /// The site's diagnosed images, masked and sent in parts. More may follow later; an image sent again
-    /// replaces the one before.
-    pub fn submit_gallery(&mut self, gallery: Vec<GalleryImage>) -> Result<Vec<Action>> {
+    /// The site's diagnosed images as they stand, masked and sent in parts. Called again, only what has changed since goes out:
+    /// images that are new or differ are sent, and those that are not among them any more are withdrawn. An image that
+    /// was withdrawn for good is left out, and so is every image where the site's policy has come to forbid the kernel.
+    pub fn submit_gallery(&mut self, mut gallery: Vec<GalleryImage>) -> Result<Vec<Action>> {
         let width = self.kernel_plan()?.width;
-        let total = u32::try_from(gallery.len()).unwrap_or(u32::MAX);
-        let mut entries = Vec::with_capacity(gallery.len());
-        for image in &gallery {
-            entries.push((self.pseudonym(&image.image)?, self.token(&image.syndrome)?, image.galleries));
+        if !self.policy.kernel {
+            gallery.clear();
         }
-        let mut vectors = Vec::with_capacity(gallery.len());
-        self.mask(gallery.iter().map(|g| (&g.image, g.encoding.as_slice())), |_, vector| {
+        let first = self.session()?.kernel.images.is_empty();
+        let (mut gone, mut entries, mut changed) = (BTreeSet::new(), Vec::new(), Vec::new());
+        gone.extend(self.session()?.kernel.images.keys().copied());
+        for image in gallery {
+            let pseudonym = self.pseudonym(&image.image)?;
+            let kernel = &self.session()?.kernel;
+            if kernel.withdrawn.contains(&pseudonym) {
+                continue;
+            }
+            gone.remove(&pseudonym);
+            let print = print(&image);
+            let same = |sent: &SentImage| sent.print == print && sent.number > 0;
+            if !kernel.images.get(&pseudonym).is_some_and(same) {
+                entries.push((pseudonym, self.token(&image.syndrome)?, image.galleries, print));
+                changed.push(image);
+            }
+        }
+        if !first && gone.is_empty() && changed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut vectors = Vec::with_capacity(changed.len());
+        self.mask(changed.iter().map(|g| (&g.image, g.encoding.as_slice())), |_, vector| {
             vectors.push(vector);
             Ok(())
         })?;
-        let part = (PART / (4 * width + 64)).max(1);
-        let mut entries: Vec<wire::KernelEntry> = entries
-            .into_iter()
-            .zip(vectors)
-            .map(|((pseudonym, token, galleries), vector)| wire::KernelEntry {
-                pseudonym: pseudonym.to_vec(),
-                token: token.to_vec(),
-                galleries,
-                vector,
-            })
-            .collect();
-        for image in gallery {
-            let pseudonym = self.pseudonym(&image.image)?;
-            self.session_mut()?.kernel.images.insert(pseudonym, image.image);
-        }
         let mut actions = vec![Action::Save];
+        actions.extend(self.take_back(gone.into_iter().collect())?);
+        if !first && changed.is_empty() {
+            return Ok(actions);
+        }
+        let total = u32::try_from(changed.len()).unwrap_or(u32::MAX);
+        let part = (PART / (4 * width + 64)).max(1);
+        let mut images = changed.into_iter().zip(entries).zip(vectors);
         loop {
-            let rest = entries.split_off(part.min(entries.len()));
-            let message = wire::KernelUpload { entries, total };
-            actions.push(self.send_numbered(Kind::KernelUpload, wire::encode(&message))?);
-            entries = rest;
-            if entries.is_empty() {
+            let number = self.next_number()?;
+            let mut message = wire::KernelUpload { entries: Vec::new(), total };
+            for ((image, (pseudonym, token, galleries, print)), vector) in images.by_ref().take(part) {
+                let (name, token) = (pseudonym.to_vec(), token.to_vec());
+                message.entries.push(wire::KernelEntry { pseudonym: name, token, galleries, vector });
+                let sent = SentImage { image: image.image, number, print };
+                self.session_mut()?.kernel.images.insert(pseudonym, sent);
+            }
+            actions.push(self.send(Kind::KernelUpload, self.settled(), number, wire::encode(&message)));
+            if images.len() == 0 {
                 // The snapshot must know the highest number used before any of them leaves.
                 return Ok(actions);
             }
         }
+    }
+
+    /// Messages that take images out of the gallery.
+    fn take_back(&mut self, pseudonyms: Vec<[u8; 16]>) -> Result<Vec<Action>> {
+        let kernel = &mut self.session_mut()?.kernel;
+        kernel.images.retain(|pseudonym, _| pseudonyms.binary_search(pseudonym).is_err());
+        let mut actions = Vec::new();
+        for part in pseudonyms.chunks(10_000) {
+            let pseudonyms = part.iter().map(|pseudonym| pseudonym.to_vec()).collect();
+            let payload = wire::encode(&wire::Withdraw { pseudonyms });
+            actions.push(self.send_numbered(Kind::Withdraw, payload)?);
+        }
+        Ok(actions)
     }
 
     fn next_number(&mut self) -> Result<u32> {
@@ -201,23 +257,62 @@ impl Participant {
         Ok(self.send(kind, self.settled(), number, payload))
     }
 
-    pub(super) fn on_gallery_ready(&mut self, _envelope: &Envelope) -> Result<Vec<Action>> {
+    pub(super) fn on_gallery_ready(&mut self, envelope: &Envelope) -> Result<Vec<Action>> {
         self.kernel_plan()?;
+        let holding: wire::Holding = wire::decode(&envelope.payload)?;
+        let mut actions = self.make_up_for(&holding)?;
         let settled = self.settled();
         let kernel = &mut self.session_mut()?.kernel;
         if !kernel.ready {
             kernel.ready = true;
-            return Ok(vec![Action::Save, Action::Ask]);
+            actions.extend([Action::Save, Action::Ask]);
+            return Ok(actions);
         }
         let pending: Vec<(u32, Bytes)> =
             kernel.pending.iter().map(|(&n, p)| (n, p.payload.clone())).collect();
-        if pending.is_empty() {
+        if pending.is_empty() && !holding.told {
             refuse!(Replayed, "the gallery was announced before");
         }
-        Ok(pending
-            .into_iter()
-            .map(|(n, payload)| self.send(Kind::KernelQuery, settled, n, payload))
-            .collect())
+        let again = pending.into_iter().map(|(n, payload)| self.send(Kind::KernelQuery, settled, n, payload));
+        actions.extend(again);
+        Ok(actions)
+    }
+
+    /// Compares what the coordinator holds of this site with what it was sent: a process that was killed may have taken
+    /// messages with it, and a coordinator may have been set back to an older state.
+    fn make_up_for(&mut self, holding: &wire::Holding) -> Result<Vec<Action>> {
+        if !holding.told {
+            return Ok(Vec::new());
+        }
+        if holding.pseudonyms.len() != holding.numbers.len() {
+            refuse!(Malformed, "{} images and {} numbers", holding.pseudonyms.len(), holding.numbers.len());
+        }
+        let mut held = BTreeMap::new();
+        for (pseudonym, &number) in holding.pseudonyms.iter().zip(&holding.numbers) {
+            let Ok(pseudonym) = <[u8; 16]>::try_from(pseudonym.as_slice()) else {
+                refuse!(Malformed, "a pseudonym of {} bytes; they have 16", pseudonym.len());
+            };
+            held.insert(pseudonym, number);
+        }
+        let kernel = &mut self.session_mut()?.kernel;
+        let strays: Vec<[u8; 16]> =
+            held.keys().filter(|pseudonym| !kernel.images.contains_key(*pseudonym)).copied().collect();
+        let mut lacks = false;
+        for (pseudonym, sent) in &mut kernel.images {
+            if held.get(pseudonym) != Some(&sent.number) {
+                sent.number = 0;
+                lacks = true;
+            }
+        }
+        let mut actions = Vec::new();
+        if !strays.is_empty() {
+            actions.push(Action::Save);
+            actions.extend(self.take_back(strays)?);
+        }
+        if lacks {
+            actions.extend(self.encode_action());
+        }
+        Ok(actions)
     }
 
     /// Asks for rankings. [`Action::Answers`] follows when all of them are in; at once when there are none.
@@ -225,6 +320,9 @@ impl Participant {
     pub fn submit_probes(&mut self, probes: Vec<Probe>) -> Result<Vec<Action>> {
         let kernel = self.kernel_plan()?;
         let (width, ration) = (kernel.width, kernel.answers_per_site);
+        if !self.policy.kernel && !probes.is_empty() {
+            refuse!(PlanRefused, "policy kernel: nothing of this site goes to the kernel");
+        }
         let session = self.session()?;
         if !session.kernel.pending.is_empty() {
             refuse!(OutOfPhase, "probes sent before are still unanswered");
@@ -307,7 +405,7 @@ impl Participant {
                     syndrome: session.kernel.tokens.get(&token).cloned(),
                     distance: place.steps as f32 * step,
                     nearest,
-                    own: session.kernel.images.get(&nearest).cloned(),
+                    own: session.kernel.images.get(&nearest).map(|sent| sent.image.clone()),
                 });
             }
             answers.push(Answer { image: image.clone(), galleries: ranking.galleries, ranked });
@@ -324,18 +422,11 @@ impl Participant {
     /// Takes images out of the gallery for good; they cannot come back under this release.
     pub fn withdraw(&mut self, images: &[ImageId]) -> Result<Vec<Action>> {
         self.kernel_plan()?;
-        let mut pseudonyms = Vec::new();
-        for image in images {
-            let pseudonym = self.pseudonym(image)?;
-            self.session_mut()?.kernel.images.remove(&pseudonym);
-            pseudonyms.push(pseudonym.to_vec());
-        }
-        let mut actions = Vec::new();
-        for part in pseudonyms.chunks(10_000) {
-            let payload = wire::encode(&wire::Withdraw { pseudonyms: part.to_vec() });
-            actions.push(self.send_numbered(Kind::Withdraw, payload)?);
-        }
-        actions.insert(0, Action::Save);
+        let pseudonyms: BTreeSet<[u8; 16]> =
+            images.iter().map(|image| self.pseudonym(image)).collect::<Result<_>>()?;
+        self.session_mut()?.kernel.withdrawn.extend(&pseudonyms);
+        let mut actions = vec![Action::Save];
+        actions.extend(self.take_back(pseudonyms.into_iter().collect())?);
         Ok(actions)
     }
 }

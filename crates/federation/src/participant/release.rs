@@ -16,7 +16,7 @@ use crate::participant::enrol::lists_digest;
 use crate::plan::Plan;
 use crate::refusal::{RefusalKind, Result, refusal, refuse};
 use crate::release::{KernelRelease, MemberRelease, Release, SignedRelease, metrics};
-use crate::roster::SiteName;
+use crate::roster::{SignedRoster, SiteName};
 use crate::wire;
 
 /// What a newcomer has received so far.
@@ -211,6 +211,25 @@ impl Participant {
         Ok(vec![self.send(Kind::JoinRequest, 0, 0, Bytes::new())])
     }
 
+    /// The coordinator serves a release under this roster. A newer one takes the place of the pinned one, if it adds sites and
+    /// nothing else; anything else is for a person to pin. A site in no session asks to join.
+    pub(super) fn on_roster(&mut self, envelope: &Envelope) -> Result<Vec<Action>> {
+        let signed = SignedRoster::decode(&envelope.payload)?;
+        let roster = signed.verify(&self.consortium)?;
+        let mut actions = Vec::new();
+        if roster != self.roster {
+            roster.only_adds_to(&self.roster)?;
+            self.adopt_roster(&signed)?;
+            actions.extend([Action::Save, Action::Roster(Box::new(signed))]);
+        }
+        if self.session.is_none() {
+            let asked = self.join()?;
+            actions.push(Action::Save);
+            actions.extend(asked);
+        }
+        Ok(actions)
+    }
+
     pub(super) fn on_join_notice(&mut self, envelope: &Envelope) -> Result<Vec<Action>> {
         let bundle: wire::Bundle = wire::decode(&envelope.payload)?;
         let [request] = bundle.messages.as_slice() else {
@@ -345,6 +364,10 @@ impl Participant {
         let lists = self.unite(trained, all)?;
         self.session_mut()?.lists = Some(lists);
         self.joining = None;
-        Ok(vec![Action::Save, Action::Adopt(Box::new(adoption))])
+        // The host has the weights before this is saved: killed in between, it joins again.
+        Ok(vec![Action::Adopt(Box::new(adoption)), Action::Save])
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use domain::{ImageId, SyndromeId};
 use prost::Message;
 use secure::SiteIndex;
 
+use super::kernel::SentImage;
 use super::{Lists, Participant, Session, SiteSetup};
 use crate::aggregate::{Counts, Layout, ModelDigests};
 use crate::group::GroupState;
@@ -31,6 +32,19 @@ struct Snapshot {
     session: Option<Kept>,
     #[prost(string, tag = "6")]
     halted: String,
+    /// It has asked to join a release.
+    #[prost(bool, tag = "7")]
+    joining: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct KeptImage {
+    #[prost(string, tag = "1")]
+    image: String,
+    #[prost(uint32, tag = "2")]
+    number: u32,
+    #[prost(bytes = "vec", tag = "3")]
+    print: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -67,8 +81,10 @@ struct Kept {
     hits: Vec<u32>,
     #[prost(bytes = "vec", tag = "16")]
     label: Vec<u8>,
-    #[prost(string, repeated, tag = "17")]
-    gallery: Vec<String>,
+    #[prost(message, repeated, tag = "25")]
+    gallery: Vec<KeptImage>,
+    #[prost(bytes = "vec", repeated, tag = "26")]
+    withdrawn: Vec<Vec<u8>>,
     #[prost(bool, tag = "18")]
     ready: bool,
     #[prost(uint32, tag = "19")]
@@ -87,6 +103,10 @@ struct Kept {
 
 fn place(number: u32) -> SiteIndex {
     SiteIndex(u16::try_from(number).unwrap_or(u16::MAX))
+}
+
+fn kept_image(sent: &SentImage) -> KeptImage {
+    KeptImage { image: sent.image.as_str().to_owned(), number: sent.number, print: sent.print.to_vec() }
 }
 
 fn array(bytes: &[u8]) -> Result<Digest> {
@@ -126,7 +146,8 @@ impl Participant {
             unmasked: s.unmasked,
             hits: s.hits.clone().unwrap_or_default(),
             label: s.model_label.to_vec(),
-            gallery: s.kernel.images.values().map(|image| image.as_str().to_owned()).collect(),
+            gallery: s.kernel.images.values().map(kept_image).collect(),
+            withdrawn: s.kernel.withdrawn.iter().map(|pseudonym| pseudonym.to_vec()).collect(),
             ready: s.kernel.ready,
             sequence: s.kernel.sequence,
             asked: s.kernel.asked,
@@ -142,6 +163,7 @@ impl Participant {
             approved: self.approved.iter().map(|site| u32::from(site.0)).collect(),
             session,
             halted: self.halted.clone().unwrap_or_default(),
+            joining: self.joining.is_some(),
         };
         snapshot.encode_to_vec()
     }
@@ -168,6 +190,7 @@ impl Participant {
         site.least_epoch = snapshot.least_epoch;
         site.approved = snapshot.approved.iter().map(|&n| place(n)).collect();
         site.halted = Some(snapshot.halted).filter(|reason| !reason.is_empty());
+        site.joining = snapshot.joining.then(Default::default);
         if let Some(kept) = snapshot.session {
             site.restore_session(kept)?;
         }
@@ -212,12 +235,19 @@ impl Participant {
             session.own = own;
             session.lists = Some(lists);
         }
-        for name in &kept.gallery {
-            let image = ImageId::new(name).map_err(|_| {
+        for KeptImage { image, number, print } in kept.gallery {
+            let image = ImageId::new(&image).map_err(|_| {
                 refusal(RefusalKind::Snapshot, "an impossible image id; restore an older snapshot")
             })?;
             let pseudonym = self.pseudonym(&image)?;
-            self.session_mut()?.kernel.images.insert(pseudonym, image);
+            let sent = SentImage { image, number, print: array(&print)? };
+            self.session_mut()?.kernel.images.insert(pseudonym, sent);
+        }
+        for pseudonym in &kept.withdrawn {
+            let Ok(pseudonym) = <[u8; 16]>::try_from(pseudonym.as_slice()) else {
+                refuse!(Snapshot, "a pseudonym of {} bytes; restore an older snapshot", pseudonym.len());
+            };
+            self.session_mut()?.kernel.withdrawn.insert(pseudonym);
         }
         Ok(())
     }

@@ -61,6 +61,8 @@ pub struct SimSite {
     pub metrics: Option<Vec<u32>>,
     pub released: Option<SignedRelease>,
     pub adopted: Option<Adoption>,
+    /// The newer roster it has taken over.
+    pub pinned: Option<SignedRoster>,
     pub halted: Option<String>,
     pub notices: Vec<String>,
     /// Rounds in which the toy update is NaN.
@@ -95,6 +97,8 @@ pub struct World {
     /// Whether averages are checked against the plain ones, and messages kept.
     pub check: bool,
     pub record: bool,
+    /// Whether a person at site 0 approves whoever asks.
+    pub approves: bool,
     /// The test itself answers what the kernel asks of the hosts.
     pub manual_kernel: bool,
     /// Validation loss of the models, from that before the first round on.
@@ -331,6 +335,7 @@ impl World {
             saves: 0,
             check: true,
             record: true,
+            approves: true,
             manual_kernel: false,
             losses: Vec::new(),
         };
@@ -360,6 +365,7 @@ impl World {
             metrics: None,
             released: None,
             adopted: None,
+            pinned: None,
             halted: None,
             notices: Vec::new(),
             poison: BTreeSet::new(),
@@ -674,9 +680,10 @@ impl World {
             }
             Action::Released(release) => sim.released = Some(*release),
             Action::Adopt(adoption) => sim.adopted = Some(*adoption),
+            Action::Roster(roster) => sim.pinned = Some(*roster),
             Action::Approve { site: newcomer } => {
                 let name = SiteName::new(&format!("hospital{}", newcomer.0)).unwrap();
-                if site == 0 {
+                if site == 0 && self.approves {
                     self.site_calls(site, |p| p.approve(&name));
                 }
             }

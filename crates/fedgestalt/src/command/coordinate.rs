@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -16,11 +16,11 @@ use super::engine;
 use crate::Outcome;
 use crate::cli::ScheduleArgs;
 use crate::config::Config;
-use crate::consortium::coordinator::CoordinatorNode;
+use crate::consortium::coordinator::{CoordinatorNode, Resume};
 use crate::consortium::federated::plan_of;
 use crate::consortium::{peak_rss_mb, secret};
 use crate::context::Context;
-use crate::engine::flower::coordinator::{Hub, Line, Link, Patience, Report, Seat, Watcher};
+use crate::engine::flower::coordinator::{Admission, Hub, Line, Link, Patience, Report, Seat, Watcher};
 use crate::engine::flower::http::Http;
 use crate::engine::flower::proxy::{Limits, Proxy};
 use crate::engine::flower::runtime::Control;
@@ -42,7 +42,8 @@ const LEFT: &str = "left.json";
 #[command(
     long_about = "Run the coordinator of a consortium: start the SuperLink, front it with TLS, wait for the sites, train \
     with them, evaluate, have the release signed, and then rank masked photographs until it is stopped. It holds no \
-    photograph, encoding, single update, syndrome's name or (blind mode) model.\n\nStopped or killed, the same command goes on \
+    photograph, encoding, single update, syndrome's name or (blind mode) model.\n\nWhile the kernel is open, `consortium admit` \
+    lets further sites in.\n\nStopped or killed, the same command goes on \
     where it was."
 )]
 pub struct CoordinateArgs {
@@ -98,13 +99,15 @@ pub fn run(args: CoordinateArgs, context: &Context) -> Result<Outcome> {
     if consortium.charter.rehearsal.is_some() {
         context.output.warn("a rehearsal: every secret follows from the seed; nothing is protected");
     }
-    let (signed, roster, requests) = consortium.roster()?;
+    let (signed, _, requests) = consortium.roster()?;
     let setup = CoordinatorSetup {
         key: consortium.coordinator_key()?,
         consortium: consortium.public()?,
         roster: signed,
     };
-    let (mut node, resumed) = CoordinatorNode::open(consortium.subfolder("coordinator")?, setup)?;
+    let (mut node, resumed) =
+        CoordinatorNode::open(consortium.subfolder("coordinator")?, setup, Resume::WhereItWas)?;
+    let roster = node.coordinator.roster().clone();
     let first = match resumed {
         Some(actions) => {
             context.output.note("going on with the session that was under way");
@@ -129,6 +132,8 @@ pub fn run(args: CoordinateArgs, context: &Context) -> Result<Outcome> {
         Patience { absent: Duration::from_secs(args.absent), silent: Duration::from_secs(args.silent) };
     let process = u64::from_le_bytes(fresh()?[..8].try_into()?) | 1;
     let before = node.before.bytes();
+    // From here on sites may be admitted.
+    drop(consortium);
     let mut hub = Hub::new(&mut node, http, front.exchange(), link, seats, patience, process)?;
     hub.submit(first);
     let mut watcher = Console::new(context, &args, &folder, &roster, before)?;
@@ -222,9 +227,12 @@ fn seats(roster: &Roster, requests: &[Request], left: &BTreeSet<u16>) -> Result<
         .collect()
 }
 
-/// What is shown of the loop.
+/// What is shown of the loop, and who is let in.
 struct Console<'a> {
     context: &'a Context,
+    /// The consortium's folder, and its roster's file when it was looked at last.
+    store: PathBuf,
+    looked: Option<SystemTime>,
     folder: &'a Folder,
     once: bool,
     stop: Arc<AtomicBool>,
@@ -248,8 +256,9 @@ impl<'a> Console<'a> {
         let stop = super::stop_flag()?;
         let names = roster.sites().map(|(site, name, _)| (site, name.to_string())).collect();
         let (shown, at) = (String::new(), Instant::now());
-        let (once, lines) = (args.once, Vec::new());
-        Ok(Self { context, folder, once, stop, names, shown, at, over: false, before, lines })
+        let (once, lines, store) = (args.once, Vec::new(), args.store.clone());
+        let looked = None;
+        Ok(Self { context, store, looked, folder, once, stop, names, shown, at, over: false, before, lines })
     }
 
     fn name(&self, site: SiteIndex) -> String {
@@ -285,6 +294,24 @@ impl Watcher for Console<'_> {
         }
         self.lines = report.lines.values().map(|line| (line.name.clone(), line.up, line.down)).collect();
         self.over = self.once && *serving && report.quiet;
+    }
+
+    fn admitted(&mut self, known: u64) -> Result<Option<Admission>> {
+        let written = Consortium::roster_written(&self.store);
+        if written == self.looked {
+            return Ok(None);
+        }
+        // Whoever is writing it has the folder's lock.
+        let Ok(consortium) = Consortium::open(&self.store) else { return Ok(None) };
+        let (signed, roster, requests) = consortium.roster()?;
+        drop(consortium);
+        self.looked = written;
+        if roster.serial() <= known {
+            return Ok(None);
+        }
+        self.names.extend(roster.sites().map(|(site, name, _)| (site, name.to_string())));
+        let seats = seats(&roster, &requests, &left(self.folder)?)?;
+        Ok(Some(Admission { roster: signed, seats }))
     }
 
     fn stop(&mut self) -> bool {

@@ -1,6 +1,7 @@
 //! `site`: a hospital in a consortium.
 
 pub mod ask;
+mod patients;
 pub mod run;
 
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub enum SiteCommand {
     Ask(ask::AskArgs),
     /// Take a patient out of the gallery of all sites, through the running site
     Withdraw(ask::WithdrawArgs),
+    /// Let a newcomer that the consortium has admitted have the group key, through the running site
+    Approve(ask::ApproveArgs),
 }
 
 /// Arguments of `site keygen`.
@@ -82,6 +85,7 @@ pub fn run(args: SiteArgs, context: &Context) -> anyhow::Result<Outcome> {
         SiteCommand::Run(args) => run::run(args, context),
         SiteCommand::Ask(args) => ask::run(args, context),
         SiteCommand::Withdraw(args) => ask::withdraw(args, context),
+        SiteCommand::Approve(args) => ask::approve(args, context),
     }
 }
 

@@ -1,7 +1,9 @@
 //! The coordinator at work: its state machine and its folder.
 
 use anyhow::Result;
-use federation::{Action, Bytes, Coordinator, CoordinatorSetup, Outgoing, Refusal, SignedRelease};
+use federation::{
+    Action, Bytes, Coordinator, CoordinatorSetup, Outgoing, Refusal, SignedRelease, SignedRoster,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::host::{CoordinatorHost, Event, Host, Standing, Traffic};
@@ -11,6 +13,17 @@ const SNAPSHOT: &str = "coordinator.state";
 /// The state at the end of the session; what comes later (a site that joins) begins from there.
 const SESSION_END: &str = "session-end.state";
 const ACCOUNTS: &str = "accounts.json";
+/// The roster in force: that of the session until its release is signed, then the newest.
+const ROSTER: &str = "roster.signed";
+
+/// Where a party goes on whose session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// At the end of the session: a simulation plays again what comes after it.
+    AtSessionEnd,
+    /// Where it was: a kernel that serves has galleries and sites that came later.
+    WhereItWas,
+}
 
 /// What the engine counted up to a save, so that a resumed session's accounts are whole.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -68,16 +81,33 @@ pub struct CoordinatorNode {
     /// Accounts of earlier processes.
     pub before: Accounts,
     folder: Folder,
+    resume: Resume,
 }
 
 impl CoordinatorNode {
     /// A coordinator that begins (`None`), or goes on from its folder with what it says first.
-    pub fn open(folder: Folder, setup: CoordinatorSetup) -> Result<(Self, Option<Vec<Action>>)> {
+    ///
+    /// One that serves goes on with the roster that was in force; a newer one is for [`CoordinatorHost::adopt_roster`].
+    pub fn open(
+        folder: Folder,
+        mut setup: CoordinatorSetup,
+        resume: Resume,
+    ) -> Result<(Self, Option<Vec<Action>>)> {
         let before = folder.read_json(ACCOUNTS)?.unwrap_or_default();
-        let snapshot = match folder.read(SESSION_END)? {
-            Some(end) => Some(end),
-            None => folder.read(SNAPSHOT)?,
+        let (first, second) = match resume {
+            Resume::AtSessionEnd => (SESSION_END, SNAPSHOT),
+            Resume::WhereItWas => (SNAPSHOT, SESSION_END),
         };
+        let snapshot = match folder.read(first)? {
+            Some(found) => Some(found),
+            None => folder.read(second)?,
+        };
+        if resume == Resume::WhereItWas {
+            match folder.read(ROSTER)?.filter(|_| snapshot.is_some()) {
+                Some(bytes) => setup.roster = SignedRoster::decode(&bytes)?,
+                None => folder.write(ROSTER, &setup.roster.encode())?,
+            }
+        }
         let (coordinator, resumed) = match snapshot {
             Some(bytes) => {
                 let (coordinator, actions) = Coordinator::restore(setup, &bytes)?;
@@ -86,7 +116,7 @@ impl CoordinatorNode {
             None => (Coordinator::new(setup)?, None),
         };
         let finished = folder.read(SESSION_END)?.is_some();
-        Ok((Self { coordinator, release: None, finished, halted: None, before, folder }, resumed))
+        Ok((Self { coordinator, release: None, finished, halted: None, before, folder, resume }, resumed))
     }
 
     /// Writes the accounts of this process on top of those before.
@@ -108,7 +138,9 @@ impl Host for CoordinatorNode {
             Action::Released(release) => self.release = Some(*release),
             Action::Halt { reason } => self.halted = Some(reason),
             Action::Finished => {
-                self.folder.write(SESSION_END, &self.coordinator.snapshot())?;
+                if self.resume == Resume::AtSessionEnd {
+                    self.folder.write(SESSION_END, &self.coordinator.snapshot())?;
+                }
                 self.finished = true;
             }
             _ => {}
@@ -144,6 +176,18 @@ impl CoordinatorHost for CoordinatorNode {
             serving: self.finished,
             halted: self.halted.clone(),
         }
+    }
+
+    fn roster(&self) -> u64 {
+        self.coordinator.roster().serial()
+    }
+
+    fn adopt_roster(&mut self, signed: &SignedRoster) -> Result<Result<Vec<Action>, Refusal>> {
+        let adopted = self.coordinator.adopt_roster(signed);
+        if adopted.is_ok() {
+            self.folder.write(ROSTER, &signed.encode())?;
+        }
+        Ok(adopted)
     }
 
     fn checkpoint(&mut self, traffic: &Traffic, events: &[Event]) -> Result<()> {

@@ -13,7 +13,7 @@ use federation::{
 };
 use vision::views::VIEWS;
 
-use super::coordinator::{Accounts, CoordinatorNode};
+use super::coordinator::{Accounts, CoordinatorNode, Resume};
 use super::{Member, Run, engine_drops, secret};
 use crate::config::{Config, MemberWeights};
 use crate::engine::host::Event;
@@ -230,8 +230,8 @@ pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
         consortium: keys.consortium().public(),
         roster: signed.clone(),
     };
-    let (mut node, resumed) =
-        CoordinatorNode::open(Folder::open(&run.folder.path().join("coordinator"))?, setup)?;
+    let folder = Folder::open(&run.folder.path().join("coordinator"))?;
+    let (mut node, resumed) = CoordinatorNode::open(folder, setup, Resume::AtSessionEnd)?;
     // Who has come back does not vanish again; who was away when the process ended does, in the repeated attempt.
     let back: Vec<(u32, u16)> = (node.before.attendance.iter())
         .filter(|(_, _, vanished)| !vanished)

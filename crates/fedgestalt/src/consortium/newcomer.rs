@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use domain::cohort::Part;
 use domain::evaluate::{HitCounts, Setting};
-use federation::{Action, Party, SignedRoster, SiteIndex, SiteName};
+use federation::{Action, Party, SiteIndex, SiteName};
 
 use super::Run;
 use super::federated::{Federated, Keys, site};
@@ -36,20 +36,19 @@ pub fn join(run: &Run<'_>, federated: &mut Federated, patients: &Path) -> Result
     let member = run.member(NAME, cohort.cohort.clone(), &cohort, &|_| {})?;
     stage.advance(1);
 
-    // The consortium signs a roster with the newcomer; every party adopts it.
+    // The consortium signs a roster with the newcomer; the coordinator tells it to every site.
     let roster = federated.roster.verify(&keys.consortium().public())?;
     let signed = roster.with_site(SiteName::new(NAME)?, keys.site(NAME).public())?.sign(&keys.consortium());
-    adopt_roster(federated, &signed)?;
+    let told = federated.node.coordinator.adopt_roster(&signed)?;
+    federated.roster = signed.clone();
     let index = federated.sites.len();
     let newcomer = site(run, &keys, &signed, member, index, None)?;
     federated.sites.push(newcomer);
     stage.advance(1);
 
-    let place = SiteIndex(index as u16);
     let mut engine = Local::new(&mut federated.node, &mut federated.sites, Vec::new(), 0);
     engine.observer = Some(Box::new(|event| run.context.progress.say(event)));
-    let actions = engine.sites[index].participant().join()?;
-    engine.submit(Party::Site(place), actions);
+    engine.submit(Party::Coordinator, told);
     engine.settle()?;
     // A person at one member site approves: the group key goes to the newcomer in a box that only it opens.
     let approval = engine.sites[0].participant().approve(&SiteName::new(NAME)?)?;
@@ -59,9 +58,6 @@ pub fn join(run: &Run<'_>, federated: &mut Federated, patients: &Path) -> Result
     if engine.sites[index].trained().is_none() {
         bail!("the newcomer did not get the release");
     }
-    let gallery = engine.sites[index].gallery_now()?;
-    engine.submit(Party::Site(place), gallery);
-    engine.settle()?;
     for at in 0..=index {
         let questions: Vec<Action> = engine.sites[at].ask_frequent()?;
         engine.submit(Party::Site(SiteIndex(at as u16)), questions);
@@ -77,15 +73,6 @@ pub fn join(run: &Run<'_>, federated: &mut Federated, patients: &Path) -> Result
         story.results.probes, story.results.newcomer[0]
     ));
     Ok(story)
-}
-
-fn adopt_roster(federated: &mut Federated, signed: &SignedRoster) -> Result<()> {
-    federated.node.coordinator.adopt_roster(signed)?;
-    for site in &mut federated.sites {
-        site.participant().adopt_roster(signed)?;
-    }
-    federated.roster = signed.clone();
-    Ok(())
 }
 
 fn story(newcomer: &Site, others: &[Site]) -> Result<NewcomerStory> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use federation::{Action, Bytes, Outgoing, Party, Refusal, SiteIndex};
+use federation::{Action, Bytes, Outgoing, Party, Refusal, SignedRoster, SiteIndex};
 
 /// One party as the engine sees it.
 pub trait Host: Send {
@@ -42,6 +42,12 @@ pub trait CoordinatorHost: Host {
 
     /// What it is at.
     fn standing(&self) -> Standing;
+
+    /// Serial of the roster in force.
+    fn roster(&self) -> u64;
+
+    /// Takes a newer roster over while it serves.
+    fn adopt_roster(&mut self, signed: &SignedRoster) -> Result<Result<Vec<Action>, Refusal>>;
 
     /// Keeps the engine's accounts; called whenever the coordinator saves.
     fn checkpoint(&mut self, traffic: &Traffic, events: &[Event]) -> Result<()>;

@@ -5,6 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use domain::ImageId;
@@ -27,6 +28,11 @@ const CROPS_PER_THREAD: usize = 16;
 pub trait Crops: Sync {
     /// The aligned face of an image.
     fn crop(&self, image: &ImageId) -> Result<Crop>;
+
+    /// When what it is made from was written last, where that is known.
+    fn modified(&self, _image: &ImageId) -> Option<SystemTime> {
+        None
+    }
 }
 
 /// Which variants of an image a table holds.
@@ -108,8 +114,8 @@ pub type Table = FeatureTable<Mapped>;
 /// Opens the table of `images` in `folder`, computing what is missing.
 ///
 /// Rows are appended to `<name>.partial` as they are ready and the file gets its name when it is whole, so a killed
-/// process goes on where it was. While the trunk computes one chunk of images, the next is read, decoded and varied. `done`
-/// is told how many images each step finished.
+/// process goes on where it was. While the trunk computes one chunk of images, the next is read, decoded and varied. Rows of
+/// a table of another cohort are copied for the images that it has. `done` is told how many images each step finished.
 pub fn table(
     folder: &Path,
     trunk: &dyn Trunk,
@@ -127,15 +133,17 @@ pub fn table(
         variants.count(),
         images.iter().map(|image| image.as_str().to_owned()).collect(),
     )?;
+    let mut known = None;
     if path.exists() {
         let table = open(&path)?;
         if *table.header() == header {
             done(images.len());
             return Ok(table);
         }
-        // The cohort changed since: the table is a cache, so it is made anew.
-        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        // The cohort changed since. A face that was replaced or withdrawn has taken the table with it.
+        known = Some(table).filter(|table| is_alike(table.header(), &header));
     }
+    let known = known.as_ref();
     let partial = path.with_extension("features.partial");
     let (mut file, finished) = resume(&partial, &header)?;
     done(finished);
@@ -146,7 +154,9 @@ pub fn table(
         let (ready, chunks) = sync_channel(1);
         scope.spawn(move || {
             for chunk in images[finished..].chunks(chunk) {
-                let inputs = inputs(chunk, crops, variants);
+                let missing: Vec<ImageId> =
+                    chunk.iter().filter(|image| row_in(known, image).is_none()).cloned().collect();
+                let inputs = inputs(&missing, crops, variants);
                 let failed = inputs.is_err();
                 if ready.send((chunk, inputs)).is_err() || failed {
                     return;
@@ -154,7 +164,7 @@ pub fn table(
             }
         });
         for (chunk, inputs) in chunks {
-            let bytes = compute(trunk, chunk, &inputs?, variants)?;
+            let bytes = rows(trunk, chunk, known, &inputs?, variants)?;
             debug_assert_eq!(bytes.len(), chunk.len() * row_bytes);
             file.write_all(&bytes).with_context(|| format!("cannot write {}", partial.display()))?;
             done(chunk.len());
@@ -165,6 +175,16 @@ pub fn table(
     drop(file);
     std::fs::rename(&partial, &path).with_context(|| format!("cannot name {}", path.display()))?;
     open(&path)
+}
+
+/// Whether two tables differ in their images alone.
+fn is_alike(a: &Header, b: &Header) -> bool {
+    let shape = |header: &Header| (*header.trunk(), header.draw_seed(), header.dim(), header.draws());
+    shape(a) == shape(b)
+}
+
+fn row_in(known: Option<&Table>, image: &ImageId) -> Option<usize> {
+    known?.row_of(image.as_str())
 }
 
 fn open(path: &Path) -> Result<Table> {
@@ -207,13 +227,34 @@ fn inputs(images: &[ImageId], crops: &dyn Crops, variants: Variants) -> Result<V
     Ok(made.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-/// The f16 rows of some images from their variants, in order.
-fn compute(trunk: &dyn Trunk, images: &[ImageId], inputs: &[Crop], variants: Variants) -> Result<Vec<u8>> {
+/// The f16 rows of some images, in order: those that are known, the others from their variants.
+fn rows(
+    trunk: &dyn Trunk,
+    images: &[ImageId],
+    known: Option<&Table>,
+    inputs: &[Crop],
+    variants: Variants,
+) -> Result<Vec<u8>> {
     let mut features = vec![0.0; inputs.len() * trunk.output_len()];
-    trunk.features(inputs, &mut features).context("the trunk failed")?;
-    let mut bytes = Vec::with_capacity(features.len() * 2);
-    for (row, image) in features.chunks_exact(trunk.output_len() * variants.count()).zip(images) {
-        encode_row(row, &mut bytes).with_context(|| format!("image {image}"))?;
+    if !inputs.is_empty() {
+        trunk.features(inputs, &mut features).context("the trunk failed")?;
+    }
+    let mut computed = features.chunks_exact(trunk.output_len() * variants.count());
+    let mut bytes = Vec::with_capacity(images.len() * trunk.output_len() * variants.count() * 2);
+    let mut copied = vec![0.0; trunk.output_len()];
+    for image in images {
+        match known.and_then(|table| Some((table, table.row_of(image.as_str())?))) {
+            Some((table, row)) => {
+                for draw in 0..variants.count() {
+                    table.copy_row(row, draw, &mut copied);
+                    encode_row(&copied, &mut bytes).with_context(|| format!("image {image}"))?;
+                }
+            }
+            None => {
+                let row = computed.next().context("the trunk gave too few features")?;
+                encode_row(row, &mut bytes).with_context(|| format!("image {image}"))?;
+            }
+        }
     }
     Ok(bytes)
 }

@@ -1,11 +1,28 @@
-//! What a person asks of a site once the kernel is open.
+//! What a person asks of a site once the kernel is open, and what becomes of its gallery.
 
-use anyhow::{Context as _, Result};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
 use domain::ImageId;
-use federation::{Action, Probe};
+use domain::cohort::Cohort;
+use federation::{Action, KernelSetup, Probe};
 use jiff::Timestamp;
 
 use super::Site;
+use super::tables::Tables;
+use crate::consortium::federated::holdings;
+
+/// What a change of the cohort came to in the gallery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GalleryChange {
+    /// Images of this site in the gallery now.
+    pub images: usize,
+    /// Those that were not in it before.
+    pub new: usize,
+    /// Those that left it.
+    pub withdrawn: usize,
+}
 
 impl Site {
     /// Asks about a face that is not in the cohort, against every gallery; `name` is this site's own for it. The answer
@@ -32,9 +49,31 @@ impl Site {
         let mine = |case: &&domain::Case| case.subject == *subject;
         let images: Vec<ImageId> =
             self.cohort.cases().iter().filter(mine).map(|case| case.image.clone()).collect();
-        anyhow::ensure!(!images.is_empty(), "subject {subject} is not at this site");
+        ensure!(!images.is_empty(), "subject {subject} is not at this site");
         let actions = self.participant.withdraw(&images)?;
         self.files.store().withdraw(subject, Timestamp::now())?;
+        self.cohort = self.cohort.restrict(&|case| case.subject != *subject);
         Ok(actions)
+    }
+
+    /// The patients as they are now: brings the gallery up to date, if there is a kernel.
+    pub fn renew(&mut self, cohort: Cohort, tables: Arc<Tables>) -> Result<(Vec<Action>, GalleryChange)> {
+        self.participant.update_holdings(holdings(&cohort))?;
+        self.cohort = cohort;
+        self.tables = tables;
+        self.refresh()
+    }
+
+    /// Brings the gallery up to date with the patients: after a start, it may be that a killed process did not.
+    pub fn refresh(&mut self) -> Result<(Vec<Action>, GalleryChange)> {
+        let before: BTreeSet<ImageId> = self.participant.uploaded().into_iter().collect();
+        let actions = self.gallery(&KernelSetup { dim: self.blueprint.dim(), label: [0; 32] })?;
+        let now: BTreeSet<ImageId> = self.participant.uploaded().into_iter().collect();
+        let change = GalleryChange {
+            images: now.len(),
+            new: now.difference(&before).count(),
+            withdrawn: before.difference(&now).count(),
+        };
+        Ok((actions, change))
     }
 }

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::model::Trained;
 use super::{Evaluation, RoundRecord};
+use crate::consortium::coordinator::Resume;
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::features::Crops;
 use crate::pipeline::weights::{self, Weights};
@@ -50,6 +51,7 @@ struct KeptUpdate {
 pub struct SiteFiles {
     store: SiteStore,
     scratch: Scratch,
+    resume: Resume,
 }
 
 /// A round's training as an earlier process kept it, per tuned member.
@@ -65,8 +67,8 @@ pub struct Update {
 
 impl SiteFiles {
     /// Opens the site's folder; one process at a time.
-    pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { store: SiteStore::open(path)?, scratch: Scratch::default() })
+    pub fn open(path: &Path, resume: Resume) -> Result<Self> {
+        Ok(Self { store: SiteStore::open(path)?, scratch: Scratch::default(), resume })
     }
 
     /// The store itself: cohort, crops, encodings, audit log.
@@ -97,11 +99,13 @@ impl SiteFiles {
     /// already are not aligned again. `tick` is called once per image.
     pub fn import(&self, cohort: &Cohort, crops: &dyn Crops, tick: &(dyn Fn() + Sync)) -> Result<()> {
         self.store.put_cohort(cohort)?;
-        let kept = cohort
-            .cases()
-            .par_iter()
-            .map(|case| Ok(self.store.crop(&case.image)?.is_some()))
-            .collect::<Result<Vec<bool>>>()?;
+        let is_kept = |image: &ImageId| -> Result<bool> {
+            // A photograph that was replaced since is aligned anew.
+            let stale = crops.modified(image).zip(self.store.crop_time(image));
+            Ok(!stale.is_some_and(|(photo, crop)| photo > crop) && self.store.crop(image)?.is_some())
+        };
+        let cases = cohort.cases().par_iter();
+        let kept = cases.map(|case| is_kept(&case.image)).collect::<Result<Vec<bool>>>()?;
         let missing: Vec<ImageId> = cohort
             .cases()
             .iter()
@@ -173,17 +177,24 @@ impl SiteFiles {
         Ok(start)
     }
 
-    /// The participant's snapshot: that of the end of the session, once there is one.
+    /// The participant's snapshot to go on from.
     pub fn participant(&self) -> Result<Option<Vec<u8>>> {
-        match self.folder().read(SESSION_END)? {
-            Some(end) => Ok(Some(end)),
-            None => Ok(self.folder().read(PARTICIPANT)?),
+        let (first, second) = match self.resume {
+            Resume::AtSessionEnd => (SESSION_END, PARTICIPANT),
+            Resume::WhereItWas => (PARTICIPANT, SESSION_END),
+        };
+        match self.folder().read(first)? {
+            Some(found) => Ok(Some(found)),
+            None => Ok(self.folder().read(second)?),
         }
     }
 
-    /// Keeps the participant's snapshot at the end of the session.
+    /// Keeps the participant's snapshot at the end of the session, where it is gone back to.
     pub fn save_session_end(&self, snapshot: &[u8]) -> Result<()> {
-        Ok(self.folder().write_secret(SESSION_END, snapshot)?)
+        match self.resume {
+            Resume::AtSessionEnd => Ok(self.folder().write_secret(SESSION_END, snapshot)?),
+            Resume::WhereItWas => self.save_participant(snapshot),
+        }
     }
 
     /// Keeps the participant's snapshot.

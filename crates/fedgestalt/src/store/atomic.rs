@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -56,6 +57,17 @@ pub fn write_cache(path: &Path, bytes: &[u8]) -> Result<()> {
     temporary.write_all(bytes).map_err(failed())?;
     temporary.persist(path).map_err(|error| failed()(error.error))?;
     Ok(())
+}
+
+/// Gives a file the present time.
+///
+/// # Errors
+///
+/// When it cannot be opened.
+pub fn touch(path: &Path) -> Result<()> {
+    let touched =
+        File::options().write(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    touched.map_err(Error::io("write", path))
 }
 
 /// Writes a file piece by piece, for what is too large to hold at once.

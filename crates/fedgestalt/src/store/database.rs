@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::{Error, ErrorKind, Result};
 
 /// One step per version; a step that was ever released is never changed.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
 
 /// Opens `site.db`, making it if needed, readable by its owner only.
 pub(super) fn open(path: &Path) -> Result<Connection> {

@@ -1,11 +1,14 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use domain::{Case, Cohort, Encoding, ImageId, Part, SubjectId, Syndrome, SyndromeId};
+use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use rayon::prelude::*;
 use rusqlite::{Connection, params};
+use sha2::Sha256;
 use vision::Crop;
 use vision::decode::Limits;
 
@@ -214,7 +217,8 @@ impl SiteStore {
                 )
             })?;
             match atomic::read(&path)? {
-                Some(kept) if kept == png => {}
+                // The same face from a newer file.
+                Some(kept) if kept == png => atomic::touch(&path)?,
                 kept => {
                     if kept.is_some() {
                         // First what was made from the old face: a killed process must not leave it beside the new one.
@@ -315,8 +319,31 @@ impl SiteStore {
         Ok(transaction.commit()?)
     }
 
+    /// The cohort without the subjects that were withdrawn: a folder may still have them.
+    ///
+    /// # Errors
+    ///
+    /// When the database refuses.
+    pub fn without_withdrawn(&self, cohort: &Cohort) -> Result<Cohort> {
+        let database = self.database();
+        let mut select = database.prepare("SELECT subject FROM withdrawn")?;
+        let marks = select.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+        let marks: BTreeSet<Vec<u8>> = marks.collect::<rusqlite::Result<_>>()?;
+        if marks.is_empty() {
+            return Ok(cohort.clone());
+        }
+        let secret = mark_secret(&database)?;
+        Ok(cohort.restrict(&|case| !marks.contains(&mark(&secret, &case.subject)[..])))
+    }
+
+    /// When an aligned face was kept, if one is.
+    pub fn crop_time(&self, image: &ImageId) -> Option<SystemTime> {
+        std::fs::metadata(self.crop_path(image)).and_then(|metadata| metadata.modified()).ok()
+    }
+
     /// Removes a subject: cases, labels, parts, encodings, the marks of masked copies, crops, and every feature cache
-    /// (they are made again without it). The audit log notes how many images, not whose.
+    /// (they are made again without it). It is not imported again: a mark stays by which its id is known, and from which it
+    /// cannot be told by who has not this store. The audit log notes how many images, not whose.
     ///
     /// # Errors
     ///
@@ -344,6 +371,8 @@ impl SiteStore {
             return Ok(withdrawn);
         }
         withdrawn.images = images.iter().filter_map(|image| ImageId::new(image).ok()).collect();
+        let mark = mark(&mark_secret(&transaction)?, subject);
+        transaction.execute("INSERT OR IGNORE INTO withdrawn (subject) VALUES (?1)", params![mark])?;
         forget(&transaction, &images)?;
         let detail = format!("{} images, {} masked copies", images.len(), withdrawn.masked.len());
         audit::extend(&transaction, &[Entry::internal(at, "withdrawal", detail)])?;
@@ -474,6 +503,18 @@ impl SiteStore {
     pub fn verify_audit(&self, noted: Option<&Head>) -> Result<Head> {
         audit::verify(&self.database(), noted)
     }
+}
+
+fn mark_secret(connection: &Connection) -> Result<Vec<u8>> {
+    let select = "SELECT secret FROM secrets WHERE name = 'withdrawn'";
+    Ok(connection.query_row(select, [], |row| row.get(0))?)
+}
+
+/// By which a withdrawn subject is known.
+fn mark(secret: &[u8], subject: &SubjectId) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+    mac.update(subject.as_str().as_bytes());
+    mac.finalize().into_bytes().into()
 }
 
 fn crop_name(image: &str) -> String {

@@ -38,7 +38,10 @@ pub(crate) fn install() -> Result<(), String> {
         .unwrap();
     match output.status.success() {
         true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            Err(said.lines().rfind(|line| line.starts_with("error")).unwrap_or(&said).to_owned())
+        }
     }
 }
 
@@ -244,13 +247,27 @@ impl Consortium {
     }
 
     pub(crate) fn site(&self, at: usize, options: &str) -> Running {
+        self.site_on(at, &reference().place.path(&format!("cohorts/site-{at}")), options)
+    }
+
+    /// A site with a cohort that the test changes.
+    pub(crate) fn site_on(&self, at: usize, cohort: &Path, options: &str) -> Running {
         let mut command = self.place.command(&format!("--json --threads 1 site run --store s{at} {options}"));
         // Of this machine, and out of reach from another host.
         for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
             command.env_remove(name);
         }
-        command.arg("--cohort").arg(reference().place.path(&format!("cohorts/site-{at}")));
+        command.arg("--cohort").arg(cohort);
         self.start(Host::Site(at), &format!("site-{at}"), command)
+    }
+
+    /// One site more, admitted by the consortium as it stands.
+    pub(crate) fn admit(&self, at: usize) {
+        let keygen = format!("site keygen --store s{at} --name site-{at} --out r{at}.json --rehearsal 1");
+        self.place.json(&keygen);
+        let admitted = self.place.json(&format!("consortium admit --store hub r{at}.json"));
+        let fingerprint = admitted["fingerprint"].as_str().unwrap();
+        self.place.json(&format!("site enrol --store s{at} invitation.json --fingerprint {fingerprint}"));
     }
 
     pub(crate) fn sites(&self, options: &str) -> Vec<Running> {

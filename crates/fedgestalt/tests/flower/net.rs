@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Says to this program that it is a relay: `FROM TO`, two socket addresses.
+/// Says to this program that it is a relay: `FROM TO PAUSES`, two socket addresses and 0 or 1.
 const RELAY: &str = "FEDGESTALT_TEST_RELAY";
 /// Half of the relay's round trip of 80 ms.
 const WAY: Duration = Duration::from_millis(40);
@@ -163,7 +163,8 @@ impl Net {
         String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
     }
 
-    /// 80 ms of delay and 1 % of loss on a site's link. By the kernel where it can, else by a relay at the site.
+    /// 80 ms of delay and 1 % of loss on a site's link. By the kernel's netem where it has it; else a relay at the site delays,
+    /// and the router's packet filter loses, where there is one.
     pub(crate) fn worsen(&self, site: usize, port: u16) -> Option<Relay> {
         let (router, host) = (self.name("r"), self.host(Host::Site(site)));
         let args = format!("-n {router} qdisc add dev l{} root netem delay 80ms loss 1%", site + 2);
@@ -171,13 +172,52 @@ impl Net {
         {
             return None;
         }
-        eprintln!("this kernel has no netem: a relay delays, and makes the pauses that loss makes");
+        let loses = self.lose(site);
+        let loss = match &loses {
+            Ok(filter) => format!("{filter} drops one packet in a hundred each way"),
+            Err(_) => "makes the pauses that loss makes, for want of iptables and nft".to_owned(),
+        };
+        eprintln!("a bad line: this kernel has no netem, so a relay delays by 80 ms, and {loss}");
         // What the site believes to be the hub is the relay.
         ip(&format!("-n {host} addr replace {}/32 dev lo", self.hub())).unwrap();
-        let mut command =
-            relay_command(&format!("{}:{port}", self.hub()), &format!("{}:{port}", self.behind()));
+        let mut command = relay_command(
+            &format!("{}:{port}", self.hub()),
+            &format!("{}:{port}", self.behind()),
+            loses.is_err(),
+        );
         command = self.on(Host::Site(site), &command);
         Some(Relay::start(command))
+    }
+
+    /// The router drops one packet in a hundred from and to a site; by which filter.
+    fn lose(&self, site: usize) -> Result<&'static str, String> {
+        let (router, link) = (self.name("r"), format!("l{}", site + 2));
+        let run = |line: String| {
+            let output =
+                Command::new("ip").args(["netns", "exec", &router, "sh", "-c", &line]).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            if output.status.success() { Ok(()) } else { Err(said) }
+        };
+        let random = "-m statistic --mode random --probability 0.01 -j DROP";
+        // Asked for again for the same link, it is not doubled.
+        let by_iptables = run(format!("iptables -F FORWARD && iptables -A FORWARD -i {link} {random}"))
+            .and_then(|()| run(format!("iptables -A FORWARD -o {link} {random}")));
+        if by_iptables.is_ok() {
+            return Ok("iptables");
+        }
+        let chain = "add table ip bad; flush table ip bad; add chain ip bad f { type filter hook forward priority 0; }";
+        let rule = |way: &str| format!("add rule ip bad f {way} {link} numgen random mod 100 < 1 drop");
+        run(format!("nft '{chain}; {}; {}'", rule("iifname"), rule("oifname"))).map(|()| "nftables")
+    }
+
+    /// Packets that the router has dropped, where its filter counts them.
+    pub(crate) fn lost(&self) -> Option<u64> {
+        let args = ["netns", "exec", &self.name("r"), "iptables", "-nvxL", "FORWARD"];
+        let output = Command::new("ip").args(args).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let dropped = text.lines().filter(|line| line.contains("DROP"));
+        let counts = dropped.filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        output.status.success().then(|| counts.sum()).filter(|_| text.contains("statistic"))
     }
 
     fn remove(&self) {
@@ -201,7 +241,7 @@ pub(crate) struct Relay(Child);
 impl Relay {
     /// Between two addresses of this host.
     pub(crate) fn local(from: &str, to: &str) -> Self {
-        Self::start(relay_command(from, to))
+        Self::start(relay_command(from, to, true))
     }
 
     fn start(mut command: Command) -> Self {
@@ -216,16 +256,19 @@ impl Drop for Relay {
     }
 }
 
-fn relay_command(from: &str, to: &str) -> Command {
+/// `pauses` are those that loss makes.
+fn relay_command(from: &str, to: &str, pauses: bool) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.env(RELAY, format!("{from} {to}"));
+    command.env(RELAY, format!("{from} {to} {}", u8::from(pauses)));
     command
 }
 
 /// What the relay's process does; returns at once in any other.
 pub(crate) fn relay() {
     let Some(way) = env::var(RELAY).ok() else { return };
-    let (from, to) = way.split_once(' ').unwrap();
+    let words: Vec<&str> = way.split(' ').collect();
+    let [from, to, pauses] = words[..] else { panic!("{way}") };
+    let pauses = pauses == "1";
     let listener = TcpListener::bind(from).unwrap();
     for client in listener.incoming().map_while(Result::ok) {
         let Ok(server) = TcpStream::connect(to) else { continue };
@@ -233,18 +276,18 @@ pub(crate) fn relay() {
         server.set_nodelay(true).unwrap();
         for (from, to) in [(&client, &server), (&server, &client)] {
             let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-            thread::spawn(move || pass_on(from, to));
+            thread::spawn(move || pass_on(from, to, pauses));
         }
     }
     process::exit(0);
 }
 
-fn pass_on(mut from: TcpStream, mut to: TcpStream) {
+fn pass_on(mut from: TcpStream, mut to: TcpStream, pauses: bool) {
     let (give, take) = mpsc::sync_channel::<(Instant, Vec<u8>)>(64);
     thread::spawn(move || {
         for (number, (at, bytes)) in take.iter().enumerate() {
             // One packet in a hundred is lost, and comes a round trip later.
-            if number % 9 == 8 && bytes.len() > PIECE / 2 {
+            if pauses && number % 9 == 8 && bytes.len() > PIECE / 2 {
                 thread::sleep(2 * WAY);
             }
             let due = at + WAY;

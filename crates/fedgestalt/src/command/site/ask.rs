@@ -1,9 +1,9 @@
-//! `site ask` and `site withdraw`: what a person asks of the running site.
+//! `site ask`, `site withdraw` and `site approve`: what a person asks of the running site.
 //!
 //! The running site owns its store, so these commands hand their wish to it through a socket in the store's folder, which
 //! only its owner can open. Nothing of that leaves the machine but the masked encoding.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use domain::{ImageId, SubjectId};
-use federation::{Action, Answer};
+use federation::{Action, Answer, SiteName};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use vision::Points;
@@ -69,19 +69,31 @@ pub struct WithdrawArgs {
     pub subject: SubjectId,
 }
 
+/// Arguments of `site approve`.
+#[derive(Debug, Args)]
+pub struct ApproveArgs {
+    /// This site's folder
+    #[arg(long, value_name = "DIR", default_value = "site")]
+    pub store: PathBuf,
+    /// The newcomer's name in the roster
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
 /// A wish on its way to the running site.
 #[derive(Debug, Serialize, Deserialize)]
 enum Wish {
     Photo { file: PathBuf, points: Option<Vec<f32>>, top: usize },
     Image { image: ImageId, top: usize },
     Withdraw { subject: SubjectId },
+    Approve { name: SiteName },
 }
 
 /// What comes back.
 #[derive(Debug, Serialize, Deserialize)]
 enum Granted {
     Ranking(Vec<Place>),
-    Withdrawn,
+    Done,
     Refused(String),
 }
 
@@ -115,7 +127,7 @@ pub fn run(args: AskArgs, context: &Context) -> Result<Outcome> {
     let places = match hand_over(&args.store, &wish, args.wait)? {
         Granted::Ranking(places) => places,
         Granted::Refused(reason) => bail!("{reason}"),
-        Granted::Withdrawn => bail!("the running site answered something else"),
+        Granted::Done => bail!("the running site answered something else"),
     };
     let result = json!({ "probe": probe, "syndromes": places });
     context.output.result(&result, |_| {
@@ -140,15 +152,35 @@ pub fn run(args: AskArgs, context: &Context) -> Result<Outcome> {
 /// When the site does not run, or does not have the patient.
 pub fn withdraw(args: WithdrawArgs, context: &Context) -> Result<Outcome> {
     let subject = args.subject.clone();
-    match hand_over(&args.store, &Wish::Withdraw { subject: args.subject }, 60)? {
-        Granted::Withdrawn => {}
+    have_done(&args.store, &Wish::Withdraw { subject: args.subject })?;
+    context.output.result(&json!({ "withdrawn": subject }), |_| {
+        format!(
+            "{subject} is withdrawn and is not imported again; the photographs in the cohort's folder are yours to remove"
+        )
+    })?;
+    Ok(Outcome::Done)
+}
+
+/// Approves a newcomer.
+///
+/// # Errors
+///
+/// When the site does not run, or its roster does not have the newcomer.
+pub fn approve(args: ApproveArgs, context: &Context) -> Result<Outcome> {
+    let name = SiteName::new(&args.name)?;
+    have_done(&args.store, &Wish::Approve { name: name.clone() })?;
+    context
+        .output
+        .result(&json!({ "approved": name }), |_| format!("{name} gets the group key when it asks for it"))?;
+    Ok(Outcome::Done)
+}
+
+fn have_done(store: &Path, wish: &Wish) -> Result<()> {
+    match hand_over(store, wish, 60)? {
+        Granted::Done => Ok(()),
         Granted::Refused(reason) => bail!("{reason}"),
         Granted::Ranking(_) => bail!("the running site answered something else"),
     }
-    context.output.result(&json!({ "withdrawn": subject }), |_| {
-        format!("{subject} is withdrawn; remove the patient from the cohort's folder too, or the next start imports it again")
-    })?;
-    Ok(Outcome::Done)
 }
 
 fn hand_over(store: &Path, wish: &Wish, wait: u64) -> Result<Granted> {
@@ -173,6 +205,8 @@ pub(super) struct Counter {
     path: PathBuf,
     cohort: CohortDir,
     waiting: BTreeMap<ImageId, (UnixStream, usize)>,
+    /// Questions that came while another was open.
+    queue: VecDeque<(UnixStream, Wish)>,
     asked: u64,
 }
 
@@ -188,22 +222,21 @@ impl Counter {
             UnixListener::bind(&path).with_context(|| format!("cannot make {}", path.display()))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, path, cohort, waiting: BTreeMap::new(), asked: 0 })
+        let (waiting, queue) = (BTreeMap::new(), VecDeque::new());
+        Ok(Self { listener, path, cohort, waiting, queue, asked: 0 })
+    }
+
+    /// The cohort as it is now.
+    pub(super) fn renew(&mut self, cohort: CohortDir) {
+        self.cohort = cohort;
     }
 
     /// Takes wishes and gives answers that are in.
     pub(super) fn attend(&mut self, site: &mut Site) -> Result<Vec<Action>> {
         let mut actions = Vec::new();
         while let Ok((stream, _)) = self.listener.accept() {
-            match self.hear(&stream, site) {
-                Ok((Some(name), top, more)) => {
-                    self.waiting.insert(name, (stream, top));
-                    actions.extend(more);
-                }
-                Ok((None, _, more)) => {
-                    actions.extend(more);
-                    reply(stream, &Granted::Withdrawn);
-                }
+            match hear(&stream) {
+                Ok(wish) => self.grant(stream, wish, site, &mut actions),
                 Err(error) => reply(stream, &Granted::Refused(format!("{error:#}"))),
             }
         }
@@ -215,28 +248,58 @@ impl Counter {
                 reply(stream, &Granted::Ranking(self.places(answer, top)));
             }
         }
+        if site.asked.is_empty()
+            && let Some((stream, wish)) = self.queue.pop_front()
+        {
+            self.grant(stream, wish, site, &mut actions);
+        }
         Ok(actions)
     }
 
-    fn hear(
-        &mut self,
-        stream: &UnixStream,
-        site: &mut Site,
-    ) -> Result<(Option<ImageId>, usize, Vec<Action>)> {
-        stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        let mut line = String::new();
-        BufReader::new(stream.take(64 << 10)).read_line(&mut line)?;
-        let wish: Wish = serde_json::from_str(&line).context("not a wish")?;
-        let (crop, top) = match wish {
-            Wish::Photo { file, points, top } => (self.face(&file, points)?, top),
-            Wish::Image { image, top } => (self.cohort.crop(&image)?, top),
-            Wish::Withdraw { subject } => return Ok((None, 0, site.withdraw(&subject)?)),
+    fn grant(&mut self, stream: UnixStream, wish: Wish, site: &mut Site, actions: &mut Vec<Action>) {
+        let done = match wish {
+            Wish::Withdraw { subject } => site.withdraw(&subject),
+            Wish::Approve { name } => site.participant().approve(&name).map_err(Into::into),
+            // One question at a time.
+            question if !site.asked.is_empty() => return self.queue.push_back((stream, question)),
+            Wish::Photo { file, points, top } => {
+                let face = self.face(&file, points);
+                return self.ask(stream, face, top, site, actions);
+            }
+            Wish::Image { image, top } => {
+                let face = self.cohort.crop(&image);
+                return self.ask(stream, face, top, site, actions);
+            }
         };
+        match done {
+            Ok(more) => {
+                actions.extend(more);
+                reply(stream, &Granted::Done);
+            }
+            Err(error) => reply(stream, &Granted::Refused(format!("{error:#}"))),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        stream: UnixStream,
+        face: Result<vision::Crop>,
+        top: usize,
+        site: &mut Site,
+        actions: &mut Vec<Action>,
+    ) {
         self.asked += 1;
-        let name = ImageId::new(&format!("question-{}-{}", std::process::id(), self.asked))?;
-        let actions = site.ask_about(name.clone(), &crop)?;
-        Ok((Some(name), top, actions))
+        let asked = face.and_then(|face| {
+            let name = ImageId::new(&format!("question-{}-{}", std::process::id(), self.asked))?;
+            Ok((name.clone(), site.ask_about(name, &face)?))
+        });
+        match asked {
+            Ok((name, more)) => {
+                actions.extend(more);
+                self.waiting.insert(name, (stream, top));
+            }
+            Err(error) => reply(stream, &Granted::Refused(format!("{error:#}"))),
+        }
     }
 
     fn face(&self, file: &Path, points: Option<Vec<f32>>) -> Result<vision::Crop> {
@@ -274,6 +337,14 @@ impl Drop for Counter {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+fn hear(stream: &UnixStream) -> Result<Wish> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut line = String::new();
+    BufReader::new(stream.take(64 << 10)).read_line(&mut line)?;
+    serde_json::from_str(&line).context("not a wish")
 }
 
 /// Whoever asked may have left.

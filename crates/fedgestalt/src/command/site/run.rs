@@ -12,18 +12,20 @@ use federation::{Action, SiteSetup};
 use serde_json::json;
 
 use super::ask::Counter;
+use super::patients::{self, Patients, Prepared};
 use crate::Outcome;
 use crate::cohort_dir::CohortDir;
+use crate::consortium::coordinator::Resume;
 use crate::consortium::federated::{holdings, open_site};
-use crate::consortium::{Member, Photographs, networks, peak_rss_mb, secret};
+use crate::consortium::{Member, networks, peak_rss_mb, secret};
 use crate::context::Context;
 use crate::engine::flower::http::Http;
 use crate::engine::flower::site::{Desk, Outpost};
 use crate::engine::host::Event;
 use crate::enrolment::{SiteKeys, enrolled, fresh};
 use crate::faces::FaceFinder;
-use crate::pipeline::features::Variants;
 use crate::site::Site;
+use crate::site::asking::GalleryChange;
 use crate::site::state::SiteFiles;
 use crate::site::tables::Tables;
 use crate::store::Folder;
@@ -34,7 +36,8 @@ const NODE: &str = "node.json";
 #[derive(Debug, Args)]
 #[command(
     long_about = "Take part in the consortium: train with the other sites on this site's cohort, bring the masked gallery, \
-    and answer `site ask` until it is stopped. It connects to the coordinator by HTTPS and listens to nobody; it takes the \
+    and answer `site ask` until it is stopped. While it serves, a change of the cohort's folder changes the gallery. Where \
+    the others have trained already, it asks to take over their release. It connects to the coordinator by HTTPS and listens to nobody; it takes the \
     federation's signed messages and nothing else.\n\nStopped or killed, the same command goes on where it was."
 )]
 pub struct RunArgs {
@@ -63,7 +66,7 @@ pub struct RunArgs {
 /// its own work fails.
 pub fn run(args: RunArgs, context: &Context) -> Result<Outcome> {
     let began = Instant::now();
-    let files = SiteFiles::open(&args.store)?;
+    let files = SiteFiles::open(&args.store, Resume::WhereItWas)?;
     let keys = SiteKeys::open(files.store())?;
     let Some(invitation) = enrolled(files.store())? else {
         bail!("this site is not enrolled; `fedgestalt site enrol` pins the consortium's invitation");
@@ -77,7 +80,8 @@ pub fn run(args: RunArgs, context: &Context) -> Result<Outcome> {
     let folder = Folder::open(&args.store.join("line"))?;
 
     let faces = FaceFinder::open(&context.config, None, false, 1)?;
-    let cohort = CohortDir::open(&args.cohort)?.with_faces(faces);
+    let before = patients::stamp(&args.cohort);
+    let cohort = patients::open(&args.cohort, faces, &files)?;
     let blueprint = networks(context, &context.config, args.trunk.as_deref(), &cohort)?;
     let name = keys.identity.name.as_str().to_owned();
     let tables = prepare(context, &files, &blueprint, &cohort)?;
@@ -101,7 +105,9 @@ pub fn run(args: RunArgs, context: &Context) -> Result<Outcome> {
     site.keeps_updates = true;
     site.participant().keep_outside();
     let counter = Counter::open(&args.store, cohort)?;
-    let mut office = Office::new(context, &args, &folder, counter)?;
+    let watched = Patients::new(&args.cohort, &context.config, before);
+    let mut office = Office::new(context, &args, &folder, counter, watched)?;
+    office.unsure = site.finished;
     let process = u64::from_le_bytes(fresh()?[..8].try_into()?) | 1;
     let node = folder.read_json(NODE)?;
     Outpost::new(&mut site, http, Arc::new(keys.line), process, node).run(&mut office)?;
@@ -133,12 +139,8 @@ fn prepare(
 ) -> Result<Tables> {
     let total = cohort.cohort.cases().len() + Tables::steps(&[blueprint], &cohort.cohort);
     let stage = context.progress.stage("Import and trunk features", total as u64);
-    files.import(&cohort.cohort, &Photographs(cohort), &|| stage.advance(1)).context("cannot import")?;
-    let training = &context.config.training;
-    let draws = Variants::Draws { count: training.draws, seed: training.seed };
     let tick = |images| stage.advance(images as u64);
-    let tables = Tables::prepare(&files.features(), &[blueprint], &cohort.cohort, files, draws, &tick)
-        .context("cannot compute features")?;
+    let tables = patients::features(&context.config, files, blueprint, cohort, &tick)?;
     stage.finish(format_args!("{} images", cohort.cohort.cases().len()));
     Ok(tables)
 }
@@ -148,7 +150,11 @@ struct Office<'a> {
     context: &'a Context,
     folder: &'a Folder,
     counter: Counter,
+    patients: Patients,
+    /// An earlier process may not have brought the gallery up to date.
+    unsure: bool,
     once: bool,
+    store: PathBuf,
     stop: Arc<AtomicBool>,
     /// What was said last of the line.
     fault: Option<String>,
@@ -157,10 +163,59 @@ struct Office<'a> {
 }
 
 impl<'a> Office<'a> {
-    fn new(context: &'a Context, args: &RunArgs, folder: &'a Folder, counter: Counter) -> Result<Self> {
+    fn new(
+        context: &'a Context,
+        args: &RunArgs,
+        folder: &'a Folder,
+        counter: Counter,
+        patients: Patients,
+    ) -> Result<Self> {
         let stop = crate::command::stop_flag()?;
-        Ok(Self { context, folder, counter, once: args.once, stop, fault: None, up: false, rounds: 0 })
+        let (once, store) = (args.once, args.store.clone());
+        let (fault, up, rounds, unsure) = (None, false, 0, false);
+        Ok(Self { context, folder, counter, patients, unsure, once, store, stop, fault, up, rounds })
     }
+
+    /// Brings the gallery up to date when the cohort's folder has changed.
+    fn renew(&mut self, site: &mut Site) -> Result<Vec<Action>> {
+        let progress = &self.context.progress;
+        if std::mem::take(&mut self.unsure) {
+            let (actions, change) = site.refresh()?;
+            if !actions.is_empty() {
+                progress.say(told(change));
+            }
+            return Ok(actions);
+        }
+        match self.patients.changed(site) {
+            None => Ok(Vec::new()),
+            Some(Ok(Prepared { cohort, tables })) => {
+                let (actions, change) = site.renew(cohort.cohort.clone(), Arc::new(tables))?;
+                self.counter.renew(cohort);
+                progress.say(told(change));
+                Ok(actions)
+            }
+            Some(Err(error)) => {
+                progress.say(format_args!(
+                    "the cohort has changed and cannot be used, so the gallery stays as it was: {error:#}"
+                ));
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn tell_of_newcomers(&self, site: &mut Site) {
+        for newcomer in std::mem::take(&mut site.newcomers) {
+            let (name, store) = (site.participant().roster().name(newcomer), self.store.display());
+            self.context.progress.say(format_args!(
+                "{name}, which the consortium has admitted, asks for the group key; if it shall have it from this site: \
+                 fedgestalt site approve --store {store} {name}"
+            ));
+        }
+    }
+}
+
+fn told(GalleryChange { images, new, withdrawn }: GalleryChange) -> String {
+    format!("this site's gallery has {images} images now ({new} new, {withdrawn} withdrawn)")
 }
 
 impl Desk<Site> for Office<'_> {
@@ -169,7 +224,12 @@ impl Desk<Site> for Office<'_> {
             self.rounds = site.records.len();
             self.context.progress.say(format_args!("round {} is in the model", self.rounds));
         }
-        self.counter.attend(site)
+        self.tell_of_newcomers(site);
+        let mut actions = self.counter.attend(site)?;
+        if site.finished {
+            actions.extend(self.renew(site)?);
+        }
+        Ok(actions)
     }
 
     fn event(&mut self, event: &Event) {

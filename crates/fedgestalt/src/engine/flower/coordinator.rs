@@ -15,13 +15,16 @@ use super::link::CoordinatorLink;
 use super::object::Assembly;
 use super::runtime::{Control, Run, RunClient};
 use super::superlink::Superlink;
-use super::wire::NodeInfo;
+use super::wire::{FlowerMessage, Metadata, NodeInfo};
 use crate::engine::host::{CoordinatorHost, Event, Standing, Traffic, phase};
 
+mod admission;
 mod arrivals;
 mod departures;
 
 pub(super) use departures::IDLE;
+
+pub use admission::Admission;
 
 /// Seconds that an instruction lives.
 const TTL: f64 = 86_400.0;
@@ -121,6 +124,12 @@ pub trait Watcher {
     fn event(&mut self, event: &Event);
     /// Called a few times a second.
     fn report(&mut self, report: &Report<'_>);
+    /// A roster newer than the serial that is in force; asked for now and then while the kernel serves.
+    ///
+    /// # Errors
+    ///
+    /// When there is one and it cannot be used.
+    fn admitted(&mut self, known: u64) -> Result<Option<Admission>>;
     /// Whether the loop shall end.
     fn stop(&mut self) -> bool;
     /// The number of the run, to be ended by the next process if this one is killed.
@@ -175,6 +184,10 @@ pub struct Hub<'a, C> {
     missing: Option<Vec<SiteIndex>>,
     /// Attempts begun anew for restarted sites, by stage.
     reborn: BTreeMap<u32, u32>,
+    /// Sites of a newer roster that are being registered, and what follows.
+    admitting: Option<(Vec<Seat>, Vec<Action>)>,
+    /// Names this process on the lines.
+    process: u64,
 }
 
 impl<'a, C: CoordinatorHost> Hub<'a, C> {
@@ -193,42 +206,21 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         patience: Patience,
         process: u64,
     ) -> Result<Self> {
-        let mut lines = BTreeMap::new();
         let control = Control::new(&http, None);
-        let known = control.nodes()?;
-        for node in &known {
+        for node in &control.nodes()? {
             let ours = seats.iter().any(|seat| seat.key.as_bytes() == &node.public_key[..]);
             if !ours && node.status != "unregistered" {
                 tracing::warn!(node = node.name, "not in the roster; its registration is taken back");
                 control.unregister(node.node_id)?;
             }
         }
-        for Seat { site, name, key, left } in seats {
-            let live = |node: &&NodeInfo| node.public_key == key.as_bytes() && node.status != "unregistered";
-            let node = match known.iter().find(live) {
-                Some(node) => node.node_id,
-                None => control.register(&key, &name).with_context(|| format!("cannot register {name}"))?,
-            };
-            let line = Line {
-                name,
-                online: false,
-                up: 0,
-                down: 0,
-                node,
-                activated: String::new(),
-                link: CoordinatorLink::new(process),
-                since: Instant::now(),
-                left: left.then(Instant::now),
-            };
-            lines.insert(site, line);
-        }
         let now = Instant::now();
-        Ok(Self {
+        let mut hub = Self {
             host,
             http,
             exchange,
             superlink,
-            lines,
+            lines: BTreeMap::new(),
             patience,
             run: None,
             arriving: Vec::new(),
@@ -245,7 +237,11 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
             quiet: None,
             missing: None,
             reborn: BTreeMap::new(),
-        })
+            admitting: None,
+            process,
+        };
+        hub.seat(&seats)?;
+        Ok(hub)
     }
 
     /// Queues what the coordinator does first.
@@ -404,6 +400,7 @@ impl<'a, C: CoordinatorHost> Hub<'a, C> {
         if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
             return Ok(());
         }
+        self.admit(watcher)?;
         let nodes = Control::new(&self.http, None).nodes()?;
         self.looked = Some(Instant::now());
         for (&site, line) in &mut self.lines {
