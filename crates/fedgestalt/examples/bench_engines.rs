@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use domain::evaluate::HitCounts;
-use domain::{ImageId, Normalisation, SyndromeId};
+use domain::{ImageId, Normalisation, Pooling, SyndromeId};
 use federation::*;
 use fedgestalt::consortium::coordinator::{CoordinatorNode, Resume};
 use fedgestalt::consortium::peak_rss_mb;
