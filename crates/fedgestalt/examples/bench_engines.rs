@@ -132,6 +132,7 @@ fn plan(args: &Args) -> Plan {
         roster: roster(args.sites).digest(),
         members: vec![MemberPlan { name: "model".into(), recipe, trunk: [3; 32], tensors }],
         forms: Vec::new(),
+        starts: Vec::new(),
         epochs: args.rounds,
         interval: 1,
         aggregation: Aggregation::SampleWeighted,

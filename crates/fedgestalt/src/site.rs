@@ -32,6 +32,7 @@ use crate::enrolment;
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::training::{Pool, mean_scores};
 use crate::pipeline::weights::Weights;
+use crate::store::Scratch;
 
 /// What a site saw of one round, for its own records and the report of a simulation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,6 +111,8 @@ pub struct Site {
     /// Called after each trained epoch.
     pub tick: Option<Arc<dyn Fn() + Send + Sync>>,
     files: Arc<SiteFiles>,
+    /// The vector that waits for its sum.
+    waiting: Scratch,
     blueprint: Arc<Blueprint>,
     participant: Participant,
     begin: Option<Begin>,
@@ -150,6 +153,7 @@ impl Site {
             keeps_updates: false,
             tick: None,
             files: Arc::new(parts.files),
+            waiting: Scratch::default(),
             blueprint: parts.blueprint,
             participant: parts.participant,
             begin: None,
@@ -497,14 +501,12 @@ impl Host for Site {
             Action::Begin(begin) => self.begin(*begin),
             Action::Train { epochs, .. } => self.train(epochs),
             Action::Keep { stage, words } => {
-                self.files.keep_vector(stage, &words)?;
+                self.waiting.keep(self.files.store().folder(), stage, &words)?;
                 Ok(Vec::new())
             }
-            Action::Recall { stage } => {
-                Ok(self.participant.recalled(stage, self.files.recall_vector(stage)?)?)
-            }
+            Action::Recall { stage } => Ok(self.participant.recalled(stage, self.waiting.recall(stage)?)?),
             Action::Apply(apply) => {
-                self.files.forget_vector();
+                self.waiting.forget();
                 self.apply(apply)
             }
             Action::Validate => self.validate(),

@@ -19,7 +19,7 @@ use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::features::Crops;
 use crate::pipeline::weights::{self, Weights};
 use crate::store::audit::Entry;
-use crate::store::{Folder, Scratch, SiteStore};
+use crate::store::{Folder, SiteStore};
 
 /// What the audit log calls the begin of a round's training.
 pub const TRAINING: &str = "training begun";
@@ -50,7 +50,6 @@ struct KeptUpdate {
 /// A site's store as the federation's host uses it.
 pub struct SiteFiles {
     store: SiteStore,
-    scratch: Scratch,
     resume: Resume,
 }
 
@@ -68,7 +67,7 @@ pub struct Update {
 impl SiteFiles {
     /// Opens the site's folder; one process at a time.
     pub fn open(path: &Path, resume: Resume) -> Result<Self> {
-        Ok(Self { store: SiteStore::open(path)?, scratch: Scratch::default(), resume })
+        Ok(Self { store: SiteStore::open(path)?, resume })
     }
 
     /// The store itself: cohort, crops, encodings, audit log.
@@ -78,21 +77,6 @@ impl SiteFiles {
 
     fn folder(&self) -> &Folder {
         self.store.folder()
-    }
-
-    /// Keeps a vector that waits for its sum.
-    pub fn keep_vector(&mut self, stage: u32, words: &[u32]) -> Result<()> {
-        Ok(self.scratch.keep(self.store.folder(), stage, words)?)
-    }
-
-    /// The vector that waits for the sum of this stage.
-    pub fn recall_vector(&mut self, stage: u32) -> Result<Vec<u32>> {
-        Ok(self.scratch.recall(stage)?)
-    }
-
-    /// Drops the vector: its sum is there.
-    pub fn forget_vector(&mut self) {
-        self.scratch.forget();
     }
 
     /// Takes the site's patients in: labels into the database, aligned faces into the crops. Faces that are there

@@ -15,7 +15,6 @@ use super::link::CoordinatorLink;
 use super::object::Assembly;
 use super::runtime::{Control, Run, RunClient};
 use super::superlink::Superlink;
-use super::wire::{FlowerMessage, Metadata, NodeInfo};
 use crate::engine::host::{CoordinatorHost, Event, Standing, Traffic, phase};
 
 mod admission;
