@@ -504,7 +504,7 @@ pub(crate) mod tests {
                 let words = layout.encode(update, own, &counts).unwrap();
                 sum.iter_mut().zip(words).for_each(|(a, b)| *a = a.wrapping_add(b));
             }
-            let (got, _) = layout.decode(&sum, &counts).unwrap();
+            let (got, _) = layout.decode(sum, &counts).unwrap();
             error = error.max((f64::from(got[0][1][0]) / want - 1.0).abs());
             assert!((got[0][1][1] + 3.0).abs() < 0.02 && (got[0][1][2] - 1e7).abs() < 2.0);
             error
@@ -534,7 +534,7 @@ pub(crate) mod tests {
             let mut add = |update: Update, own: &[u32]| {
                 let words = layout.encode(update, own, &counts).unwrap();
                 sum.iter_mut().zip(words).for_each(|(a, b)| *a = a.wrapping_add(b));
-                layout.decode(sum, &counts).unwrap().0
+                layout.decode(sum.clone(), &counts).unwrap().0
             };
             let mut without = Vec::new();
             for (site, own) in own.iter().enumerate() {

@@ -85,8 +85,8 @@ impl SiteFiles {
         self.store.put_cohort(cohort)?;
         let is_kept = |image: &ImageId| -> Result<bool> {
             // A photograph that was replaced since is aligned anew.
-            let stale = crops.modified(image).zip(self.store.crop_time(image));
-            Ok(!stale.is_some_and(|(photo, crop)| photo > crop) && self.store.crop(image)?.is_some())
+            let times = crops.modified(image).zip(self.store.crop_time(image));
+            Ok(times.is_none_or(|(photo, crop)| photo <= crop) && self.store.crop(image)?.is_some())
         };
         let cases = cohort.cases().par_iter();
         let kept = cases.map(|case| is_kept(&case.image)).collect::<Result<Vec<bool>>>()?;

@@ -133,6 +133,7 @@ fn serving() -> Coordinator {
         roster: roster.digest(),
         members: Vec::new(),
         forms: vec![form],
+        starts: Vec::new(),
         epochs: 0,
         interval: 1,
         aggregation: Aggregation::SampleWeighted,
