@@ -32,14 +32,9 @@ impl Visit<'_> {
         let whole =
             request.body_length <= SHORT || (proven && matches!(call, "push-messages" | "push-object"));
         if whole {
-            // Memory is taken as bytes arrive, not as the head says.
-            let left = request.body_length - rest.len();
-            let half = |_| Fault::Refused(400, "half a body");
-            rest.reserve_exact(left);
-            (&mut self.front).take(left as u64).read_to_end(&mut rest).map_err(half)?;
-            if rest.len() < request.body_length {
-                return Err(Fault::Refused(400, "half a body"));
-            }
+            let read = rest.len();
+            rest.resize(request.body_length, 0);
+            self.front.read_exact(&mut rest[read..]).map_err(|_| Fault::Refused(400, "half a body"))?;
         }
         match call {
             "pull-messages" if whole => return self.pull_messages(request, &rest, proof),
