@@ -524,7 +524,7 @@ pub(crate) mod tests {
             let mut add = |update: Update, own: &[u32]| {
                 let words = layout.encode(update, own, &counts).unwrap();
                 sum.iter_mut().zip(words).for_each(|(a, b)| *a = a.wrapping_add(b));
-                layout.decode(sum, &counts).unwrap().0
+                layout.decode(sum.clone(), &counts).unwrap().0
             };
             let mut without = Vec::new();
             for (site, own) in own.iter().enumerate() {
