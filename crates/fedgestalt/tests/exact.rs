@@ -96,7 +96,9 @@ fn the_papers_recipe_stands_beside_it() {
     assert!(page.contains("The paper&#39;s recipe") || page.contains("The paper's recipe"));
     // It is a model like any other.
     place.json("encode --cohort cohort --model run/baselines/recipe --out recipe.safetensors");
-    let again = place.json("evaluate --normalisation none --cohort cohort --encodings recipe.safetensors");
+    let again = place.json(
+        "evaluate --pooling nearest --normalisation none --cohort cohort --encodings recipe.safetensors",
+    );
     let again: Vec<[f64; 4]> = SETTINGS.iter().map(|key| four(&again["settings"][key])).collect();
     assert_eq!(again, wanted);
 }

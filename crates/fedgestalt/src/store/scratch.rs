@@ -62,7 +62,7 @@ mod tests {
         let files = || std::fs::read_dir(folder.path()).unwrap().count();
         let before = files();
         let mut scratch = Scratch::default();
-        let words: Vec<u32> = (0..100_000).map(|n| n * 77_777).collect();
+        let words: Vec<u32> = (0..100_000u32).map(|n| n.wrapping_mul(77_777)).collect();
         scratch.keep(&folder, 3, &words).unwrap();
         assert_eq!(files(), before);
         assert_eq!(scratch.recall(3).unwrap(), words);

@@ -17,7 +17,6 @@ fn number(message: &Enclosed) -> u32 {
 struct Superlink {
     instructions: VecDeque<(String, Letter)>,
     pulled: BTreeSet<String>,
-    answered: BTreeSet<String>,
     replies: BTreeMap<String, Letter>,
 }
 
@@ -64,13 +63,7 @@ impl World {
         }
         if let Some((id, letter)) = self.flower.instructions.pop_front() {
             // Marked as delivered whether or not the response arrives.
-            if !self.flower.answered.contains(&id) {
-                self.flower.pulled.insert(id.clone());
-            }
-            // Some are handed out by the front, and by Flower once more later on.
-            if self.chance(faults / 2) {
-                self.flower.instructions.push_back((id.clone(), letter.clone()));
-            }
+            self.flower.pulled.insert(id.clone());
             if !self.chance(faults) {
                 let received = self.site.take(letter, id, |_| false);
                 self.at_site.extend(received.messages.iter().map(number));
@@ -89,7 +82,6 @@ impl World {
                 }
                 _ if self.flower.pulled.contains(&id) => {
                     self.flower.pulled.remove(&id);
-                    self.flower.answered.insert(id.clone());
                     self.flower.replies.insert(id, letter.clone());
                     // It arrived, and the site cannot know.
                     if self.chance(faults / 4) {
