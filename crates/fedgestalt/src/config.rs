@@ -243,7 +243,7 @@ impl Default for KernelConfig {
     fn default() -> Self {
         Self {
             top: 30,
-            pooling: Pooling::Soft(8.0),
+            pooling: Pooling::Soft(5.0),
             normalisation: Normalisation::Z(0.75),
             weights: MemberWeights::Equal,
             distance_step: 0.01,
