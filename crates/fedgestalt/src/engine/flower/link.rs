@@ -313,8 +313,8 @@ pub struct SiteLink<T> {
     acked: u64,
     /// Tickets in hand.
     hand: BTreeMap<u64, T>,
-    /// Answers under way: ticket, number of the first message.
-    flights: BTreeMap<u64, u64>,
+    /// Answers under way: ticket, numbers of the first and the last message.
+    flights: BTreeMap<u64, (u64, u64)>,
     /// The highest ticket seen.
     seen: u64,
     missing: BTreeSet<u64>,
@@ -362,9 +362,9 @@ impl<T: Clone> SiteLink<T> {
             self.missing.clear();
             self.seen = 0;
         }
-        // Flower hands some out again that were answered.
-        let again = letter.ticket <= self.seen && !self.missing.contains(&letter.ticket);
-        if again && !self.hand.contains_key(&letter.ticket) {
+        // Flower hands some out again, in hand or answered: nothing in them is new, and a ticket answered twice would forget
+        // what its first answer carried.
+        if letter.ticket <= self.seen && !self.missing.contains(&letter.ticket) {
             return received;
         }
         if self.seen != 0 && letter.ticket > self.seen && letter.ticket - self.seen < MAX_GAP {
@@ -375,14 +375,14 @@ impl<T: Clone> SiteLink<T> {
         for lost in &letter.lost {
             self.missing.remove(lost);
             self.hand.remove(lost);
-            if let Some(first) = self.flights.remove(lost) {
+            if let Some((first, _)) = self.flights.remove(lost) {
                 self.out.again(first);
             }
         }
         if letter.to == self.me {
             self.out.acknowledge(letter.ack);
             let kept = self.out.kept.front().map_or(u64::MAX, |(number, _)| *number);
-            self.flights.retain(|_, first| *first >= kept);
+            self.flights.retain(|_, (_, last)| *last >= kept);
         }
         if letter.to == self.me || letter.to == 0 {
             if letter.hello {
@@ -416,7 +416,7 @@ impl<T: Clone> SiteLink<T> {
         self.out.sent += messages.len() as u64;
         self.acked = self.handled;
         if !messages.is_empty() {
-            self.flights.insert(number, first);
+            self.flights.insert(number, (first, self.out.sent));
         }
         let letter = Letter {
             from: self.me,
@@ -440,7 +440,7 @@ impl<T: Clone> SiteLink<T> {
     /// The SuperLink does not take an answer to this ticket any more.
     pub fn dead(&mut self, letter: &Letter) {
         self.acked = 0;
-        if let Some(first) = self.flights.remove(&letter.ticket) {
+        if let Some((first, _)) = self.flights.remove(&letter.ticket) {
             self.out.again(first);
         }
     }
