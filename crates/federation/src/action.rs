@@ -81,6 +81,14 @@ pub enum Action {
     Collect,
     /// Site: compute the closed-form members from these sums, then call [`crate::Participant::model_applied`].
     Solve(Solve),
+    /// Site: add up the gradients over the training images of the closed forms that this step refines, and call
+    /// [`crate::Participant::submit_gradients`].
+    Gradient {
+        /// The step, from 0.
+        step: u32,
+    },
+    /// Site: refine the closed forms by these gradients, then call [`crate::Participant::model_applied`].
+    Refine(Refine),
     /// Site: compare validation images with training images, member by member, and call
     /// [`crate::Participant::submit_pairs`].
     Compare,
@@ -211,6 +219,34 @@ pub struct Solve {
     /// One for each of the plan's forms, or of its starts, over all sites.
     pub sums: Vec<FormSums>,
     /// Whose sums are in it.
+    pub sites: Vec<SiteIndex>,
+}
+
+/// Whole numbers of one closed form's gradient, in whatever units the sites agree on; they are added exactly.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GradientSums {
+    /// By the map, `outputs` x `dim`.
+    pub map: Vec<i64>,
+    /// By what is taken from the images' values, `outputs`.
+    pub shift: Vec<i64>,
+    /// By the syndromes' means, syndrome x `outputs`.
+    pub means: Vec<i64>,
+    /// The loss.
+    pub loss: i64,
+    /// Representations.
+    pub rows: i64,
+}
+
+/// What closed forms are refined by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refine {
+    /// The stage.
+    pub stage: u32,
+    /// The step, from 0.
+    pub step: u32,
+    /// One for each of the plan's forms that the step refines, over all sites.
+    pub gradients: Vec<GradientSums>,
+    /// Whose gradients are in it.
     pub sites: Vec<SiteIndex>,
 }
 

@@ -1,6 +1,7 @@
 //! How a site's update becomes words of a secure sum, and the sum an averaged update.
 
 mod digests;
+mod gradients;
 mod pairs;
 mod scale;
 mod sums;
@@ -145,6 +146,10 @@ impl Layout {
         let words = |forms: &[FormPlan]| forms.iter().map(|form| form.words(trained)).sum::<usize>();
         if words(&plan.forms).max(words(&plan.starts)) > MAX_WORDS - Integers::WORDS * plan.starts.len() {
             refuse!(PlanInvalid, "the closed forms' sums have over {MAX_WORDS} words; plan fewer of them");
+        }
+        let gradients = plan.forms.iter().map(|form| form.gradient_numbers(trained).iter().sum::<usize>());
+        if gradients.sum::<usize>() > MAX_WORDS / Integers::WORDS {
+            refuse!(PlanInvalid, "the gradients have over {MAX_WORDS} words; refine fewer closed forms");
         }
         for form in &plan.forms {
             names.push((form.name.clone(), vec!["mean".to_owned(), "projection".to_owned()]));
@@ -380,7 +385,7 @@ impl Layout {
     }
 }
 
-/// Words of the secure sum of a stage: counts, rounds, metrics.
+/// Words of the secure sum of a stage.
 pub(crate) fn stage_words(plan: &Plan, layout: &Layout, trained: usize, all: usize, stage: u32) -> usize {
     match plan.stage(stage) {
         Stage::Counts => 2 * trained + 1,
@@ -388,6 +393,7 @@ pub(crate) fn stage_words(plan: &Plan, layout: &Layout, trained: usize, all: usi
         Stage::Validation => layout.metric_words(),
         Stage::Start => layout.sum_words(SumsOf::Starts),
         Stage::Moments => layout.sum_words(SumsOf::Forms),
+        Stage::Gradient => layout.gradient_words(plan.step_of(stage)),
         Stage::Pairs => layout.pair_words(),
         Stage::Metrics => {
             let splits = plan.kernel.as_ref().map_or(0, |k| usize::from(k.splits));

@@ -76,8 +76,8 @@ mod roster;
 mod wire;
 
 pub use action::{
-    Action, Adoption, Answer, Apply, Begin, FormSums, GalleryImage, KernelSetup, Outgoing, PairMoments,
-    PairSums, Probe, RankedSyndrome, RoundMetrics, Solve, Tensors, Weigh,
+    Action, Adoption, Answer, Apply, Begin, FormSums, GalleryImage, GradientSums, KernelSetup, Outgoing,
+    PairMoments, PairSums, Probe, RankedSyndrome, Refine, RoundMetrics, Solve, Tensors, Weigh,
 };
 pub use aggregate::{Layout, Update};
 pub use coordinator::{Coordinator, CoordinatorSetup};
@@ -87,8 +87,8 @@ pub use identity::{ConsortiumKey, ConsortiumPublic, CoordinatorKey, CoordinatorP
 pub use participant::{AbstainReason, Participant, SiteSetup};
 pub use plan::{
     Aggregation, Basis, ClassWeighting, Classifier, FormPlan, KernelPlan, MemberPlan, Plan, Rates,
-    RecipePlan, Ridge, Rows, ServerOptimizer, ServerPlan, Statistics, Stopping, TensorKind, TensorSpec,
-    Tuning, Weighting,
+    RecipePlan, RefinementPlan, Ridge, Rows, ServerOptimizer, ServerPlan, Statistics, Stopping, TensorKind,
+    TensorSpec, Tuning, Weighting,
 };
 pub use policy::Policy;
 pub use prost::bytes::Bytes;

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use domain::{Normalisation, Pooling, Scoring};
 use serde::{Deserialize, Serialize};
 
-pub use self::form::{Basis, FormPlan, Ridge, Weighting};
+pub use self::form::{Basis, FormPlan, RefinementPlan, Ridge, Weighting};
 pub(crate) use self::stages::Stage;
 pub use self::tuning::{ClassWeighting, Rates, ServerOptimizer, ServerPlan, Statistics, Stopping, Tuning};
 use crate::identity::{CoordinatorKey, CoordinatorPublic, Digest, digest, hexed};
@@ -339,7 +339,7 @@ impl Plan {
             start.check(&self.members).map_err(|e| e.at(format!("start of member {}", start.name)))?;
             let of = self.members.iter().find(|m| m.name == start.name && m.trunk == start.trunk);
             let as_published = start.on.is_none() && start.basis == Basis::Representation;
-            if of.is_none() || !as_published || start.outputs != start.dim {
+            if of.is_none() || !as_published || start.outputs != start.dim || start.refinement.is_some() {
                 refuse!(
                     PlanInvalid,
                     "the start called {} is not that of a trained member from its network's representation",
@@ -483,6 +483,7 @@ pub(crate) mod tests {
             outputs: 2,
             ridge: Ridge::Fixed(0.1),
             weighting: Weighting::Power { power: 0.25, floor: 0.0 },
+            refinement: None,
         }
     }
 
@@ -523,11 +524,24 @@ pub(crate) mod tests {
             outputs: 4,
             ridge: Ridge::Fixed(0.1),
             weighting: Weighting::Power { power: 0.25, floor: 0.0 },
+            refinement: None,
         };
         let mut plan = toy_plan();
         plan.forms.push(form("toy"));
         plan.check().unwrap();
-        let forms: [fn(&mut Plan); 9] = [
+        let refined = |p: &mut Plan, steps, rate, scale| {
+            p.forms[0].refinement = Some(RefinementPlan { steps, rate, scale });
+        };
+        for (steps, rate, scale) in
+            [(0, 0.1, 16.0), (1001, 0.1, 16.0), (1, 0.0, 16.0), (1, 1.1, 16.0), (1, 0.1, f64::NAN)]
+        {
+            let mut plan = plan.clone();
+            refined(&mut plan, steps, rate, scale);
+            assert_eq!(plan.check().unwrap_err().kind(), RefusalKind::PlanInvalid, "{steps} {rate} {scale}");
+        }
+        refined(&mut plan, 10, 0.1, 16.0);
+        plan.check().unwrap();
+        let forms: [fn(&mut Plan); 10] = [
             |p| p.forms[0].on = Some("other".into()),
             |p| p.forms[0].trunk = [2; 32],
             |p| p.forms[0].name = "toy".into(),
@@ -536,6 +550,7 @@ pub(crate) mod tests {
             |p| p.forms[0].outputs = 5,
             |p| p.forms[0].outputs = 0,
             |p| p.forms[0].basis = Basis::Projection { seed: 1 },
+            |p| p.forms[0].basis = Basis::Joint { seed: 1 },
             |p| p.members.clear(),
         ];
         for (i, change) in forms.iter().enumerate() {
@@ -544,11 +559,12 @@ pub(crate) mod tests {
             change(&mut plan);
             assert_eq!(plan.check().unwrap_err().kind(), RefusalKind::PlanInvalid, "form, change {i}");
         }
-        let starts: [fn(&mut Plan); 6] = [
+        let starts: [fn(&mut Plan); 7] = [
             |p| p.starts[0].name = "other".into(),
             |p| p.starts[0].trunk = [2; 32],
             |p| p.starts[0].on = Some("toy".into()),
             |p| p.starts[0].basis = Basis::Lift { seed: 1 },
+            |p| p.starts[0].refinement = Some(RefinementPlan { steps: 1, rate: 0.1, scale: 16.0 }),
             |p| p.starts[0].outputs = 1,
             |p| p.starts.push(toy_form("toy")),
         ];

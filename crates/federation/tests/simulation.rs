@@ -109,6 +109,33 @@ fn closed_form_members_come_from_the_exact_sums_of_all_sites() {
     }
 }
 
+#[test]
+fn closed_forms_are_refined_by_the_exact_gradients_of_all_sites() {
+    let refinement = |steps| Some(RefinementPlan { steps, rate: 0.1, scale: 16.0 });
+    for rows in ["all", "shared:2"] {
+        for faults in [false, true] {
+            let mut world = World::new(4, 23, |plan| {
+                plan.rows = rows.parse().unwrap();
+                plan.kernel = Some(toy_kernel());
+                plan.forms = vec![
+                    FormPlan { refinement: refinement(4), ..toy_form() },
+                    FormPlan { name: "plain".into(), ..toy_form() },
+                    FormPlan { name: "short".into(), outputs: 2, refinement: refinement(2), ..toy_form() },
+                ];
+            });
+            if faults {
+                world.faults = Faults { lose: 1, double: 5, spoil: 0, reorder: true };
+            }
+            world.run();
+            finished(&world);
+            same_encoders(&world);
+            assert!(world.sites.iter().all(|site| site.refined == 4), "{rows} {faults}");
+            let plain = &world.sites[0].model[world.plan.members.len() + 1];
+            assert!(world.sites.iter().all(|site| site.model[world.plan.members.len() + 1] == *plain));
+        }
+    }
+}
+
 /// A session in which a member starts from a closed form, and the members' weights are fitted.
 fn started_world(seed: u64, stopping: &str) -> World {
     World::new(5, seed, |plan| {

@@ -199,6 +199,8 @@ impl Default for Config {
                 MemberConfig::closed_form("form"),
                 MemberConfig { lift: Some(1024), ..MemberConfig::closed_form("lift") },
                 MemberConfig { projection: Some(1024), ..MemberConfig::closed_form("map") },
+                MemberConfig::refined("joint"),
+                MemberConfig::refined("joint-2"),
             ],
             training: TrainingConfig::default(),
             federation: FederationConfig::default(),

@@ -4,6 +4,7 @@ mod adoption;
 pub mod asking;
 pub mod model;
 pub mod ranking;
+mod refining;
 pub mod server;
 pub mod state;
 mod sums;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use self::model::SiteModel;
 use self::ranking::{FREQUENT, RankedProbe, count_hits, gallery_bits, probe_galleries};
+use self::refining::Refining;
 use self::state::SiteFiles;
 use self::tables::{Lessons, RowOf, Tables, pools};
 use crate::engine::host::{Host, SiteHost};
@@ -113,6 +115,7 @@ pub struct Site {
     files: Arc<SiteFiles>,
     /// The vector that waits for its sum.
     waiting: Scratch,
+    refining: Refining,
     blueprint: Arc<Blueprint>,
     participant: Participant,
     begin: Option<Begin>,
@@ -154,6 +157,7 @@ impl Site {
             tick: None,
             files: Arc::new(parts.files),
             waiting: Scratch::default(),
+            refining: Refining::default(),
             blueprint: parts.blueprint,
             participant: parts.participant,
             begin: None,
@@ -185,11 +189,15 @@ impl Site {
             if !server.is_empty() {
                 model.restart_server(&server)?;
             }
-            if !weights.forms.is_empty() {
+            let solved = !weights.forms.is_empty();
+            if solved {
                 model.set_forms(weights.forms);
             }
             if !weights.members.is_empty() {
                 model.set_member_weights(weights.members);
+            }
+            if solved && applied < plan.members_stage() {
+                self.resume_refining()?;
             }
         }
         self.records.retain(|record| plan.stage_of(record.round) <= applied);
@@ -515,6 +523,8 @@ impl Host for Site {
             Action::Start(solve) => self.start_from(solve),
             Action::Collect => self.collect(),
             Action::Solve(solve) => self.solve(solve),
+            Action::Gradient { step } => self.gradients(step),
+            Action::Refine(refine) => self.refine(refine),
             Action::Compare => self.compare(),
             Action::Weigh(weigh) => self.weigh(weigh),
             Action::Encode(setup) => self.gallery(&setup),

@@ -22,6 +22,13 @@ name = "lift"
 kind = "closed-form"
 lift = 160
 
+[[members]]
+name = "joint"
+kind = "closed-form"
+joint = 48
+outputs = 16
+refine = 3
+
 [federation]
 compare_recipe = false
 "#;

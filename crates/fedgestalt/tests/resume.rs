@@ -26,8 +26,12 @@ const KILLS: [(&str, u32); 7] = [
     ("Report", 2),
 ];
 
+/// A member that goes on from the syndromes' means, step by step.
+const REFINED: &str =
+    "[[members]]\nname = \"joint\"\nkind = \"closed-form\"\njoint = 32\noutputs = 8\nrefine = 6\n";
+
 /// With everything that a site must remember from round to round: the server's moments, the figures of the rounds, the model of
-/// the best of them.
+/// the best of them, and what a closed form is refined by.
 fn remembering() -> Place {
     let place = Place::new();
     let config = CONFIG
@@ -37,7 +41,7 @@ fn remembering() -> Place {
             "sites = 4\nserver_optimizer = \"yogi\"\nserver_rate = 0.01\nproximal = 0.1\n",
         );
     assert_eq!(config.lines().count(), CONFIG.lines().count() + 5);
-    fs::write(place.path("fedgestalt.toml"), config).unwrap();
+    fs::write(place.path("fedgestalt.toml"), format!("{config}\n{REFINED}")).unwrap();
     place
 }
 

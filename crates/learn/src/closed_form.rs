@@ -15,6 +15,7 @@ mod eigen;
 mod held_out;
 pub(crate) mod linear;
 mod random_features;
+mod refine;
 mod ridge;
 mod start;
 
@@ -23,6 +24,7 @@ use rayon::prelude::*;
 use self::held_out::HeldOut;
 use self::linear::{Part, View};
 pub use self::random_features::RandomFeatures;
+pub use self::refine::{Gradient, Refinement, Refiner};
 pub use self::ridge::Ridge;
 pub use self::start::StartMoments;
 use crate::error::{Result, TrainError};

@@ -46,7 +46,8 @@ mod trainer;
 
 pub use classifier::Classifier;
 pub use closed_form::{
-    ClosedForm, FormSettings, Moments as FormMoments, RandomFeatures, Ridge, StartMoments, Weighting,
+    ClosedForm, FormSettings, Gradient as FormGradient, Moments as FormMoments, RandomFeatures, Refinement,
+    Refiner, Ridge, StartMoments, Weighting,
 };
 pub use error::{ErrorKind, Result, TrainError};
 pub use fisher::{Kind as PairKind, PairMoments};

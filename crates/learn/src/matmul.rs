@@ -174,6 +174,20 @@ pub(crate) fn exact_gram(x: &[f64], n: usize, dim: usize) -> Vec<f64> {
     out
 }
 
+/// `a' b` of `n` rows of whole numbers each, `left` and `right` of them a row: `left` rows of `right` values. Exact, and so free
+/// of any order, while every partial sum stays below 2^53.
+pub(crate) fn exact_product(a: &[f64], b: &[f64], n: usize, left: usize, right: usize) -> Vec<f64> {
+    let mut out = vec![0.0; left * right];
+    if n == 0 || right == 0 {
+        return out;
+    }
+    out.par_chunks_mut(BLOCK_COLS * right).enumerate().for_each(|(block, out)| {
+        let a = Mat::new(&a[block * BLOCK_COLS..], n, out.len() / right, left).t();
+        matmul(out, a, Mat::new(b, n, right, right), false);
+    });
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,9 @@ use secure::sum::{
 use secure::{GroupKey, SiteIndex};
 
 use super::Participant;
-use crate::action::{Action, Apply, FormSums, PairSums, RoundMetrics, Solve, Tensors, Weigh};
+use crate::action::{
+    Action, Apply, FormSums, GradientSums, PairSums, Refine, RoundMetrics, Solve, Tensors, Weigh,
+};
 use crate::aggregate::{Counts, Layout, SumsOf, Update};
 use crate::envelope::{Envelope, Kind, Signer};
 use crate::plan::{Stage, Stopping};
@@ -148,6 +150,7 @@ impl Participant {
             }
             Stage::Validation => Action::Validate,
             Stage::Moments => Action::Collect,
+            Stage::Gradient => Action::Gradient { step: session.plan.step_of(stage) },
             Stage::Pairs => Action::Compare,
             Stage::Counts | Stage::Metrics => return Ok(Vec::new()),
         };
@@ -242,6 +245,20 @@ impl Participant {
             refuse!(OutOfPhase, "no sums are asked for at stage {stage}");
         };
         self.encode_and_bring(stage, "sums", |layout, counts| layout.encode_sums(of, sums, counts))
+    }
+
+    /// The gradients of the step under way, one for each of the plan's forms that it refines, over this site's training images.
+    /// Numbers too large to be added, and what shows a syndrome whose rows do not travel, are refused: abstain then.
+    pub fn submit_gradients(&mut self, gradients: &[GradientSums]) -> Result<Vec<Action>> {
+        let session = self.session()?;
+        let stage = session.settled;
+        if session.plan.stage(stage) != Stage::Gradient || !session.is_asked(stage) {
+            refuse!(OutOfPhase, "no gradients are asked for at stage {stage}");
+        }
+        let step = session.plan.step_of(stage);
+        self.encode_and_bring(stage, "gradients", |layout, counts| {
+            layout.encode_gradients(step, gradients, counts)
+        })
     }
 
     /// The sums that the members' weights are computed from, over pairs of this site's images: of zeros where it has too few.
@@ -464,6 +481,12 @@ impl Participant {
                 let sums = layout.decode_sums(SumsOf::Forms, &opened.sum)?;
                 self.take_result(stage, finished)?;
                 actions.push(Action::Solve(Solve { stage, sums, sites }));
+            }
+            Stage::Gradient => {
+                let step = session.plan.step_of(stage);
+                let gradients = layout.decode_gradients(step, &opened.sum)?;
+                self.take_result(stage, finished)?;
+                actions.push(Action::Refine(Refine { stage, step, gradients, sites }));
             }
             Stage::Pairs => {
                 let sums = layout.decode_pairs(&opened.sum)?;

@@ -22,6 +22,11 @@ pub enum Basis {
         /// What the signs are drawn from.
         seed: u64,
     },
+    /// The representation and random sums of the feature map, side by side.
+    Joint {
+        /// What the signs are drawn from.
+        seed: u64,
+    },
 }
 
 /// A member that is computed from sums and not trained: linear discriminant analysis of another representation. The sites
@@ -46,6 +51,39 @@ pub struct FormPlan {
     pub ridge: Ridge,
     /// How much each direction counts.
     pub weighting: Weighting,
+    /// How it is refined once it is solved, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refinement: Option<RefinementPlan>,
+}
+
+/// Steps down the gradient of a loss over all sites' images, each a secure sum of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefinementPlan {
+    /// How many, 1 to 1000.
+    pub steps: u32,
+    /// Length of the first as a share of the map's, above 0, at most 1.
+    pub rate: f64,
+    /// What cosines to the syndromes' means are multiplied by in the loss, above 0.
+    pub scale: f64,
+}
+
+impl RefinementPlan {
+    /// Most steps of a plan.
+    const MAX_STEPS: u32 = 1000;
+
+    fn check(self) -> Result<()> {
+        if self.steps == 0 || self.steps > Self::MAX_STEPS {
+            refuse!(PlanInvalid, "{} steps; 1 to {} are possible", self.steps, Self::MAX_STEPS);
+        }
+        if !(self.rate > 0.0 && self.rate <= 1.0) {
+            refuse!(PlanInvalid, "its rate is {}; give a number above 0, at most 1", self.rate);
+        }
+        if !(self.scale > 0.0 && self.scale.is_finite()) {
+            refuse!(PlanInvalid, "its scale is {}; give a number above 0", self.scale);
+        }
+        Ok(())
+    }
 }
 
 /// What is added to the covariance within syndromes, in units of its mean eigenvalue.
@@ -81,6 +119,16 @@ impl FormPlan {
         numbers.saturating_mul(secure::fixed::Integers::WORDS)
     }
 
+    /// Steps that refine it.
+    pub fn steps(&self) -> u32 {
+        self.refinement.map_or(0, |refinement| refinement.steps)
+    }
+
+    /// Numbers of one site's gradient: by the map, by what is taken from values, by the syndromes' means, loss and rows.
+    pub(crate) fn gradient_numbers(&self, trained: usize) -> [usize; 5] {
+        [self.outputs * self.dim, self.outputs, trained.saturating_mul(self.outputs), 1, 1]
+    }
+
     pub(super) fn check(&self, members: &[MemberPlan]) -> Result<()> {
         if self.dim == 0 || self.dim > 1 << 12 {
             refuse!(PlanInvalid, "a closed form of {} values; 1 to 4096 are possible", self.dim);
@@ -93,7 +141,10 @@ impl FormPlan {
                 self.dim
             );
         }
-        if matches!(self.basis, Basis::Projection { .. }) && self.on.is_some() {
+        if let Some(refinement) = self.refinement {
+            refinement.check()?;
+        }
+        if matches!(self.basis, Basis::Projection { .. } | Basis::Joint { .. }) && self.on.is_some() {
             refuse!(PlanInvalid, "a projection is of the trunk's feature map; it stands on no member");
         }
         let (power, floor) = match self.weighting {

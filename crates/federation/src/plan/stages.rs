@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Plan, Stopping};
+use super::{FormPlan, Plan, Stopping};
 
 /// What is summed at a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(crate) enum Stage {
     Validation,
     /// What closed-form members are computed from.
     Moments,
+    /// The gradient of a step that refines closed-form members.
+    Gradient,
     /// What the members' weights are computed from.
     Pairs,
     /// Hits of the evaluation.
@@ -32,6 +34,7 @@ impl Stage {
             Self::Round => "round",
             Self::Validation => "validation",
             Self::Moments => "moments",
+            Self::Gradient => "gradient",
             Self::Pairs => "pairs",
             Self::Metrics => "metrics",
         }
@@ -65,9 +68,19 @@ impl Plan {
         self.tuning.stopping != Stopping::Never && self.rounds() > 0
     }
 
-    /// The last stage of members: those of tuned ones, and one more for closed-form ones.
-    pub fn members_stage(&self) -> u32 {
+    /// The stage after which closed-form members are solved: one more than those of tuned ones, where there are any.
+    fn moments_stage(&self) -> u32 {
         self.tuning_stages() + u32::from(!self.forms.is_empty())
+    }
+
+    /// The last stage of members: those of tuned ones, one for closed-form ones, and one for each step that refines these.
+    pub fn members_stage(&self) -> u32 {
+        self.moments_stage() + self.forms.iter().map(FormPlan::steps).max().unwrap_or(0)
+    }
+
+    /// The step (from 0) that a stage of kind [`Stage::Gradient`] is.
+    pub(crate) fn step_of(&self, stage: u32) -> u32 {
+        stage.saturating_sub(self.moments_stage() + 1)
     }
 
     /// The last stage whose sum changes the model: those of members, and one more where their weights are fitted.
@@ -83,7 +96,8 @@ impl Plan {
     /// One stage of every kind, for what depends on the kind only.
     pub(crate) fn kinds_of_stages(&self) -> impl Iterator<Item = u32> {
         let last = self.last_model_stage();
-        [0, 1, self.stage_of(1), self.tuning_stages(), self.members_stage(), last, last + 1].into_iter()
+        let (tuning, moments, members) = (self.tuning_stages(), self.moments_stage(), self.members_stage());
+        [0, 1, self.stage_of(1), tuning, moments, moments + 1, members, last, last + 1].into_iter()
     }
 
     /// What is summed at a stage.
@@ -93,7 +107,8 @@ impl Plan {
             stage if stage <= self.start_stages() => Stage::Start,
             stage if stage <= self.stage_of(self.rounds()) => Stage::Round,
             stage if stage <= self.tuning_stages() => Stage::Validation,
-            stage if stage <= self.members_stage() => Stage::Moments,
+            stage if stage <= self.moments_stage() => Stage::Moments,
+            stage if stage <= self.members_stage() => Stage::Gradient,
             stage if stage <= self.last_model_stage() => Stage::Pairs,
             _ => Stage::Metrics,
         }
@@ -135,10 +150,13 @@ mod tests {
         plan.kernel = Some(KernelPlan { weighed: Some(2), ..toy_kernel() });
         assert_eq!(stages(&plan), [Counts, Start, Round, Round, Round, Validation, Moments, Pairs, Metrics]);
         plan.check().unwrap();
+        plan.forms[0].refinement = Some(RefinementPlan { steps: 2, rate: 0.1, scale: 16.0 });
+        assert_eq!(stages(&plan)[6..], [Moments, Gradient, Gradient, Pairs, Metrics]);
+        assert_eq!((plan.step_of(7), plan.step_of(8), plan.members_stage()), (0, 1, 8));
         for kind in stages(&plan) {
             assert!(plan.kinds_of_stages().any(|stage| plan.stage(stage) == kind), "{kind:?}");
         }
     }
 
-    use crate::plan::KernelPlan;
+    use crate::plan::{KernelPlan, RefinementPlan};
 }

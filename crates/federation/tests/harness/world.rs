@@ -52,6 +52,8 @@ pub struct SimSite {
     pub begin: Option<Begin>,
     pub applied: Vec<u32>,
     pub solved: bool,
+    /// Steps of refinement that were applied.
+    pub refined: u32,
     /// Pairs of images of one syndrome behind the members' weights.
     pub weighed: Option<i64>,
     /// The models after every round, as a host keeps them on disk.
@@ -196,6 +198,7 @@ pub fn toy_form() -> FormPlan {
         outputs: 3,
         ridge: federation::Ridge::Fixed(0.1),
         weighting: federation::Weighting::Power { power: 0.25, floor: 0.0 },
+        refinement: None,
     }
 }
 
@@ -216,6 +219,22 @@ pub fn form_sums(site: usize, begin: &Begin, form: &FormPlan) -> FormSums {
 /// The same for what a member starts from.
 pub fn start_sums(site: usize, begin: &Begin, form: &FormPlan) -> FormSums {
     FormSums { lengths: 7_000_001 * (site as i64 + 1), ..form_sums(site + 20, begin, form) }
+}
+
+/// The toy gradients of a site, others at every step.
+pub fn gradient_sums(site: usize, step: u32, begin: &Begin, form: &FormPlan) -> GradientSums {
+    let number = |at: usize| (at as i64 * 613 - 900) * (site as i64 + 2) * (i64::from(step) + 1) * 10_007;
+    let sums = form_sums(site, begin, form);
+    let hidden = |at: usize| sums.counts[at / form.outputs] == 0;
+    GradientSums {
+        map: (0..form.outputs * form.dim).map(number).collect(),
+        shift: (0..form.outputs).map(|at| number(at + 3)).collect(),
+        means: (0..begin.trained.len() * form.outputs)
+            .map(|at| if hidden(at) { 0 } else { number(at + 5) })
+            .collect(),
+        loss: number(1),
+        rows: 4 * (site as i64 + 1),
+    }
 }
 
 /// The toy sums of a site over pairs of images; site 1 has none.
@@ -358,6 +377,7 @@ impl World {
             begin: None,
             applied: Vec::new(),
             solved: false,
+            refined: 0,
             weighed: None,
             history: BTreeMap::new(),
             chosen: None,
@@ -660,6 +680,25 @@ impl World {
                 sim.solved = true;
                 self.confirm(site);
             }
+            Action::Gradient { step } => {
+                let begin = sim.begin.as_ref().unwrap();
+                let refined = begin.plan.forms.iter().filter(|form| form.steps() > step);
+                let gradients: Vec<_> = refined.map(|form| gradient_sums(site, step, begin, form)).collect();
+                self.site_calls(site, |p| p.submit_gradients(&gradients));
+            }
+            Action::Refine(refine) => {
+                self.check_gradients(site, &refine);
+                let sim = &mut self.sites[site];
+                let refined = self.plan.forms.iter().enumerate();
+                let refined = refined.filter(|(_, form)| form.steps() > refine.step).map(|(at, _)| at);
+                let trained = self.plan.members.len();
+                for (at, gradient) in refined.zip(&refine.gradients) {
+                    let map = sim.model[trained + at][1].iter_mut();
+                    map.zip(&gradient.map).for_each(|(value, &by)| *value = *value * 0.5 + by as f32);
+                }
+                sim.refined += 1;
+                self.confirm(site);
+            }
             Action::Encode(_) | Action::Ask if self.manual_kernel => {}
             Action::Encode(setup) => {
                 assert_eq!(setup.dim, 8);
@@ -765,6 +804,29 @@ impl World {
                     assert!((f64::from(got) - want).abs() < 5e-5, "round {}: {got} {want}", apply.round);
                 }
             }
+        }
+    }
+
+    /// The sites' gradients, added plainly.
+    fn check_gradients(&self, site: usize, refine: &Refine) {
+        let begin = self.sites[site].begin.as_ref().unwrap();
+        let refined = self.plan.forms.iter().filter(|form| form.steps() > refine.step);
+        assert_eq!(refined.clone().count(), refine.gradients.len());
+        for (form, got) in refined.zip(&refine.gradients) {
+            let all = refine
+                .sites
+                .iter()
+                .map(|other| gradient_sums(usize::from(other.0), refine.step, begin, form));
+            let want = all.reduce(|mut sum, other| {
+                let add = |to: &mut Vec<i64>, from: &[i64]| {
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+                };
+                add(&mut sum.map, &other.map);
+                add(&mut sum.shift, &other.shift);
+                add(&mut sum.means, &other.means);
+                GradientSums { loss: sum.loss + other.loss, rows: sum.rows + other.rows, ..sum }
+            });
+            assert_eq!(Some(got), want.as_ref());
         }
     }
 

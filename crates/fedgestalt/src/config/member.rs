@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
-use learn::{Classifier, FormSettings, Recipe, Ridge, Weighting};
+use learn::{Classifier, FormSettings, Recipe, Refinement, Ridge, Weighting};
 use serde::{Deserialize, Serialize};
 use vision::views::VIEWS;
 
@@ -50,7 +50,7 @@ pub struct MemberConfig {
     /// How the classifier scores in training, instead of `linear`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classifier: Option<ClassifierName>,
-    /// Multiple of the cosine; of `cosine` and `arcface`.
+    /// Multiple of the cosine; of `cosine` and `arcface`, and of a closed form that is refined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<f64>,
     /// Widening of the true class's angle in radians; of `arcface`.
@@ -68,6 +68,15 @@ pub struct MemberConfig {
     /// Closed form: so many random sums of the trunk's feature map take the representation's place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projection: Option<usize>,
+    /// Closed form: the representation and so many random sums of the trunk's feature map side by side take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joint: Option<usize>,
+    /// Closed form: steps down the gradient of a loss that refine it, each a sum over all sites; none without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refine: Option<u32>,
+    /// Length of the first of them as a share of the map's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
     /// Closed form: directions that are kept; none for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs: Option<usize>,
@@ -157,6 +166,10 @@ pub enum StartName {
 /// The multiple of a cosine, and the margin in radians, unless a member says otherwise.
 const DEFAULT_SCALE: f64 = 16.0;
 const DEFAULT_MARGIN: f64 = 0.2;
+/// Length of the first step of a refinement as a share of the map's.
+const DEFAULT_RATE: f64 = 0.1;
+/// Most steps of one.
+const MAX_STEPS: u32 = 1000;
 
 /// Most values that a closed form can be an analysis of.
 const MAX_BASIS: usize = 4096;
@@ -195,6 +208,9 @@ impl MemberConfig {
             on: None,
             lift: None,
             projection: None,
+            joint: None,
+            refine: None,
+            rate: None,
             outputs: None,
             ridge: None,
             power: None,
@@ -205,6 +221,11 @@ impl MemberConfig {
     /// A closed form on the network as published, with the usual settings.
     pub fn closed_form(name: &str) -> Self {
         Self { kind: MemberKind::ClosedForm, ..Self::published(name) }
+    }
+
+    /// A closed form on embedding and feature map that is refined, with the usual settings.
+    pub fn refined(name: &str) -> Self {
+        Self { joint: Some(1024), outputs: Some(256), refine: Some(10), ..Self::closed_form(name) }
     }
 
     /// How a closed form is computed, with this member's changes.
@@ -221,6 +242,15 @@ impl MemberConfig {
             outputs: self.outputs,
             per_image: DEFAULT_FORM.per_image,
         }
+    }
+
+    /// How a closed form is refined, if it is.
+    pub fn refinement(&self) -> Option<Refinement> {
+        Some(Refinement {
+            steps: self.refine?,
+            rate: self.rate.unwrap_or(DEFAULT_RATE),
+            scale: self.scale.unwrap_or(DEFAULT_SCALE),
+        })
     }
 
     /// How what it starts from is computed, where that is a closed form.
@@ -266,8 +296,8 @@ impl MemberConfig {
             "[[members]] {name}: only a tuned member has `classifier`"
         );
         ensure!(
-            self.scale.is_none() || kind != ClassifierName::Linear,
-            "[[members]] {name}: only classifier = \"cosine\" or \"arcface\" has `scale`"
+            self.scale.is_none() || self.refine.is_some() || kind != ClassifierName::Linear,
+            "[[members]] {name}: only classifier = \"cosine\" or \"arcface\" has `scale`, and a closed form with `refine`"
         );
         ensure!(
             self.margin.is_none() || kind == ClassifierName::Arcface,
@@ -300,6 +330,9 @@ impl MemberConfig {
                 ("on", self.on.is_some()),
                 ("lift", self.lift.is_some()),
                 ("projection", self.projection.is_some()),
+                ("joint", self.joint.is_some()),
+                ("refine", self.refine.is_some()),
+                ("rate", self.rate.is_some()),
                 ("outputs", self.outputs.is_some()),
             ];
             if let Some((key, _)) = keys.iter().find(|(_, given)| *given) {
@@ -307,7 +340,7 @@ impl MemberConfig {
             }
             return Ok(());
         }
-        for (key, width) in [("lift", self.lift), ("projection", self.projection)] {
+        for (key, width) in [("lift", self.lift), ("projection", self.projection), ("joint", self.joint)] {
             ensure!(
                 width.is_none_or(|width| (1..=MAX_BASIS).contains(&width)),
                 "[[members]] {name}: {key} must be 1 to {MAX_BASIS}"
@@ -317,6 +350,21 @@ impl MemberConfig {
             self.projection.is_none() || (self.lift.is_none() && self.on.is_none()),
             "[[members]] {name}: a projection is of the trunk's feature map; leave `lift` and `on` out"
         );
+        ensure!(
+            self.joint.is_none() || (self.lift.is_none() && self.projection.is_none() && self.on.is_none()),
+            "[[members]] {name}: `joint` is the embedding and the feature map; leave `lift`, `projection` and `on` out"
+        );
+        ensure!(
+            self.rate.is_none() || self.refine.is_some(),
+            "[[members]] {name}: `rate` is of the steps that `refine` asks for"
+        );
+        if let Some(refinement) = self.refinement() {
+            ensure!(
+                (1..=MAX_STEPS).contains(&refinement.steps),
+                "[[members]] {name}: refine must be 1 to {MAX_STEPS} steps"
+            );
+            refinement.check().with_context(|| format!("[[members]] {name}"))?;
+        }
         let Some(on) = &self.on else { return Ok(()) };
         let base = members.iter().find(|member| member.name == *on && member.kind == MemberKind::Tuned);
         let Some(base) = base else {

@@ -46,7 +46,7 @@ fn the_commented_values_of_the_recipes_are_the_recipes() {
 
 #[test]
 fn the_commented_values_of_closed_forms_are_their_defaults() {
-    let keys = ["ridge"];
+    let keys = ["ridge", "rate", "scale"];
     let uncommented: Vec<&str> = TEMPLATE
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -57,7 +57,10 @@ fn the_commented_values_of_closed_forms_are_their_defaults() {
     let config = Config::parse(&uncommented.join("\n")).unwrap();
     for member in &config.members {
         assert!(member.ridge.is_some());
-        assert_eq!(member.form(), DEFAULT_FORM);
+        assert_eq!(member.form(), FormSettings { outputs: member.outputs, ..DEFAULT_FORM });
+        assert!(member.refine.is_none() || (member.rate.is_some() && member.scale.is_some()));
+        let own = MemberConfig { rate: None, scale: None, ..member.clone() };
+        assert_eq!(member.refinement(), own.refinement());
     }
 }
 
@@ -154,6 +157,14 @@ fn unknown_keys_and_impossible_values_are_refused_by_name() {
         ),
         ("[kernel]\nweights = \"learned\"", "learned"),
         ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 0", "lift must be 1"),
+        (
+            "[[members]]\nname = \"a\"\nkind = \"closed-form\"\njoint = 8\nlift = 8",
+            "leave `lift`, `projection`",
+        ),
+        ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nrefine = 0", "refine must be 1"),
+        ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nrate = 0.1", "`rate` is of the steps"),
+        ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nrefine = 5\nrate = 2.0", "rate 2 must be"),
+        ("[[members]]\nname = \"a\"\nkind = \"tuned\"\nrefine = 5", "only a closed form has `refine`"),
         ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\nlift = 8\nprojection = 8", "leave `lift`"),
         ("[[members]]\nname = \"a\"\nkind = \"closed-form\"\noutputs = 0", "outputs"),
         ("[[members]]\nname = \"a\"\nkind = \"tuned\"\n[[members]]\nname = \"a\"\nkind = \"tuned\"", "twice"),

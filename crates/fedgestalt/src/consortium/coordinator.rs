@@ -170,7 +170,7 @@ impl CoordinatorHost for CoordinatorNode {
             rounds: plan.map_or(0, |plan| plan.rounds()),
             starts: plan.map_or(0, |plan| plan.start_stages()),
             tuning: plan.map_or(0, |plan| plan.tuning_stages()),
-            moments: plan.is_some_and(|plan| !plan.forms.is_empty()),
+            moments: plan.map_or(0, |plan| plan.members_stage() - plan.tuning_stages()),
             awaited: self.coordinator.awaited(),
             summing: self.coordinator.is_summing(),
             serving: self.finished,

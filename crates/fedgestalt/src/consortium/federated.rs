@@ -214,6 +214,7 @@ pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
     let plan = plan(run, &roster)?;
     let epochs = u64::from(plan.epochs) * members.len() as u64 * plan.members.len() as u64;
     let tuning_stages = plan.tuning_stages();
+    let moments_stages = plan.members_stage() - tuning_stages;
     let stage = Arc::new(run.context.progress.stage("Federated training", epochs));
     let mut sites = members
         .into_iter()
@@ -242,7 +243,7 @@ pub fn federate(run: &Run<'_>, members: Vec<Member>) -> Result<Federated> {
         .filter(|drop| !back.contains(&(drop.round, drop.site.0)))
         .collect();
     let mut engine = Local::new(&mut node, &mut sites, drops, tuning_stages);
-    engine.moments = run.blueprint.forms().next().is_some();
+    engine.moments = moments_stages;
     engine.observer = Some(Box::new(|event| run.context.progress.say(event)));
     let over = engine.coordinator.finished && engine.sites.iter().all(|site| site.finished);
     if over {

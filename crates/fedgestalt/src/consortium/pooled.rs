@@ -123,7 +123,8 @@ fn training(
         let forms = blueprint.forms().map(|(_, form)| unchanged(form.dim, form.outputs()));
         return Ok((Weights { heads, forms: forms.collect::<Result<_>>()?, members: Vec::new() }, curves));
     }
-    let mut weights = forms::complete(blueprint, heads, trained.len(), |network| {
+    let class_weights = loss_weights(config.class_weighting, &training_counts(&merged, trained));
+    let mut weights = forms::complete(blueprint, heads, &class_weights, |network| {
         let (views, lessons) = on_views(learners, &merged, trained, network)?;
         Ok((Box::new(views), lessons.training_views))
     })?;
@@ -131,6 +132,14 @@ fn training(
         weights.members = member_weights(blueprint, learners, &merged, trained, &weights)?;
     }
     Ok((weights, curves))
+}
+
+/// Training images of each syndrome.
+fn training_counts(merged: &Cohort, trained: &[SyndromeId]) -> Vec<u32> {
+    let mut counts = vec![0; trained.len()];
+    let cases = merged.part(Part::Train).iter().filter_map(|image| merged.case(image));
+    cases.filter_map(|case| trained.binary_search(&case.syndrome).ok()).for_each(|at| counts[at] += 1);
+    counts
 }
 
 /// The tables of one network's views, and the images on them.

@@ -67,7 +67,7 @@ pub struct Standing {
     /// The last stage of tuned members.
     pub tuning: u32,
     /// Whether a sum behind closed forms comes after them.
-    pub moments: bool,
+    pub moments: u32,
     /// The sites whose word is waited for.
     pub awaited: Vec<SiteIndex>,
     /// A secure sum is under way, which a site that was restarted cannot go on in.
@@ -106,10 +106,10 @@ pub enum Event {
 pub type Observer<'a> = Box<dyn Fn(&Event) + 'a>;
 
 /// The part of the session a message belongs to, with the secure sums told apart by what they add.
-pub(crate) fn phase(message: &Outgoing, tuning: u32, moments: bool) -> &'static str {
+pub(crate) fn phase(message: &Outgoing, tuning: u32, moments: u32) -> &'static str {
     match message.kind.phase() {
         "sum" if message.round == 0 => "counts",
-        "sum" if message.round > tuning + u32::from(moments) => "metrics",
+        "sum" if message.round > tuning + moments => "metrics",
         "sum" if message.round > tuning => "moments",
         "sum" => "rounds",
         other => other,

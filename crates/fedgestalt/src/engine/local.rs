@@ -45,7 +45,7 @@ pub struct Local<'a, C, S> {
     /// Stages of tuned members in the plan: tells counts, rounds and metrics apart in the accounts.
     pub tuning: u32,
     /// Whether a sum behind closed forms comes after them.
-    pub moments: bool,
+    pub moments: u32,
     /// Bytes sent so far.
     pub traffic: Traffic,
     /// What happened, in order.
@@ -68,7 +68,7 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
             sites,
             drops,
             tuning,
-            moments: false,
+            moments: 0,
             traffic: Traffic::default(),
             events: Vec::new(),
             observer: None,
@@ -234,6 +234,9 @@ impl<'a, C: CoordinatorHost, S: SiteHost> Local<'a, C, S> {
             Action::Start(solve) | Action::Solve(solve) => {
                 self.applied.insert(solve.stage);
             }
+            Action::Refine(refine) => {
+                self.applied.insert(refine.stage);
+            }
             Action::Weigh(weigh) => {
                 self.applied.insert(weigh.stage);
             }
@@ -330,6 +333,8 @@ fn is_heavy(action: &Action) -> bool {
             | Action::Start(_)
             | Action::Collect
             | Action::Solve(_)
+            | Action::Gradient { .. }
+            | Action::Refine(_)
             | Action::Compare
             | Action::Encode(_)
             | Action::Ask

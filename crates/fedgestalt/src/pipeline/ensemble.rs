@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use domain::Encoding;
-use learn::{ClosedForm, FormSettings, Head, NeckInit, RandomFeatures, Recipe};
+use learn::{ClosedForm, FormSettings, Head, NeckInit, RandomFeatures, Recipe, Refinement};
 use rayon::prelude::*;
 use vision::views::VIEWS;
 use vision::{NeckWeights, Trunk};
@@ -125,6 +125,8 @@ pub struct Form {
     pub dim: usize,
     /// How.
     pub settings: FormSettings,
+    /// How it is refined once it is solved, if it is.
+    pub refinement: Option<Refinement>,
 }
 
 /// What a closed form is an analysis of.
@@ -136,6 +138,8 @@ pub enum Basis {
     Lift(Arc<RandomFeatures>, u64),
     /// Random sums of the trunk's feature map, and what their signs are drawn from.
     Projection(Arc<RandomFeatures>, u64),
+    /// The representation and such sums side by side, each of length 1.
+    Joint(Arc<RandomFeatures>, u64),
 }
 
 impl Basis {
@@ -144,12 +148,14 @@ impl Basis {
             let features = RandomFeatures::new(input, width, seed, rectified);
             Ok::<_, anyhow::Error>(Arc::new(features.with_context(|| format!("member {}", config.name))?))
         };
+        let (input, output) = (network.neck.input(), network.neck.output());
+        if let Some(width) = config.joint {
+            return Ok((Self::Joint(features(input, width, false)?, seed), output + width));
+        }
         Ok(match (config.lift, config.projection) {
-            (Some(width), _) => (Self::Lift(features(network.neck.output(), width, true)?, seed), width),
-            (None, Some(width)) => {
-                (Self::Projection(features(network.neck.input(), width, false)?, seed), width)
-            }
-            (None, None) => (Self::Representation, network.neck.output()),
+            (Some(width), _) => (Self::Lift(features(output, width, true)?, seed), width),
+            (None, Some(width)) => (Self::Projection(features(input, width, false)?, seed), width),
+            (None, None) => (Self::Representation, output),
         })
     }
 }
@@ -171,8 +177,32 @@ impl Form {
             Basis::Representation => representations()?,
             Basis::Lift(random, _) => Cow::Owned(random.apply(&representations()?, rows)?),
             Basis::Projection(random, _) => Cow::Owned(random.apply(features, rows)?),
+            Basis::Joint(random, _) => {
+                Cow::Owned(side_by_side(&representations()?, &random.apply(features, rows)?, rows))
+            }
         })
     }
+}
+
+/// Rows of both, each brought to length 1, one behind the other.
+fn side_by_side(left: &[f32], right: &[f32], rows: usize) -> Vec<f32> {
+    let (left_width, right_width) = (left.len() / rows.max(1), right.len() / rows.max(1));
+    let mut out = vec![0.0; left.len() + right.len()];
+    let unit = |out: &mut [f32], values: &[f32]| {
+        let square: f64 = values.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        // A row of zeros stays one, and is refused where it is added up.
+        let by = if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 };
+        out.iter_mut().zip(values).for_each(|(out, &x)| *out = (f64::from(x) * by) as f32);
+    };
+    out.par_chunks_exact_mut((left_width + right_width).max(1))
+        .zip(left.par_chunks_exact(left_width.max(1)))
+        .zip(right.par_chunks_exact(right_width.max(1)))
+        .for_each(|((out, left), right)| {
+            let (first, second) = out.split_at_mut(left_width);
+            unit(first, left);
+            unit(second, right);
+        });
+    out
 }
 
 /// What the ensemble is made of: networks, each loaded once however many members stand on it, and members.
@@ -235,19 +265,20 @@ impl Blueprint {
             }
             let mut tuned = config.members.iter().filter(|other| other.kind == MemberKind::Tuned);
             let on = config_of.on.as_ref().and_then(|on| tuned.position(|other| other.name == *on));
-            member.form = Some(Form { on, basis, dim, settings });
+            member.form = Some(Form { on, basis, dim, settings, refinement: config_of.refinement() });
         }
         let mut blueprint = Self { networks, members, left_out: Vec::new() };
         blueprint.leave_copies_out();
         Ok(blueprint)
     }
 
-    /// Leaves projections out of which the network has no feature map: random sums of an embedding are a turned copy of it,
+    /// Leaves projections out, alone or joint, of which the network has no feature map: random sums of an embedding are a turned copy of it,
     /// which other members stand for. One that is alone stays.
     fn leave_copies_out(&mut self) {
         let is_copy = |member: &Member| {
-            let projection = member.form.as_ref().is_some_and(|f| matches!(f.basis, Basis::Projection(..)));
-            projection && matches!(self.networks[member.network].neck, StartingNeck::Identity(_))
+            let of_map = |form: &Form| matches!(form.basis, Basis::Projection(..) | Basis::Joint(..));
+            member.form.as_ref().is_some_and(of_map)
+                && matches!(self.networks[member.network].neck, StartingNeck::Identity(_))
         };
         let (copies, others): (Vec<Member>, Vec<Member>) = self.members.iter().cloned().partition(is_copy);
         if !others.is_empty() {

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use anyhow::{Context as _, Result};
-use learn::{ClosedForm, Example, FeatureSource, FormMoments, FormSettings, Head, Ridge, StartMoments};
+use learn::{
+    ClosedForm, Example, FeatureSource, FormMoments, FormSettings, Head, Refiner, Ridge, StartMoments,
+};
 use vision::views::VIEWS;
 
 use super::ensemble::{Blueprint, Form, Member};
@@ -23,12 +25,51 @@ pub fn moments(
 ) -> Result<FormMoments> {
     let mut total = FormMoments::zeros(form.dim, shared.len());
     for examples in portions(training, shared) {
-        let (features, labels) = gather(views, &examples);
-        let represent = || Ok(Cow::Owned(head.represent(&features, labels.len())?));
-        let basis = form.basis(&features, represent, labels.len())?;
+        let (basis, labels) = basis(form, head, views, &examples)?;
         total.add(&FormMoments::collect(&basis, form.dim, &labels, shared)?)?;
     }
     Ok(total)
+}
+
+/// What a closed form is refined on: its basis of training images, every view of each.
+pub struct Material {
+    /// Row by row.
+    pub values: Vec<f32>,
+    /// The rows' syndromes.
+    pub labels: Vec<u32>,
+}
+
+/// The material over some training images; those of syndromes that stay at home are left out.
+pub fn material(
+    form: &Form,
+    head: &Head,
+    views: &dyn FeatureSource,
+    training: &[Example],
+    shared: &[bool],
+) -> Result<Material> {
+    let training: Vec<Example> =
+        training.iter().filter(|example| shared[example.label as usize]).copied().collect();
+    let mut material = Material { values: Vec::new(), labels: Vec::new() };
+    material.values.reserve_exact(training.len() * VIEWS * form.dim);
+    for examples in training.chunks(CHUNK) {
+        let (basis, labels) = basis(form, head, views, examples)?;
+        material.values.extend(basis);
+        material.labels.extend(labels);
+    }
+    Ok(material)
+}
+
+/// A form's basis of the images' views, and their labels.
+fn basis(
+    form: &Form,
+    head: &Head,
+    views: &dyn FeatureSource,
+    examples: &[Example],
+) -> Result<(Vec<f32>, Vec<u32>)> {
+    let (features, labels) = gather(views, examples);
+    let represent = || Ok(Cow::Owned(head.represent(&features, labels.len())?));
+    let basis = form.basis(&features, represent, labels.len())?.into_owned();
+    Ok((basis, labels))
 }
 
 /// The moments that a tuned member starts from, over some training images: every view of each counts.
@@ -116,10 +157,10 @@ pub fn solve(blueprint: &Blueprint, moments: &[FormMoments]) -> Result<Vec<Close
 pub fn complete<'a>(
     blueprint: &Blueprint,
     heads: Vec<Head>,
-    classes: usize,
+    class_weights: &[f32],
     views: impl Fn(usize) -> Result<(Box<dyn FeatureSource + 'a>, Vec<Example>)>,
 ) -> Result<Weights> {
-    let shared = vec![true; classes];
+    let shared = vec![true; class_weights.len()];
     let sums = blueprint
         .forms()
         .map(|(member, form)| {
@@ -129,5 +170,21 @@ pub fn complete<'a>(
                 .with_context(|| format!("member {}", member.name))
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(Weights { forms: solve(blueprint, &sums)?, heads, members: Vec::new() })
+    let mut solved = solve(blueprint, &sums)?;
+    for (((member, form), moments), solved) in blueprint.forms().zip(&sums).zip(&mut solved) {
+        let Some(refinement) = form.refinement else { continue };
+        let (views, training) = views(member.network)?;
+        let head = base(blueprint, member, form, &heads)?;
+        let mut refine = || {
+            let material = material(form, head, views.as_ref(), &training, &shared)?;
+            let refiner = Refiner::new(moments, refinement, class_weights)?;
+            for step in 0..refinement.steps {
+                let gradient = refiner.gradient(solved, &material.values, &material.labels)?;
+                *solved = refiner.step(solved, &gradient, step)?;
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        refine().with_context(|| format!("member {}", member.name))?;
+    }
+    Ok(Weights { forms: solved, heads, members: Vec::new() })
 }

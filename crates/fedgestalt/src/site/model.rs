@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 use federation::{
-    Aggregation, Begin, FormPlan, FormSums, PairSums, Plan, RecipePlan, Rows, Statistics, TensorKind,
-    TensorSpec,
+    Aggregation, Begin, FormPlan, FormSums, PairSums, Plan, RecipePlan, RefinementPlan, Rows, Statistics,
+    TensorKind, TensorSpec,
 };
 use learn::{
-    Classifier, ClosedForm, FormMoments, FormSettings, Head, Moments, PairKind, PairMoments, Recipe, Ridge,
-    StartMoments, Trainer, Weighting,
+    Classifier, ClosedForm, FormMoments, FormSettings, Head, Moments, PairKind, PairMoments, Recipe,
+    Refinement, Ridge, StartMoments, Trainer, Weighting,
 };
 use rayon::prelude::*;
 
@@ -98,7 +98,13 @@ pub fn form_plans(blueprint: &Blueprint) -> Vec<FormPlan> {
             Basis::Representation => federation::Basis::Representation,
             Basis::Lift(_, seed) => federation::Basis::Lift { seed: *seed },
             Basis::Projection(_, seed) => federation::Basis::Projection { seed: *seed },
+            Basis::Joint(_, seed) => federation::Basis::Joint { seed: *seed },
         },
+        refinement: form.refinement.map(|Refinement { steps, rate, scale }| RefinementPlan {
+            steps,
+            rate,
+            scale,
+        }),
         ..form_plan(blueprint, member, form.dim, form.settings)
     });
     forms.collect()
@@ -129,6 +135,7 @@ fn form_plan(blueprint: &Blueprint, member: &Member, dim: usize, settings: FormS
             Weighting::Power { power, floor } => federation::Weighting::Power { power, floor },
             Weighting::HeldOut => federation::Weighting::HeldOut,
         },
+        refinement: None,
     }
 }
 
@@ -261,6 +268,11 @@ impl SiteModel {
     /// Takes in what each member counts.
     pub fn set_member_weights(&mut self, weights: Vec<f32>) {
         self.member_weights = weights;
+    }
+
+    /// The closed-form members as they stand; all zeros before they are solved.
+    pub fn forms(&self) -> &[ClosedForm] {
+        &self.forms
     }
 
     /// Takes the closed-form members in.

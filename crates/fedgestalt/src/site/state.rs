@@ -1,5 +1,6 @@
 //! What a site keeps between processes.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
@@ -19,6 +20,7 @@ use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::features::Crops;
 use crate::pipeline::weights::{self, Weights};
 use crate::store::audit::Entry;
+use crate::store::tensors::{self, Tensor, Tensors};
 use crate::store::{Folder, SiteStore};
 
 /// What the audit log calls the begin of a round's training.
@@ -34,6 +36,7 @@ const KEY: &str = "site";
 const STARTS: &str = "starts.json";
 const UPDATE: &str = "update.json";
 const UPDATE_HEADS: &str = "update.safetensors";
+const MEANS: &str = "means.safetensors";
 
 /// What belongs to heads that wait for their round to be added up.
 #[derive(Serialize, Deserialize)]
@@ -260,6 +263,26 @@ impl SiteFiles {
         }
         let names: Vec<String> = (0..state.len()).map(|at| format!("moments-{at}")).collect();
         weights::save(&self.server(round), &names, &[], &Weights { heads: state, ..Weights::default() })
+    }
+
+    /// Keeps the syndromes' means that closed forms are refined by, one list for each.
+    pub fn save_means(&self, means: &[Vec<f32>]) -> Result<()> {
+        if means.is_empty() {
+            return Ok(());
+        }
+        let tensors = means.iter().enumerate();
+        let tensors =
+            tensors.map(|(at, means)| (format!("means-{at}"), Tensor::new(&[means.len()], means))).collect();
+        Ok(tensors::save(&self.store.model_path(MEANS), &tensors, &BTreeMap::new())?)
+    }
+
+    /// What [`SiteFiles::save_means`] kept of so many closed forms.
+    pub fn means(&self, forms: usize) -> Result<Vec<Vec<f32>>> {
+        if forms == 0 {
+            return Ok(Vec::new());
+        }
+        let file = Tensors::open(&self.store.model_path(MEANS))?;
+        (0..forms).map(|at| Ok(file.get(&format!("means-{at}"))?.values.to_vec())).collect()
     }
 
     /// What an earlier process kept of a round's training.

@@ -62,7 +62,7 @@ impl Site {
         }
     }
 
-    fn sit_out(&mut self, error: &anyhow::Error) -> Result<Vec<Action>> {
+    pub(super) fn sit_out(&mut self, error: &anyhow::Error) -> Result<Vec<Action>> {
         tracing::warn!(site = %self.name, error = format!("{error:#}"), "this site sits the sums out");
         Ok(self.participant.abstain(AbstainReason::Failed)?)
     }
@@ -72,6 +72,7 @@ impl Site {
         let sums = self.blueprint.forms().zip(solve.sums);
         let moments: Vec<_> = sums.map(|((_, form), sums)| form_moments(sums, form.dim)).collect();
         let forms = forms::solve(&self.blueprint, &moments)?;
+        self.prepare_refining(&moments)?;
         self.model_mut()?.set_forms(forms);
         self.keep(solve.stage)
     }
@@ -94,12 +95,12 @@ impl Site {
         self.keep(weigh.stage)
     }
 
-    fn at_work(&self) -> Result<(&SiteModel, &Lessons)> {
+    pub(super) fn at_work(&self) -> Result<(&SiteModel, &Lessons)> {
         let at_work = self.model.as_ref().zip(self.lessons.as_ref());
         at_work.context("the session has not begun here")
     }
 
-    fn keep(&mut self, stage: u32) -> Result<Vec<Action>> {
+    pub(super) fn keep(&mut self, stage: u32) -> Result<Vec<Action>> {
         let weights = self.at_work()?.0.weights();
         self.files.save_weights(stage, &self.blueprint, &weights, None)?;
         self.confirm_model()

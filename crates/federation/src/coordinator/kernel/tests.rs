@@ -126,6 +126,7 @@ fn serving() -> Coordinator {
         outputs: WIDTH,
         ridge: Ridge::Fixed(0.1),
         weighting: Weighting::Power { power: 0.25, floor: 0.0 },
+        refinement: None,
     };
     let plan = Plan {
         session: [7; 16],
