@@ -272,15 +272,20 @@ impl Watcher for Console<'_> {
     }
 
     fn report(&mut self, report: &Report<'_>) {
-        let Standing { stage, starts, rounds, awaited, serving, .. } = report.standing;
+        let Standing { stage, starts, rounds, tuning, moments, awaited, serving, .. } = report.standing;
         let online = report.lines.values().filter(|line| line.online).count();
         let bytes: u64 = report.lines.values().map(|line: &Line| line.up + line.down).sum();
         let bytes = self.before + bytes;
         let at = match (stage, serving) {
             (_, true) => "the kernel is open".to_owned(),
             (0, _) => "enrolment".to_owned(),
-            (stage, _) if stage <= starts => "the members' start".to_owned(),
+            (stage, _) if *stage <= *starts => "the members' start".to_owned(),
             (stage, _) if *stage <= starts + rounds => format!("round {} of {rounds}", stage - starts),
+            (stage, _) if *stage <= *tuning => "the best round".to_owned(),
+            (stage, _) if *stage == tuning + 1 && *moments > 0 => "closed forms".to_owned(),
+            (stage, _) if *stage <= tuning + moments => {
+                format!("closed forms, step {} of {}", stage - tuning - 1, moments - 1)
+            }
             _ => "evaluation and release".to_owned(),
         };
         let awaited: Vec<String> = awaited.iter().map(|&site| self.name(site)).collect();

@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use learn::FormSettings;
+
 use super::*;
 
 #[test]

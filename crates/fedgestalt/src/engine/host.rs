@@ -66,7 +66,7 @@ pub struct Standing {
     pub starts: u32,
     /// The last stage of tuned members.
     pub tuning: u32,
-    /// Whether a sum behind closed forms comes after them.
+    /// Stages after them that closed forms need: one for their sums, and one for each step that refines them.
     pub moments: u32,
     /// The sites whose word is waited for.
     pub awaited: Vec<SiteIndex>,

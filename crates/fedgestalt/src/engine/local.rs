@@ -44,7 +44,7 @@ pub struct Local<'a, C, S> {
     pub drops: Vec<Drop>,
     /// Stages of tuned members in the plan: tells counts, rounds and metrics apart in the accounts.
     pub tuning: u32,
-    /// Whether a sum behind closed forms comes after them.
+    /// Stages after them that closed forms need: one for their sums, and one for each step that refines them.
     pub moments: u32,
     /// Bytes sent so far.
     pub traffic: Traffic,
