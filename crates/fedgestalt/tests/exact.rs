@@ -108,4 +108,10 @@ fn the_papers_recipe_stands_beside_it() {
     );
     let again: Vec<[f64; 4]> = SETTINGS.iter().map(|key| four(&again["settings"][key])).collect();
     assert_eq!(again, wanted);
+    // Ranked as the federation ranks, which is what its members are compared by.
+    let alike = place.json("evaluate --cohort cohort --encodings recipe.safetensors");
+    let alike: Vec<[f64; 4]> = SETTINGS.iter().map(|key| four(&alike["settings"][key])).collect();
+    assert_eq!(tables(&results, "recipe_ranked_alike"), alike);
+    assert_ne!(alike, wanted);
+    assert!(page.contains("ranked alike"));
 }

@@ -32,7 +32,7 @@ pub struct DemoArgs {
     /// Let a site vanish in a round and come back later, such as 2@3; may be given again
     #[arg(long, value_name = "SITE@ROUND")]
     pub drop: Vec<Absence>,
-    /// Federate the default members, exact after one sum, and not the paper's recipe, whose rounds are more to look at
+    /// Federate the default members, exact for any number of sites, and not the paper's recipe, whose rounds are more to look at
     #[arg(long)]
     pub exact: bool,
     /// Folder for sites, results.json and report.html

@@ -39,7 +39,7 @@ pub fn run(context: &Context, order: &Order, extras: &Extras) -> Result<Results>
     };
     let central = run.phase("central training", |run| central(run, &members))?;
     let recipe = match run.recipe().is_some() {
-        true => Some(run.phase("paper's recipe", |run| recipe(run, &members))?.accuracies),
+        true => Some(run.phase("paper's recipe", |run| recipe(run, &members))?),
         false => None,
     };
     let local = run.phase("local training", |run| {
@@ -118,7 +118,7 @@ pub(crate) struct Baselines<'a> {
     /// The networks as published.
     pub(crate) published: &'a Accuracies,
     /// The paper's recipe, centralised.
-    pub(crate) recipe: Option<Accuracies>,
+    pub(crate) recipe: Option<Baseline>,
 }
 
 /// What the job came to.

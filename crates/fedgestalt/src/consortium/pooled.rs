@@ -32,6 +32,9 @@ pub struct Baseline {
     pub curves: Vec<Vec<CurvePoint>>,
     /// Accuracies on the whole cohort's gallery and probes.
     pub accuracies: Accuracies,
+    /// The same encodings ranked as the run ranks its own, where the method says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alike: Option<Accuracies>,
 }
 
 /// Some patients with their features: those of one site, or of all.
@@ -63,10 +66,15 @@ pub fn baseline(
     let (weights, curves) =
         training(method, learners, &trained, tick).with_context(|| format!("{name} training"))?;
     let ensemble = method.blueprint.ensemble(weights.clone())?;
-    let accuracies = accuracies(method, &run.cohort.cohort, &ensemble, everybody)?;
+    let encodings = encodings(&ensemble, everybody)?;
+    let ranked =
+        |scoring| Ok::<_, anyhow::Error>(evaluate_scored(&run.cohort.cohort, &encodings, scoring)?.table());
+    let (own, runs) = (method.config.kernel.scoring(), run.method().config.kernel.scoring());
+    let accuracies = ranked(own)?;
+    let alike = (own != runs).then(|| ranked(runs)).transpose()?;
     let model = run.model(method, name, trained, None);
     bundle::save(&folder.join(name), &model, method.blueprint, &weights)?;
-    let baseline = Baseline { curves, accuracies };
+    let baseline = Baseline { curves, accuracies, alike };
     crate::store::write_json(&folder.join(&file), &baseline)?;
     Ok(baseline)
 }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use domain::evaluate::{Accuracies, KS, Setting};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::pooled::Baseline;
 use crate::pipeline::engines::Runs;
 
 /// Accuracies of one setting, in percent, at top-1, 5, 10 and 30.
@@ -27,6 +28,9 @@ pub struct SettingResults {
     /// with.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "nulls_are_nan")]
     pub recipe: Option<[f64; 4]>,
+    /// The same, ranked as the federation ranks.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "nulls_are_nan")]
+    pub recipe_ranked_alike: Option<[f64; 4]>,
 }
 
 /// A setting without probes has no accuracy: NaN, which JSON writes as `null`.
@@ -82,7 +86,7 @@ pub fn settings(
     federated: &Accuracies,
     local: &Accuracies,
     published: &Accuracies,
-    recipe: Option<&Accuracies>,
+    recipe: Option<&Baseline>,
 ) -> BTreeMap<String, SettingResults> {
     Setting::ALL
         .iter()
@@ -92,7 +96,10 @@ pub fn settings(
                 federated: federated.get(setting),
                 local: local.get(setting),
                 published: published.get(setting),
-                recipe: recipe.map(|recipe| recipe.get(setting)),
+                recipe: recipe.map(|recipe| recipe.accuracies.get(setting)),
+                recipe_ranked_alike: recipe
+                    .and_then(|recipe| recipe.alike.as_ref())
+                    .map(|alike| alike.get(setting)),
             };
             (setting.key().to_owned(), results)
         })
@@ -131,6 +138,9 @@ impl Results {
             row("local only, mean over sites", &results.local, None);
             if let Some(recipe) = &results.recipe {
                 row("the paper's recipe, central", recipe, None);
+            }
+            if let Some(alike) = &results.recipe_ranked_alike {
+                row("  ranked as the federation is", alike, None);
             }
             row("networks as published", &results.published, None);
         }

@@ -150,6 +150,12 @@ impl Story<'_> {
                 r.recipe.unwrap_or([f64::NAN; 4])
             }));
         }
+        if self.results.settings.values().any(|results| results.recipe_ranked_alike.is_some()) {
+            let note = Some("the same encodings, ranked as the federation's are");
+            rows.push(row(RowKind::Baseline, "The paper's recipe, ranked alike", note, &|r| {
+                r.recipe_ranked_alike.unwrap_or([f64::NAN; 4])
+            }));
+        }
         rows.extend(self.extra_rows.iter().map(|(name, note, accuracies)| AccuracyRow {
             kind: RowKind::Baseline,
             name: name.clone(),
