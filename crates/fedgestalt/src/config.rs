@@ -358,7 +358,7 @@ impl Config {
     }
 
     /// Stages of a session that a site can vanish in: the sum that tuned members start from, their aggregations, the validation of
-    /// the last one, and the sums behind closed forms and behind the members' weights.
+    /// the last one, the sums behind closed forms and the steps that refine these, and the sum behind the members' weights.
     pub fn rounds(&self) -> u32 {
         let any = |kind| self.members.iter().any(|member| member.kind == kind);
         let validation = u32::from(self.training.stopping != Stopping::Never);
@@ -369,7 +369,8 @@ impl Config {
             0
         };
         let weighed = self.kernel.weights == MemberWeights::Fitted;
-        rounds + u32::from(any(MemberKind::ClosedForm)) + u32::from(weighed)
+        let steps = self.members.iter().filter_map(|member| member.refine).max().unwrap_or(0);
+        rounds + u32::from(any(MemberKind::ClosedForm)) + steps + u32::from(weighed)
     }
 
     /// The cohort of a size of the demo.

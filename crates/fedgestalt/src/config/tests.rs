@@ -89,6 +89,7 @@ fn the_recipe_stands_on_the_members_own_networks() {
         recipe.members.iter().map(|m| m.trunk.as_deref().unwrap().to_str().unwrap()).collect();
     assert_eq!(trunks, ["one.onnx", "two.onnx", "two.onnx"]);
     assert_eq!((recipe.rounds(), Config::parse(text).unwrap().rounds()), (10, 1));
+    assert_eq!(Config::parse(&format!("{text}refine = 5\n")).unwrap().rounds(), 6);
     recipe.check().unwrap();
 }
 
