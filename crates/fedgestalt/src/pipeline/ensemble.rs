@@ -272,8 +272,8 @@ impl Blueprint {
         Ok(blueprint)
     }
 
-    /// Leaves projections out, alone or joint, of which the network has no feature map: random sums of an embedding are a turned copy of it,
-    /// which other members stand for. One that is alone stays.
+    /// Leaves projections out, alone or joint, of which the network has no feature map: random sums of an embedding are a
+    /// turned copy of it, which other members stand for. One that is alone stays.
     fn leave_copies_out(&mut self) {
         let is_copy = |member: &Member| {
             let of_map = |form: &Form| matches!(form.basis, Basis::Projection(..) | Basis::Joint(..));
