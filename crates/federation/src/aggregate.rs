@@ -2,6 +2,7 @@
 
 mod digests;
 mod gradients;
+mod numbers;
 mod pairs;
 mod scale;
 mod sums;
@@ -147,8 +148,8 @@ impl Layout {
         if words(&plan.forms).max(words(&plan.starts)) > MAX_WORDS - Integers::WORDS * plan.starts.len() {
             refuse!(PlanInvalid, "the closed forms' sums have over {MAX_WORDS} words; plan fewer of them");
         }
-        let gradients = plan.forms.iter().map(|form| form.gradient_numbers(trained).iter().sum::<usize>());
-        if gradients.sum::<usize>() > MAX_WORDS / Integers::WORDS {
+        let refined = plan.forms.iter().filter(|form| form.steps() > 0);
+        if refined.map(|form| form.gradient_words(trained)).sum::<usize>() > MAX_WORDS {
             refuse!(PlanInvalid, "the gradients have over {MAX_WORDS} words; refine fewer closed forms");
         }
         for form in &plan.forms {

@@ -1,11 +1,10 @@
 //! Gradients of the steps that refine closed forms, as words of a secure sum.
 
-use secure::fixed::Integers;
-
+use super::numbers::{Reader, Writer};
 use super::{Counts, Layout};
 use crate::action::GradientSums;
 use crate::plan::FormPlan;
-use crate::refusal::{RefusalKind, Result, refusal, refuse};
+use crate::refusal::{Result, refuse};
 
 impl Layout {
     /// The forms that a step (from 0) refines.
@@ -15,8 +14,7 @@ impl Layout {
 
     /// Words of a step's gradients.
     pub(super) fn gradient_words(&self, step: u32) -> usize {
-        let numbers = |form: &FormPlan| form.gradient_numbers(self.trained).iter().sum::<usize>();
-        self.refined(step).map(|form| numbers(form).saturating_mul(Integers::WORDS)).sum()
+        self.refined(step).map(|form| form.gradient_words(self.trained)).sum()
     }
 
     /// A site's gradients, as words.
@@ -30,11 +28,10 @@ impl Layout {
         if gradients.len() != refined {
             refuse!(Update, "gradients of {} closed forms; the step refines {refined}", gradients.len());
         }
-        let mut words = vec![0; self.gradient_words(step)];
-        let mut start = 0;
+        let mut words = Writer::new(self.integers, self.gradient_words(step));
         for (form, gradient) in self.refined(step).zip(gradients) {
             let name = &form.name;
-            let [map, shift, means, ..] = form.gradient_numbers(self.trained);
+            let [map, shift, means] = form.gradient_numbers(self.trained);
             if (gradient.map.len(), gradient.shift.len(), gradient.means.len()) != (map, shift, means) {
                 refuse!(Update, "the gradient of {name} does not fit {} syndromes", self.trained);
             }
@@ -48,14 +45,10 @@ impl Layout {
             }
             let rest = [gradient.loss, gradient.rows];
             for numbers in [&gradient.map[..], &gradient.shift, &gradient.means, &rest] {
-                let end = start + numbers.len() * Integers::WORDS;
-                self.integers
-                    .encode(numbers, &mut words[start..end])
-                    .map_err(|e| refusal(RefusalKind::Update, format!("{name}: {e}")))?;
-                start = end;
+                words.put(numbers, name)?;
             }
         }
-        Ok(words)
+        Ok(words.words())
     }
 
     /// All sites' gradients.
@@ -68,22 +61,15 @@ impl Layout {
                 self.gradient_words(step)
             );
         }
-        let mut rest = sum;
-        let mut take = |len: usize| -> Result<Vec<i64>> {
-            let (words, behind) = rest.split_at(len * Integers::WORDS);
-            rest = behind;
-            let mut numbers = vec![0; len];
-            self.integers.decode(words, &mut numbers)?;
-            Ok(numbers)
-        };
+        let mut numbers = Reader::new(self.integers, sum);
         let gradients = self.refined(step).map(|form| {
-            let [map, shift, means, ..] = form.gradient_numbers(self.trained);
+            let [map, shift, means] = form.gradient_numbers(self.trained);
             Ok(GradientSums {
-                map: take(map)?,
-                shift: take(shift)?,
-                means: take(means)?,
-                loss: take(1)?[0],
-                rows: take(1)?[0],
+                map: numbers.take(map)?,
+                shift: numbers.take(shift)?,
+                means: numbers.take(means)?,
+                loss: numbers.one()?,
+                rows: numbers.one()?,
             })
         });
         gradients.collect()
@@ -97,6 +83,7 @@ mod tests {
     use super::*;
     use crate::plan::tests::{toy_form, toy_plan};
     use crate::plan::{RefinementPlan, Rows};
+    use crate::refusal::RefusalKind;
 
     #[test]
     fn gradients_add_up_and_show_no_syndrome_that_too_few_sites_hold() {

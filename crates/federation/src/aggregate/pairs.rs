@@ -3,28 +3,27 @@
 use secure::fixed::Integers;
 
 use super::Layout;
+use super::numbers::{Reader, Writer};
 use crate::action::{PairMoments, PairSums};
-use crate::refusal::{RefusalKind, Result, refusal, refuse};
+use crate::refusal::{Result, refuse};
 
 impl Layout {
     /// A site's sums over pairs of images, as words.
     pub(crate) fn encode_pairs(&self, sums: &PairSums) -> Result<Vec<u32>> {
         let members = self.weighed.unwrap_or(0);
-        let mut words = vec![0; self.pair_words()];
-        let half = words.len() / 2;
-        for (moments, words) in [&sums.same, &sums.different].into_iter().zip(words.chunks_exact_mut(half)) {
+        let mut words = Writer::new(self.integers, self.pair_words());
+        for moments in [&sums.same, &sums.different] {
             if (moments.sums.len(), moments.scatter.len()) != (members, members * (members + 1) / 2) {
                 refuse!(Update, "sums over pairs of images that do not fit {members} members");
             }
             if moments.pairs < 0 {
                 refuse!(Update, "{} pairs of images", moments.pairs);
             }
-            let numbers = [&[moments.pairs][..], &moments.sums, &moments.scatter].concat();
-            self.integers
-                .encode(&numbers, words)
-                .map_err(|e| refusal(RefusalKind::Update, format!("pairs of images: {e}")))?;
+            for numbers in [&[moments.pairs][..], &moments.sums, &moments.scatter] {
+                words.put(numbers, "pairs of images")?;
+            }
         }
-        Ok(words)
+        Ok(words.words())
     }
 
     /// All sites' sums.
@@ -33,14 +32,15 @@ impl Layout {
             refuse!(Malformed, "sums of {} words; the plan gives {}", sum.len(), self.pair_words());
         }
         let members = self.weighed.unwrap_or(0);
-        let moments = |words: &[u32]| -> Result<PairMoments> {
-            let mut numbers = vec![0; words.len() / Integers::WORDS];
-            self.integers.decode(words, &mut numbers)?;
-            let (sums, scatter) = numbers[1..].split_at(members);
-            Ok(PairMoments { pairs: numbers[0], sums: sums.to_vec(), scatter: scatter.to_vec() })
+        let mut numbers = Reader::new(self.integers, sum);
+        let mut moments = || -> Result<PairMoments> {
+            Ok(PairMoments {
+                pairs: numbers.one()?,
+                sums: numbers.take(members)?,
+                scatter: numbers.take(members * (members + 1) / 2)?,
+            })
         };
-        let (same, different) = sum.split_at(sum.len() / 2);
-        Ok(PairSums { same: moments(same)?, different: moments(different)? })
+        Ok(PairSums { same: moments()?, different: moments()? })
     }
 
     /// Words of the sums over pairs.
@@ -56,6 +56,7 @@ mod tests {
     use super::*;
     use crate::plan::KernelPlan;
     use crate::plan::tests::{toy_kernel, toy_plan};
+    use crate::refusal::RefusalKind;
 
     #[test]
     fn sums_over_pairs_are_added_exactly_and_must_fit() {

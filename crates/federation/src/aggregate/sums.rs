@@ -2,10 +2,11 @@
 
 use secure::fixed::Integers;
 
+use super::numbers::{Reader, Writer};
 use super::{Counts, Layout};
 use crate::action::FormSums;
 use crate::plan::FormPlan;
-use crate::refusal::{RefusalKind, Result, refusal, refuse};
+use crate::refusal::{Result, refuse};
 
 /// What sums are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +31,7 @@ impl Layout {
         if sums.len() != planned.len() {
             refuse!(Update, "sums for {} closed forms; the plan has {}", sums.len(), planned.len());
         }
-        let mut words = vec![0; self.sum_words(of)];
-        let mut start = 0;
+        let mut words = Writer::new(self.integers, self.sum_words(of));
         for (form, sums) in planned.iter().zip(sums) {
             let (dim, trained) = (form.dim, self.trained);
             if (sums.counts.len(), sums.sums.len(), sums.scatter.len())
@@ -51,37 +51,32 @@ impl Layout {
             let lengths: &[i64] = if of == SumsOf::Starts { &[sums.lengths] } else { &[] };
             let numbers = [&[sums.rows][..], &sums.counts, &sums.sums, &sums.scatter, lengths];
             for numbers in numbers {
-                let end = start + numbers.len() * Integers::WORDS;
-                self.integers
-                    .encode(numbers, &mut words[start..end])
-                    .map_err(|e| refusal(RefusalKind::Update, format!("{}: {e}", form.name)))?;
-                start = end;
+                words.put(numbers, &form.name)?;
             }
         }
-        Ok(words)
+        Ok(words.words())
     }
 
-    /// All sites' sums.
-    pub(crate) fn decode_sums(&self, of: SumsOf, sum: &[u32]) -> Result<Vec<FormSums>> {
+    /// All sites' sums. Of a syndrome that too few sites hold there is nothing in them, whatever a site that does not keep to the
+    /// rules sent: with a mean of its own, its holders' images would be taken up by the steps that refine a form.
+    pub(crate) fn decode_sums(&self, of: SumsOf, sum: &[u32], counts: &Counts) -> Result<Vec<FormSums>> {
         if sum.len() != self.sum_words(of) {
             refuse!(Malformed, "sums of {} words; the plan gives {}", sum.len(), self.sum_words(of));
         }
-        let mut rest = sum;
-        let mut take = |len: usize| -> Result<Vec<i64>> {
-            let (words, behind) = rest.split_at(len * Integers::WORDS);
-            rest = behind;
-            let mut numbers = vec![0; len];
-            self.integers.decode(words, &mut numbers)?;
-            Ok(numbers)
-        };
+        let mut numbers = Reader::new(self.integers, sum);
         let forms = self.planned(of).iter().map(|form| {
-            Ok(FormSums {
-                rows: take(1)?[0],
-                counts: take(self.trained)?,
-                sums: take(self.trained * form.dim)?,
-                scatter: take(form.dim * (form.dim + 1) / 2)?,
-                lengths: if of == SumsOf::Starts { take(1)?[0] } else { 0 },
-            })
+            let mut sums = FormSums {
+                rows: numbers.one()?,
+                counts: numbers.take(self.trained)?,
+                sums: numbers.take(self.trained * form.dim)?,
+                scatter: numbers.take(form.dim * (form.dim + 1) / 2)?,
+                lengths: if of == SumsOf::Starts { numbers.one()? } else { 0 },
+            };
+            for row in (0..self.trained).filter(|&row| !self.travels(counts, row)) {
+                sums.counts[row] = 0;
+                sums.sums[row * form.dim..(row + 1) * form.dim].fill(0);
+            }
+            Ok(sums)
         });
         forms.collect()
     }
@@ -100,6 +95,7 @@ mod tests {
     use super::*;
     use crate::plan::Rows;
     use crate::plan::tests::{toy_form, toy_plan};
+    use crate::refusal::RefusalKind;
 
     #[test]
     fn sums_of_a_syndrome_that_too_few_sites_hold_do_not_leave() {
@@ -120,7 +116,7 @@ mod tests {
         for (of, lengths) in [(SumsOf::Forms, 0), (SumsOf::Starts, 22)] {
             let words = layout.encode_sums(of, std::slice::from_ref(&sums), &counts).unwrap();
             let twice: Vec<u32> = words.iter().map(|w| w.wrapping_add(*w)).collect();
-            let both = &layout.decode_sums(of, &twice).unwrap()[0];
+            let both = &layout.decode_sums(of, &twice, &counts).unwrap()[0];
             assert_eq!(
                 (both.rows, &both.sums, &both.scatter, both.lengths),
                 (18, &vec![2, -4, 6, -8, 0, 0], &vec![14, -16, 18], lengths)
@@ -145,5 +141,27 @@ mod tests {
             layout.encode_sums(SumsOf::Forms, &[short], &counts).unwrap_err().kind(),
             RefusalKind::Update
         );
+    }
+    /// A member writes numbers for a syndrome of one holder, so that the others' steps take up its images.
+    #[test]
+    fn a_syndrome_that_too_few_sites_hold_gets_no_mean_from_somebody_who_makes_one_up() {
+        let mut plan = toy_plan();
+        plan.forms.push(toy_form("form"));
+        let (_, counts) = counts();
+        let sums = FormSums {
+            rows: 9,
+            counts: vec![5, 4, 3],
+            sums: vec![1, -2, 3, -4, 5, 6],
+            scatter: vec![7, -8, 9],
+            lengths: 0,
+        };
+        // The plan that the attacker behaves by, and the one that is in force: row 2 has one holder.
+        let lax = Layout::new(&plan, 3, 3).unwrap();
+        plan.rows = Rows::Shared(2);
+        let layout = Layout::new(&plan, 3, 3).unwrap();
+        let words = lax.encode_sums(SumsOf::Forms, std::slice::from_ref(&sums), &counts).unwrap();
+        let opened = &layout.decode_sums(SumsOf::Forms, &words, &counts).unwrap()[0];
+        assert_eq!((&opened.counts, &opened.sums), (&vec![5, 4, 0], &vec![1, -2, 3, -4, 0, 0]));
+        assert_eq!(&lax.decode_sums(SumsOf::Forms, &words, &counts).unwrap()[0], &sums);
     }
 }

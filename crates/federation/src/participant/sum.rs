@@ -473,12 +473,12 @@ impl Participant {
                 actions.push(Action::Choose { round: best.unwrap_or(0) });
             }
             Stage::Start => {
-                let sums = layout.decode_sums(SumsOf::Starts, &opened.sum)?;
+                let sums = layout.decode_sums(SumsOf::Starts, &opened.sum, &session.counts)?;
                 self.take_result(stage, finished)?;
                 actions.push(Action::Start(Solve { stage, sums, sites }));
             }
             Stage::Moments => {
-                let sums = layout.decode_sums(SumsOf::Forms, &opened.sum)?;
+                let sums = layout.decode_sums(SumsOf::Forms, &opened.sum, &session.counts)?;
                 self.take_result(stage, finished)?;
                 actions.push(Action::Solve(Solve { stage, sums, sites }));
             }

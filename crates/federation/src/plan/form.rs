@@ -124,9 +124,15 @@ impl FormPlan {
         self.refinement.map_or(0, |refinement| refinement.steps)
     }
 
-    /// Numbers of one site's gradient: by the map, by what is taken from values, by the syndromes' means, loss and rows.
-    pub(crate) fn gradient_numbers(&self, trained: usize) -> [usize; 5] {
-        [self.outputs * self.dim, self.outputs, trained.saturating_mul(self.outputs), 1, 1]
+    /// Numbers of one site's gradient by the map, by what is taken from values, and by the syndromes' means.
+    pub(crate) fn gradient_numbers(&self, trained: usize) -> [usize; 3] {
+        [self.outputs * self.dim, self.outputs, trained.saturating_mul(self.outputs)]
+    }
+
+    /// Words of one site's gradient: these numbers, the loss and the rows behind them.
+    pub(crate) fn gradient_words(&self, trained: usize) -> usize {
+        let numbers = self.gradient_numbers(trained).into_iter().fold(2, usize::saturating_add);
+        numbers.saturating_mul(secure::fixed::Integers::WORDS)
     }
 
     pub(super) fn check(&self, members: &[MemberPlan]) -> Result<()> {

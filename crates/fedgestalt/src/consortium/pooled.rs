@@ -16,7 +16,7 @@ use crate::pipeline::features::Union;
 use crate::pipeline::forms;
 use crate::pipeline::pairs;
 use crate::pipeline::training::{
-    CurvePoint, LEAST_IMAGES, Learner, Schedule, loss_weights, pool_counts, rate_schedule, train,
+    CurvePoint, LEAST_IMAGES, Learner, Schedule, label_counts, loss_weights, rate_schedule, train,
 };
 use crate::pipeline::weights::Weights;
 use crate::site::model::{member_seed, starting_heads};
@@ -109,30 +109,31 @@ fn training(
         Ok((draws, views, lessons))
     });
     let material: Vec<_> = material.collect::<Result<_>>()?;
-    let (heads, curves): (Vec<Head>, Vec<Vec<CurvePoint>>) =
-        if material.iter().any(|(_, _, lessons)| lessons.training.len() < LEAST_IMAGES) {
-            (0..config.epochs as usize * heads.len()).for_each(|_| tick());
-            heads.into_iter().map(|head| (head, Vec::new())).unzip()
-        } else {
-            let members = heads.into_iter().zip(&tuned).zip(&material).enumerate();
-            let learners = members.map(|(at, ((head, member), (draws, views, lessons)))| {
-                let pool = lessons.pool(draws, views);
-                let weights = loss_weights(config.class_weighting, &pool_counts(&pool, trained.len()));
-                let recipe =
-                    member.recipe.with_context(|| format!("member {} has no recipe", member.name))?;
-                let recipe = Recipe { rates: rate_schedule(config.rates, config.epochs), ..recipe };
-                Learner::new(&member.name, head, recipe, weights, pool, member_seed(config.seed, at))
-            });
-            let (epochs, interval, stopping) = (config.epochs, config.interval, config.stopping);
-            let schedule = Schedule { epochs, interval, stopping };
-            train(learners.collect::<Result<_>>()?, schedule, tick)?.into_iter().unzip()
-        };
+    let (heads, curves): (Vec<Head>, Vec<Vec<CurvePoint>>) = if material
+        .iter()
+        .any(|(_, _, lessons)| lessons.training.len() < LEAST_IMAGES)
+    {
+        (0..config.epochs as usize * heads.len()).for_each(|_| tick());
+        heads.into_iter().map(|head| (head, Vec::new())).unzip()
+    } else {
+        let members = heads.into_iter().zip(&tuned).zip(&material).enumerate();
+        let learners = members.map(|(at, ((head, member), (draws, views, lessons)))| {
+            let pool = lessons.pool(draws, views);
+            let weights = loss_weights(config.class_weighting, &label_counts(pool.training, trained.len()));
+            let recipe = member.recipe.with_context(|| format!("member {} has no recipe", member.name))?;
+            let recipe = Recipe { rates: rate_schedule(config.rates, config.epochs), ..recipe };
+            Learner::new(&member.name, head, recipe, weights, pool, member_seed(config.seed, at))
+        });
+        let (epochs, interval, stopping) = (config.epochs, config.interval, config.stopping);
+        let schedule = Schedule { epochs, interval, stopping };
+        train(learners.collect::<Result<_>>()?, schedule, tick)?.into_iter().unzip()
+    };
     if trained.len() < LEAST_SYNDROMES {
         let forms = blueprint.forms().map(|(_, form)| unchanged(form.dim, form.outputs()));
         return Ok((Weights { heads, forms: forms.collect::<Result<_>>()?, members: Vec::new() }, curves));
     }
-    let class_weights = loss_weights(config.class_weighting, &training_counts(&merged, trained));
-    let mut weights = forms::complete(blueprint, heads, &class_weights, |network| {
+    let weighting = config.class_weighting;
+    let mut weights = forms::complete(blueprint, heads, trained.len(), weighting, |network| {
         let (views, lessons) = on_views(learners, &merged, trained, network)?;
         Ok((Box::new(views), lessons.training_views))
     })?;
@@ -140,14 +141,6 @@ fn training(
         weights.members = member_weights(blueprint, learners, &merged, trained, &weights)?;
     }
     Ok((weights, curves))
-}
-
-/// Training images of each syndrome.
-fn training_counts(merged: &Cohort, trained: &[SyndromeId]) -> Vec<u32> {
-    let mut counts = vec![0; trained.len()];
-    let cases = merged.part(Part::Train).iter().filter_map(|image| merged.case(image));
-    cases.filter_map(|case| trained.binary_search(&case.syndrome).ok()).for_each(|at| counts[at] += 1);
-    counts
 }
 
 /// The tables of one network's views, and the images on them.

@@ -177,32 +177,9 @@ impl Form {
             Basis::Representation => representations()?,
             Basis::Lift(random, _) => Cow::Owned(random.apply(&representations()?, rows)?),
             Basis::Projection(random, _) => Cow::Owned(random.apply(features, rows)?),
-            Basis::Joint(random, _) => {
-                Cow::Owned(side_by_side(&representations()?, &random.apply(features, rows)?, rows))
-            }
+            Basis::Joint(random, _) => Cow::Owned(random.joined(&representations()?, features, rows)?),
         })
     }
-}
-
-/// Rows of both, each brought to length 1, one behind the other.
-fn side_by_side(left: &[f32], right: &[f32], rows: usize) -> Vec<f32> {
-    let (left_width, right_width) = (left.len() / rows.max(1), right.len() / rows.max(1));
-    let mut out = vec![0.0; left.len() + right.len()];
-    let unit = |out: &mut [f32], values: &[f32]| {
-        let square: f64 = values.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-        // A row of zeros stays one, and is refused where it is added up.
-        let by = if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 };
-        out.iter_mut().zip(values).for_each(|(out, &x)| *out = (f64::from(x) * by) as f32);
-    };
-    out.par_chunks_exact_mut((left_width + right_width).max(1))
-        .zip(left.par_chunks_exact(left_width.max(1)))
-        .zip(right.par_chunks_exact(right_width.max(1)))
-        .for_each(|((out, left), right)| {
-            let (first, second) = out.split_at_mut(left_width);
-            unit(first, left);
-            unit(second, right);
-        });
-    out
 }
 
 /// What the ensemble is made of: networks, each loaded once however many members stand on it, and members.

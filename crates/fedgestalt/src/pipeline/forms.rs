@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use anyhow::{Context as _, Result};
+use federation::ClassWeighting;
 use learn::{
     ClosedForm, Example, FeatureSource, FormMoments, FormSettings, Head, Refiner, Ridge, StartMoments,
 };
@@ -10,6 +11,7 @@ use vision::views::VIEWS;
 
 use super::ensemble::{Blueprint, Form, Member};
 use super::features::view_features;
+use super::training::{label_counts, loss_weights};
 use super::weights::Weights;
 
 /// Images whose representations are held at once.
@@ -157,10 +159,11 @@ pub fn solve(blueprint: &Blueprint, moments: &[FormMoments]) -> Result<Vec<Close
 pub fn complete<'a>(
     blueprint: &Blueprint,
     heads: Vec<Head>,
-    class_weights: &[f32],
+    classes: usize,
+    weighting: ClassWeighting,
     views: impl Fn(usize) -> Result<(Box<dyn FeatureSource + 'a>, Vec<Example>)>,
 ) -> Result<Weights> {
-    let shared = vec![true; class_weights.len()];
+    let shared = vec![true; classes];
     let sums = blueprint
         .forms()
         .map(|(member, form)| {
@@ -177,7 +180,8 @@ pub fn complete<'a>(
         let head = base(blueprint, member, form, &heads)?;
         let mut refine = || {
             let material = material(form, head, views.as_ref(), &training, &shared)?;
-            let refiner = Refiner::new(moments, refinement, class_weights)?;
+            let weights = loss_weights(weighting, &label_counts(&training, classes));
+            let refiner = Refiner::new(moments, refinement, &weights)?;
             for step in 0..refinement.steps {
                 let gradient = refiner.gradient(solved, &material.values, &material.labels)?;
                 *solved = refiner.step(solved, &gradient, step)?;

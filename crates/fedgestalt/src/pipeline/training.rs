@@ -61,10 +61,10 @@ pub fn loss_weights(weighting: ClassWeighting, counts: &[u32]) -> Vec<f32> {
     }
 }
 
-/// The training images of a pool by label.
-pub fn pool_counts(pool: &Pool<'_>, classes: usize) -> Vec<u32> {
+/// Images by label.
+pub fn label_counts(images: &[Example], classes: usize) -> Vec<u32> {
     let mut counts = vec![0; classes];
-    for example in pool.training {
+    for example in images {
         counts[example.label as usize] += 1;
     }
     counts

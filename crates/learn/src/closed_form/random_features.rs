@@ -100,6 +100,37 @@ impl RandomFeatures {
         }
         Ok(features)
     }
+
+    /// For each of `n` rows `beside` and the features of `rows`, each brought to length 1, one behind the other.
+    ///
+    /// # Errors
+    /// A length that does not fit, or a row that is zero or not finite.
+    pub fn joined(&self, beside: &[f32], rows: &[f32], n: usize) -> Result<Vec<f32>> {
+        let features = self.apply(rows, n)?;
+        let (width, own) = (beside.len() / n.max(1), self.width());
+        if width == 0 || beside.len() != n * width {
+            return Err(TrainError::shape(format!("{} values stand beside {n} rows", beside.len())));
+        }
+        let mut out = vec![0.0; n * (width + own)];
+        out.par_chunks_exact_mut(width + own)
+            .zip(beside.par_chunks_exact(width))
+            .zip(features.par_chunks_exact(own))
+            .enumerate()
+            .try_for_each(|(row, ((out, beside), features))| {
+                let (first, second) = out.split_at_mut(width);
+                for (out, values) in [(first, beside), (second, features)] {
+                    let norm = length(values);
+                    if !(norm > 0.0 && norm.is_finite()) {
+                        return Err(TrainError::non_finite(format!(
+                            "row {row} is zero or not finite; look for a corrupt image"
+                        )));
+                    }
+                    out.iter_mut().zip(values).for_each(|(out, &x)| *out = (f64::from(x) / norm) as f32);
+                }
+                Ok(())
+            })?;
+        Ok(out)
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +140,27 @@ mod tests {
 
     fn rows(n: usize, input: usize) -> Vec<f32> {
         (0..n * input).map(|i| ((i * i * 37 + i * 11) % 101) as f32 / 50.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn joined_rows_are_both_parts_at_length_one() {
+        let features = RandomFeatures::new(7, 4, 3, false).unwrap();
+        let (beside, values) = (rows(5, 3), rows(5, 7));
+        let joined = features.joined(&beside, &values, 5).unwrap();
+        let apart = features.apply(&values, 5).unwrap();
+        for (at, joined) in joined.chunks(7).enumerate() {
+            let parts = [(&joined[..3], &beside[at * 3..][..3]), (&joined[3..], &apart[at * 4..][..4])];
+            for (got, of) in parts {
+                assert!((length(got) - 1.0).abs() < 1e-6);
+                let by = length(of);
+                assert!(
+                    got.iter().zip(of).all(|(&got, &x)| (f64::from(got) - f64::from(x) / by).abs() < 1e-6)
+                );
+            }
+        }
+        assert_eq!(features.joined(&beside[3..6], &values[7..14], 1).unwrap(), joined[7..14]);
+        assert!(features.joined(&beside[1..], &values, 5).is_err());
+        assert!(features.joined(&[0.0; 15], &values, 5).unwrap_err().to_string().contains("row 0 is zero"));
     }
 
     #[test]

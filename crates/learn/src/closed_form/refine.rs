@@ -114,6 +114,14 @@ struct Seen {
     usual: f64,
 }
 
+/// The class of a representation that takes part.
+struct Own {
+    /// Its row among the present ones.
+    row: usize,
+    /// What it counts.
+    weight: f64,
+}
+
 impl Refiner {
     /// From the sums that the closed form was solved from. `weights` has what an image of each class counts in the loss, at most
     /// 1.
@@ -238,11 +246,13 @@ impl Refiner {
         // Few enough for products of 2^18 by 8 x 2^18 steps.
         const ROWS: usize = BLOCK >> 3;
         for (values, labels) in representations.chunks(ROWS * dim).zip(labels.chunks(ROWS)) {
-            let taking_part = || (0..labels.len()).filter(|&row| self.rows[labels[row] as usize].is_some());
-            let values: Vec<f32> =
-                taking_part().flat_map(|row| &values[row * dim..(row + 1) * dim]).copied().collect();
-            let labels: Vec<usize> = taking_part().map(|row| labels[row] as usize).collect();
-            self.add_gradient(&mut total, form, &seen, &values, &labels)?;
+            let (mut taken, mut own) = (Vec::with_capacity(values.len()), Vec::with_capacity(labels.len()));
+            for (values, &label) in values.chunks_exact(dim).zip(labels) {
+                let Some(row) = self.rows[label as usize] else { continue };
+                taken.extend_from_slice(values);
+                own.push(Own { row, weight: f64::from(self.weights[label as usize]) });
+            }
+            self.add_gradient(&mut total, form, &seen, &taken, &own)?;
         }
         Ok(total)
     }
@@ -253,9 +263,9 @@ impl Refiner {
         form: &ClosedForm,
         seen: &Seen,
         values: &[f32],
-        labels: &[usize],
+        own: &[Own],
     ) -> Result<()> {
-        let (dim, outputs, n) = (self.dim, form.outputs(), labels.len());
+        let (dim, outputs, n) = (self.dim, form.outputs(), own.len());
         let present = seen.lengths.len();
         let directions: Vec<f32> = seen.directions.iter().map(|&x| x as f32).collect();
         let mut turned = vec![0.0; directions.len()];
@@ -268,11 +278,8 @@ impl Refiner {
         let mut errors = map_rows(&z, n, &directions, outputs);
         let losses: Vec<i64> = errors
             .par_chunks_exact_mut(present)
-            .zip(labels)
-            .map(|(cosines, &label)| {
-                let own = self.rows[label].unwrap_or_default();
-                softmax_error(cosines, own, self.refinement.scale, f64::from(self.weights[label]))
-            })
+            .zip(own)
+            .map(|(cosines, own)| softmax_error(cosines, own, self.refinement.scale))
             .collect();
         let pulled = map_rows(&errors, n, &turned, present);
         let mut back = vec![0.0; n * outputs];
@@ -354,7 +361,8 @@ fn unit(row: &mut [f32]) -> f64 {
 }
 
 /// Turns cosines into what the loss's gradient by their scaled values is; the loss, in steps.
-fn softmax_error(cosines: &mut [f32], own: usize, scale: f64, weight: f64) -> i64 {
+fn softmax_error(cosines: &mut [f32], own: &Own, scale: f64) -> i64 {
+    let Own { row: own, weight } = *own;
     let top = cosines.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let exponent = |cosine: f32| ((f64::from(cosine) - f64::from(top)) * scale).exp();
     let total: f64 = cosines.iter().map(|&cosine| exponent(cosine)).sum();
