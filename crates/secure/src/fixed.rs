@@ -9,6 +9,9 @@ use std::fmt::Display;
 
 use crate::{Error, ErrorKind, Result};
 
+/// See [`Scale::encode`].
+const WHOLE: f64 = 1.5 * (1u64 << 52) as f64;
+
 /// A power-of-two scale for values of one tensor in one word of 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scale {
@@ -41,23 +44,21 @@ impl Scale {
     ///
     /// # Errors
     /// `OutOfRange` with place and value for one that is not finite or larger than the range; `Length`
-    /// if the slices differ in length. `out` is then partly written.
+    /// if the slices differ in length.
     pub fn encode(&self, values: &[f32], out: &mut [u32]) -> Result<()> {
         check_len(values.len(), out.len())?;
+        // Written so that NaN fails it too.
+        let is_out = |value: f32| value.is_nan() || value.abs() > self.range;
+        if let Some(index) = values.iter().position(|&value| is_out(value)) {
+            return Err(out_of_range(index, values[index], self.range));
+        }
         let factor = 2f64.powi(self.exponent);
-        for (index, (&value, word)) in values.iter().zip(out).enumerate() {
-            // Written so that NaN fails it too.
-            if value.is_nan() || value.abs() > self.range {
-                return Err(out_of_range(index, value, self.range));
-            }
-            *word = (f64::from(value) * factor).round_ties_even() as i32 as u32;
+        for (&value, word) in values.iter().zip(out) {
+            // Beside 1.5 * 2^52 a double has no digits after the point: the addition rounds, ties to even, and the integer
+            // is in the lowest bits.
+            *word = (f64::from(value) * factor + WHOLE).to_bits() as u32;
         }
         Ok(())
-    }
-
-    /// The real value of one word of a sum.
-    pub fn value(&self, word: u32) -> f64 {
-        f64::from(word as i32) * self.step()
     }
 
     /// Decodes words of a sum, rounded once to f32.
@@ -66,8 +67,9 @@ impl Scale {
     /// `Length` if the slices differ in length.
     pub fn decode(&self, words: &[u32], out: &mut [f32]) -> Result<()> {
         check_len(words.len(), out.len())?;
+        let step = self.step();
         for (value, &word) in out.iter_mut().zip(words) {
-            *value = self.value(word) as f32;
+            *value = (f64::from(word as i32) * step) as f32;
         }
         Ok(())
     }

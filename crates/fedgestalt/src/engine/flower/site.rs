@@ -217,6 +217,10 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
             let asked = desk.attend(self.host)?;
             let any = !asked.is_empty();
             self.queue.extend(asked);
+            if answered || any {
+                // Saying it may have taken a while.
+                busy = Instant::now();
+            }
             if busy.elapsed() > TIDY || self.read.len() > READ {
                 self.confirm(node)?;
             }
@@ -228,9 +232,11 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
                 }
                 None => false,
             };
+            if taken {
+                busy = Instant::now();
+            }
             if answered || any || taken {
                 pause = PAUSE.0;
-                busy = Instant::now();
             } else if asked.elapsed() < WAITED {
                 // Not with a front that waits for instructions itself.
                 thread::sleep(pause);

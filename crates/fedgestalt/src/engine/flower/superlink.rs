@@ -188,6 +188,8 @@ impl Superlink {
             .env("FLWR_TELEMETRY_ENABLED", "0")
             .env("FLWR_DISABLE_UPDATE_CHECK", "1")
             .env("PYTHONUNBUFFERED", "1")
+            // It takes and frees megabytes with every object; large pages save it most of the faults.
+            .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
             .current_dir(&self.path)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
