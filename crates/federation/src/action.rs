@@ -45,6 +45,9 @@ pub enum Action {
         round: u32,
         /// The epochs, from 0.
         epochs: Range<u32>,
+        /// What learning rates are multiplied by besides the epochs' factors: less than 1 where the models before brought no
+        /// gain ([`crate::Rates::pace`]).
+        pace: f64,
     },
     /// Site: take this aggregate into the model as it was after the round before, then call
     /// [`crate::Participant::model_applied`].

@@ -106,6 +106,8 @@ struct Session {
     /// Figures of the models so far on all sites' validation images, by the stage that told them: that of a round is the model's
     /// that it began with.
     scores: BTreeMap<u32, f64>,
+    /// The same models' losses, where learning rates follow them.
+    losses: BTreeMap<u32, f64>,
     kernel: kernel::State,
     draft: Option<Bytes>,
     released: Option<SignedRelease>,
@@ -150,6 +152,7 @@ impl Session {
             run: None,
             hits: None,
             scores: BTreeMap::new(),
+            losses: BTreeMap::new(),
             kernel: kernel::State::default(),
             draft: None,
             released: None,

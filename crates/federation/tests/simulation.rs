@@ -316,6 +316,41 @@ fn sites_that_were_away_or_restarted_end_the_rounds_alike() {
     }
 }
 
+/// Learning rates follow a figure that no site knows of another: only the sum is told, and everybody goes by it.
+#[test]
+fn rates_follow_the_loss_on_everybodys_images_at_every_site_alike() {
+    for seed in 0..4 {
+        let mut world = World::new(4, seed, |plan| {
+            plan.epochs = 16;
+            plan.tuning.rates = Rates::Plateau(1);
+        });
+        world.losses = vec![9.0, 5.0, 6.0, 4.0, 4.0, 4.5, 3.0, 2.0];
+        world.vanish.insert((1, 3));
+        world.start();
+        while !world.sites.iter().any(|site| site.applied.len() >= 4) {
+            if world.queue.is_empty() {
+                world.tick();
+            } else {
+                world.deliver();
+            }
+        }
+        world.kill(2);
+        world.revive(1);
+        world.revive(2);
+        world.pump();
+        finished(&world);
+        same_encoders(&world);
+        // The loss of the model that a round begins with is told in it, and counts from the next round on.
+        let want = [1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.125, 0.125];
+        for (at, site) in world.sites.iter().enumerate() {
+            assert!(site.paces.len() >= 6, "seed {seed}, site {at}: {:?}", site.paces);
+            for (&round, &pace) in &site.paces {
+                assert_eq!(pace, want[round as usize - 1], "seed {seed}, site {at}, round {round}");
+            }
+        }
+    }
+}
+
 #[test]
 fn three_to_sixteen_sites() {
     for sites in [3, 5, 8, 16] {

@@ -261,7 +261,7 @@ impl Site {
         Ok(self.participant.model_applied(&model.tensors())?)
     }
 
-    fn train(&mut self, epochs: std::ops::Range<u32>) -> Result<Vec<Action>> {
+    fn train(&mut self, epochs: std::ops::Range<u32>, pace: f64) -> Result<Vec<Action>> {
         let (Some(model), Some(lessons)) = (&mut self.model, &self.lessons) else {
             anyhow::bail!("the session has not begun here");
         };
@@ -280,7 +280,7 @@ impl Site {
             Some(kept) => model.trained_before(&kept.heads, kept.loss, kept.accuracy),
             None => {
                 self.files.note_training(round, &epochs, Timestamp::now())?;
-                model.train(epochs, &pools, &tick)
+                model.train(epochs, pace, &pools, &tick)
             }
         };
         match trained {
@@ -507,7 +507,7 @@ impl Host for Site {
     fn perform(&mut self, action: Action) -> Result<Vec<Action>> {
         match action {
             Action::Begin(begin) => self.begin(*begin),
-            Action::Train { epochs, .. } => self.train(epochs),
+            Action::Train { epochs, pace, .. } => self.train(epochs, pace),
             Action::Keep { stage, words } => {
                 self.waiting.keep(self.files.store().folder(), stage, &words)?;
                 Ok(Vec::new())

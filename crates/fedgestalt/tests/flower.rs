@@ -28,7 +28,7 @@ use fedgestalt::cli::{Cli, Command as Asked};
 use fedgestalt::engine::flower::http::{CallError, Http};
 use fedgestalt::engine::flower::key::LineKey;
 use fedgestalt::engine::flower::node::FleetNode;
-use fedgestalt::engine::flower::object::{MAX_OBJECT, pack};
+use fedgestalt::engine::flower::object::{MAX_OBJECT, Packer};
 use fedgestalt::engine::flower::proxy::{CALLS, Limits, Proxy};
 use fedgestalt::engine::flower::runtime::{Control, RunClient, SUPERLINK};
 use fedgestalt::engine::flower::superlink::Superlink;
@@ -523,7 +523,7 @@ fn a_foreign_message_is_answered_with_an_error_and_changes_nothing() {
         ..Metadata::default()
     };
     let message = FlowerMessage { metadata: Some(metadata), content: None, error: None };
-    let parcel = pack(message, &ConfigRecord::default(), &[]);
+    let parcel = Packer::default().pack(message, &ConfigRecord::default(), &[]);
     assert_eq!(client.push(std::slice::from_ref(&parcel), &|_| {}).unwrap(), [true]);
     let until = Instant::now() + Duration::from_secs(30);
     let error = loop {

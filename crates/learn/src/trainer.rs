@@ -52,8 +52,10 @@ pub struct Trainer {
     seed: u64,
     /// Updates made so far.
     updates: u64,
-    /// What the schedule multiplies learning rates by in the epoch under way.
+    /// What the schedule and the pace multiply learning rates by in the epoch under way.
     rate: f64,
+    /// See [`Trainer::set_pace`].
+    pace: f64,
     /// Input-major (`input` x `dim`), so that the rows a tile of features touches lie together.
     neck_weight: Param,
     neck_bias: Param,
@@ -84,6 +86,7 @@ impl Trainer {
             seed,
             updates: 0,
             rate: 1.0,
+            pace: 1.0,
             neck_weight: Param::new(transpose(&head.neck_weight, shape.dim, shape.input)),
             neck_bias: Param::new(head.neck_bias),
             bn_weight: Param::new(head.bn_weight),
@@ -199,6 +202,20 @@ impl Trainer {
         }
     }
 
+    /// What learning rates are multiplied by from now on, besides the schedule's factors; 1 before it is set, and in a trainer
+    /// that was restored.
+    ///
+    /// # Errors
+    ///
+    /// When it is not above 0, or above 1.
+    pub fn set_pace(&mut self, pace: f64) -> Result<()> {
+        if !(pace > 0.0 && pace <= 1.0) {
+            return Err(TrainError::invalid(format!("a pace of {pace} must be above 0, at most 1")));
+        }
+        self.pace = pace;
+        Ok(())
+    }
+
     /// Trains on every example once, in a random order and on a random draw of each.
     ///
     /// The last batch may be short; a single example, which cannot be batch-normalised, joins the batch before it.
@@ -224,7 +241,7 @@ impl Trainer {
     }
 
     fn run_epoch(&mut self, data: &dyn FeatureSource, rows: &[Example], epoch: u32) -> Result<EpochStats> {
-        self.rate = self.recipe.rates.factor(epoch);
+        self.rate = self.pace * self.recipe.rates.factor(epoch);
         let batches = plan::batches(rows, self.seed, epoch, self.recipe.batch, data.draws());
         let mut totals = BatchLoss::default();
         let mut mask = Vec::new();

@@ -273,6 +273,10 @@ mod tests {
 
     use super::*;
 
+    fn decoded(scale: &Scale, word: u32) -> f64 {
+        f64::from(word as i32) * scale.step()
+    }
+
     fn word(scale: &Scale, value: f32) -> u32 {
         let mut out = [0];
         scale.encode(&[value], &mut out).unwrap();
@@ -370,7 +374,7 @@ mod tests {
             let one = word(&scale, value);
             let total = (0..sites).fold(0u32, |total, _| total.wrapping_add(one));
             let truth = f64::from(one as i32) * sites as f64 * scale.step();
-            prop_assert_eq!(scale.value(total), truth);
+            prop_assert_eq!(decoded(&scale, total), truth);
             prop_assert!((truth - f64::from(value) * sites as f64).abs() <= scale.step() / 2.0 * sites as f64);
         }
 
@@ -394,9 +398,21 @@ mod tests {
         }
 
         #[test]
+        fn a_value_is_rounded_to_the_nearest_step_ties_to_even(
+            value in -1f32..=1.0, half in -500_000i32..500_000, sites in 1usize..300,
+        ) {
+            let scale = Scale::for_range(1.0, sites).unwrap();
+            let exact = (f64::from(value) / scale.step()).round_ties_even();
+            prop_assert_eq!(word(&scale, value) as i32, exact as i32);
+            let tie = ((f64::from(half) + 0.5) * scale.step()) as f32;
+            let even = if half % 2 == 0 { half } else { half + 1 };
+            prop_assert_eq!(word(&scale, tie) as i32, even);
+        }
+
+        #[test]
         fn one_value_comes_back_within_half_a_step(value in -10f32..=10.0, wide in -1e9f64..1e9) {
             let scale = Scale::for_range(10.0, 3).unwrap();
-            prop_assert!((scale.value(word(&scale, value)) - f64::from(value)).abs() <= scale.step() / 2.0);
+            prop_assert!((decoded(&scale, word(&scale, value)) - f64::from(value)).abs() <= scale.step() / 2.0);
             let scale = WideScale::for_range(1e9, 3).unwrap();
             let (mut words, mut back) = ([0; WideScale::WORDS], [0.0]);
             scale.encode(&[wide], &mut words).unwrap();

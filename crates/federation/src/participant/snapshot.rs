@@ -99,6 +99,8 @@ struct Kept {
     joined: bool,
     #[prost(btree_map = "uint32, double", tag = "24")]
     scores: BTreeMap<u32, f64>,
+    #[prost(btree_map = "uint32, double", tag = "27")]
+    losses: BTreeMap<u32, f64>,
 }
 
 fn place(number: u32) -> SiteIndex {
@@ -155,6 +157,7 @@ impl Participant {
             released: s.released.as_ref().map(SignedRelease::encode).unwrap_or_default(),
             joined: s.joined,
             scores: s.scores.clone(),
+            losses: s.losses.clone(),
         });
         let snapshot = Snapshot {
             version: VERSION,
@@ -222,6 +225,7 @@ impl Participant {
         session.draft = Some(kept.draft).filter(|draft| !draft.is_empty());
         session.joined = kept.joined;
         session.scores = kept.scores;
+        session.losses = kept.losses;
         if !kept.released.is_empty() {
             session.released = Some(SignedRelease::decode(&kept.released)?);
         }

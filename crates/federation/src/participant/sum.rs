@@ -11,7 +11,7 @@ use crate::action::{
 };
 use crate::aggregate::{Counts, Layout, SumsOf, Update};
 use crate::envelope::{Envelope, Kind, Signer};
-use crate::plan::{Stage, Stopping};
+use crate::plan::{Rates, Stage, Stopping};
 use crate::refusal::{Result, refuse};
 use crate::wire;
 
@@ -146,7 +146,7 @@ impl Participant {
             Stage::Start => Action::CollectStart,
             Stage::Round => {
                 let round = stage - session.plan.start_stages();
-                Action::Train { round, epochs: session.plan.epochs_of(round) }
+                Action::Train { round, epochs: session.plan.epochs_of(round), pace: session.pace() }
             }
             Stage::Validation => Action::Validate,
             Stage::Moments => Action::Collect,
@@ -528,12 +528,21 @@ impl super::Session {
 
     /// Takes in the validation of the model that a stage began with. The best round so far, where one is chosen.
     fn note_scores(&mut self, stage: u32, metrics: &RoundMetrics) -> Option<u32> {
+        if let Rates::Plateau(_) = self.plan.tuning.rates {
+            self.losses.insert(stage, Stopping::Loss(1).score(metrics));
+        }
         let stopping = self.plan.tuning.stopping;
         if stopping == Stopping::Never {
             return None;
         }
         self.scores.insert(stage, stopping.score(metrics));
         Some(self.best_round())
+    }
+
+    /// What the next round's learning rates are multiplied by.
+    fn pace(&self) -> f64 {
+        let losses: Vec<f64> = self.losses.values().copied().collect();
+        self.plan.tuning.rates.pace(&losses)
     }
 
     fn best_round(&self) -> u32 {

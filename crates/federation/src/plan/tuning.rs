@@ -40,7 +40,7 @@ pub struct ServerPlan {
 
 /// What learning rates are multiplied by over the epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(try_from = "String", into = "String")]
 pub enum Rates {
     /// 1 throughout.
     Constant,
@@ -48,6 +48,74 @@ pub enum Rates {
     Cosine,
     /// 1, then 0.1 from half of the epochs on, then 0.01 from three quarters on.
     Step,
+    /// 1, then half as much whenever so many rounds in a row brought no smaller loss on all sites' validation images. A round's
+    /// loss is told with the next round's sum, so it counts from the round after that on.
+    Plateau(u16),
+}
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Constant => f.write_str("constant"),
+            Self::Cosine => f.write_str("cosine"),
+            Self::Step => f.write_str("step"),
+            Self::Plateau(patience) => write!(f, "plateau:{patience}"),
+        }
+    }
+}
+
+impl FromStr for Rates {
+    type Err = Refusal;
+    fn from_str(text: &str) -> Result<Self> {
+        match (text, text.strip_prefix("plateau:").and_then(rounds)) {
+            ("constant", _) => Ok(Self::Constant),
+            ("cosine", _) => Ok(Self::Cosine),
+            ("step", _) => Ok(Self::Step),
+            (_, Some(patience)) => Ok(Self::Plateau(patience)),
+            _ => refuse!(
+                PlanInvalid,
+                "rates {text:?} do not exist; use constant, cosine, step, or plateau:2 to halve them after 2 rounds without a gain"
+            ),
+        }
+    }
+}
+
+impl TryFrom<String> for Rates {
+    type Error = Refusal;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Rates> for String {
+    fn from(rates: Rates) -> Self {
+        rates.to_string()
+    }
+}
+
+impl Rates {
+    /// What a round's learning rates are multiplied by besides the epoch's factor, given the losses of the models before, the
+    /// first round's starting model first. A loss that is not finite is no gain.
+    pub fn pace(self, losses: &[f64]) -> f64 {
+        let Self::Plateau(patience) = self else { return 1.0 };
+        let (mut pace, mut best, mut since) = (1.0, f64::INFINITY, 0);
+        for &loss in losses {
+            if loss < best {
+                (best, since) = (loss, 0);
+            } else {
+                since += 1;
+            }
+            if since == patience {
+                (pace, since) = (pace / 2.0, 0);
+            }
+        }
+        pace
+    }
+}
+
+/// A number of rounds to wait.
+fn rounds(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|&rounds| rounds >= 1)
 }
 
 /// Whether rare syndromes count more in the loss.
@@ -104,11 +172,10 @@ impl fmt::Display for Stopping {
 impl FromStr for Stopping {
     type Err = Refusal;
     fn from_str(text: &str) -> Result<Self> {
-        let patience = |rounds: &str| rounds.parse().ok().filter(|&rounds: &u16| rounds >= 1);
         let stopping = match text.split_once(':') {
             None if text == "never" => Some(Self::Never),
-            Some(("loss", rounds)) => patience(rounds).map(Self::Loss),
-            Some(("accuracy", rounds)) => patience(rounds).map(Self::Accuracy),
+            Some(("loss", patience)) => rounds(patience).map(Self::Loss),
+            Some(("accuracy", patience)) => rounds(patience).map(Self::Accuracy),
             _ => None,
         };
         match stopping {
@@ -240,6 +307,26 @@ impl Tuning {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn rates_read_and_write() {
+        for text in ["constant", "cosine", "step", "plateau:2"] {
+            assert_eq!(text.parse::<Rates>().unwrap().to_string(), text);
+        }
+        for text in ["plateau", "plateau:0", "linear", "cosine:2", "plateau:x"] {
+            let error = text.parse::<Rates>().unwrap_err().to_string();
+            assert!(error.contains(&format!("{text:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn rates_are_halved_whenever_patience_rounds_in_a_row_brought_no_smaller_loss() {
+        let losses = [5.0, 4.0, 4.0, 4.5, 3.0, 3.1, f64::INFINITY, 3.2, 3.0];
+        let paces = |rates: Rates| (0..=losses.len()).map(|n| rates.pace(&losses[..n])).collect::<Vec<_>>();
+        assert_eq!(paces(Rates::Plateau(2)), [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]);
+        assert_eq!(paces(Rates::Plateau(9)), [1.0; 10]);
+        assert_eq!(paces(Rates::Cosine), [1.0; 10], "the schedule's own factors are not the pace");
+    }
 
     #[test]
     fn stopping_reads_and_writes() {

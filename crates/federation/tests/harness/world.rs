@@ -59,6 +59,8 @@ pub struct SimSite {
     /// The models after every round, as a host keeps them on disk.
     pub history: BTreeMap<u32, Tensors>,
     pub chosen: Option<u32>,
+    /// What learning rates were multiplied by, round by round.
+    pub paces: BTreeMap<u32, f64>,
     pub answers: Vec<Answer>,
     pub metrics: Option<Vec<u32>>,
     pub released: Option<SignedRelease>,
@@ -381,6 +383,7 @@ impl World {
             weighed: None,
             history: BTreeMap::new(),
             chosen: None,
+            paces: BTreeMap::new(),
             answers: Vec::new(),
             metrics: None,
             released: None,
@@ -592,8 +595,9 @@ impl World {
                 let (_, words) = sim.kept.clone().filter(|(kept, _)| *kept == stage).unwrap();
                 self.site_calls(site, |p| p.recalled(stage, words));
             }
-            Action::Train { round, epochs } => {
+            Action::Train { round, epochs, pace } => {
                 assert_eq!(epochs, self.plan.epochs_of(round));
+                sim.paces.insert(round, pace);
                 if self.vanish.remove(&(site, round)) {
                     return self.kill(site);
                 }

@@ -130,6 +130,7 @@ fn unknown_keys_and_impossible_values_are_refused_by_name() {
         ("[federation]\nproximal = -0.1", "[federation] proximal"),
         ("[federation]\nstatistics = \"summed\"", "summed"),
         ("[training]\nrates = \"linear\"", "linear"),
+        ("[training]\nrates = \"plateau:0\"", "plateau:0"),
         ("[training]\nclass_weighting = \"square\"", "square"),
         ("[training]\nstopping = \"loss:0\"", "loss:0"),
         ("[federation]\ndraw = \"fair\"", "fair"),

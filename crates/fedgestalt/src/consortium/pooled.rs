@@ -125,7 +125,7 @@ fn training(
             Learner::new(&member.name, head, recipe, weights, pool, member_seed(config.seed, at))
         });
         let (epochs, interval, stopping) = (config.epochs, config.interval, config.stopping);
-        let schedule = Schedule { epochs, interval, stopping };
+        let schedule = Schedule { epochs, interval, stopping, rates: config.rates };
         train(learners.collect::<Result<_>>()?, schedule, tick)?.into_iter().unzip()
     };
     if trained.len() < LEAST_SYNDROMES {

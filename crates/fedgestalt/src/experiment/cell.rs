@@ -52,10 +52,11 @@ pub(super) fn run(
     let config = by_itself(&order.config, plan.trunk.as_deref())?;
     run.folder.write(CONFIG, config.to_toml()?.as_bytes())?;
     let members = run.phase("draw", |run| run.members_on(&ground.tables))?;
-    let local = run.phase("local training", |run| {
-        let everybody = [Patients { cohort: &ground.cohort.cohort, tables: &ground.tables }];
-        job::local(run, &members, &everybody)
-    })?;
+    let everybody = [Patients { cohort: &ground.cohort.cohort, tables: &ground.tables }];
+    let local = match plan.local {
+        true => run.phase("local training", |run| job::local(run, &members, &everybody))?,
+        false => Vec::new(),
+    };
     let local: Vec<Accuracies> = local.iter().map(|baseline| baseline.accuracies).collect();
     let federated = run.phase("federation", |run| federate(run, members))?;
     let baselines = job::Baselines {

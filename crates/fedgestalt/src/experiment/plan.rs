@@ -25,6 +25,8 @@ pub struct GridPlan {
     pub seeds: Vec<u64>,
     /// What is compared.
     pub methods: Vec<Method>,
+    /// Whether each site also trains by itself, which takes most of a cell with many sites.
+    pub local: bool,
     /// The file as it was read.
     pub text: String,
 }
@@ -59,7 +61,13 @@ struct Written {
     sites: Vec<u16>,
     draws: Vec<Draw>,
     seeds: Vec<u64>,
+    #[serde(default = "yes")]
+    local: bool,
     methods: Vec<WrittenMethod>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -105,6 +113,7 @@ impl GridPlan {
             draws: written.draws,
             seeds: written.seeds,
             methods: methods.collect::<Result<_>>()?,
+            local: written.local,
             text,
         })
     }
@@ -198,6 +207,7 @@ name = "paper"
         assert_eq!(cell, (50, Draw::Dirichlet(0.5), 3));
         assert_eq!(plan.cohort, Path::new("/plans/cohort"), "paths start from the plan");
         assert_eq!(plan.trunk.unwrap(), Path::new("/plans/net.onnx"));
+        assert!(plan.local && !parse(&format!("local = false\n{PLAN}")).unwrap().local);
     }
 
     #[test]

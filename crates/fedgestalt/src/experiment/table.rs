@@ -146,7 +146,9 @@ fn full_rows(summary: &Summary, setting: usize) -> Vec<Vec<String>> {
         add("federated", &row.federated.mean, &row.federated.spread);
         add("% of centralised", &row.retention, &none);
         add("% of the best centralised", &row.retention_of_best, &none);
-        add("local, mean over sites", &row.local, &none);
+        if row.local.cells().iter().any(|accuracy| accuracy.is_finite()) {
+            add("local, mean over sites", &row.local, &none);
+        }
     }
     rows
 }

@@ -42,12 +42,15 @@ pub struct Schedule {
     pub interval: u32,
     /// When it ends before.
     pub stopping: Stopping,
+    /// How learning rates follow the validation loss.
+    pub rates: Rates,
 }
 
 /// A plan's learning rates as the trainers read them.
 pub fn rate_schedule(rates: Rates, epochs: u32) -> RateSchedule {
     match rates {
-        Rates::Constant => RateSchedule::Constant,
+        // A plateau's pace is set round by round.
+        Rates::Constant | Rates::Plateau(_) => RateSchedule::Constant,
         Rates::Cosine => RateSchedule::Cosine { epochs },
         Rates::Step => RateSchedule::Step { epochs },
     }
@@ -124,17 +127,28 @@ pub fn train(
 ) -> Result<Vec<(Head, Vec<CurvePoint>)>> {
     let heads = |learners: &[Learner<'_>]| learners.iter().map(|l| l.trainer.head()).collect::<Vec<_>>();
     let chooses = schedule.stopping != Stopping::Never;
-    let (mut scores, mut best) = (Vec::new(), Vec::new());
+    let (mut scores, mut losses, mut best) = (Vec::new(), Vec::new(), Vec::new());
+    let note = |learners: &mut [Learner<'_>], scores: &mut Vec<f64>, losses: &mut Vec<f64>| {
+        let metrics = score(learners)?;
+        scores.push(schedule.stopping.score(&metrics));
+        losses.push(Stopping::Loss(1).score(&metrics));
+        anyhow::Ok(())
+    };
+    note(&mut learners, &mut scores, &mut losses)?;
     if chooses {
-        scores.push(score(&mut learners, schedule.stopping)?);
         best = heads(&learners);
     }
     let mut epoch = 0;
     while epoch < schedule.epochs && !schedule.stopping.is_over(&scores) {
         let end = (epoch + schedule.interval).min(schedule.epochs);
-        learners.par_iter_mut().try_for_each(|learner| learner.train(epoch..end, tick))?;
+        // In a federation the loss of the model that a round begins with is known when it ends.
+        let pace = schedule.rates.pace(&losses[..losses.len() - 1]);
+        learners.par_iter_mut().try_for_each(|learner| {
+            learner.trainer.set_pace(pace)?;
+            learner.train(epoch..end, tick)
+        })?;
         epoch = end;
-        scores.push(score(&mut learners, schedule.stopping)?);
+        note(&mut learners, &mut scores, &mut losses)?;
         if chooses && Stopping::best(&scores) + 1 == scores.len() {
             best = heads(&learners);
         }
@@ -147,7 +161,7 @@ pub fn train(
 }
 
 /// Validates all members, notes it in their curves, and says how good they are together.
-fn score(learners: &mut [Learner<'_>], stopping: Stopping) -> Result<f64> {
+fn score(learners: &mut [Learner<'_>]) -> Result<RoundMetrics> {
     let scores = learners.iter().map(Learner::validate).collect::<Result<Vec<_>>>()?;
     for (learner, score) in learners.iter_mut().zip(&scores) {
         if let Some(point) = learner.curve.last_mut() {
@@ -157,12 +171,7 @@ fn score(learners: &mut [Learner<'_>], stopping: Stopping) -> Result<f64> {
     let scores: Vec<(f64, f64)> = scores.into_iter().flatten().collect();
     let (validation_loss, validation_correct) = mean_scores(&scores);
     let validation_images = if scores.is_empty() { 0.0 } else { 1.0 };
-    Ok(stopping.score(&RoundMetrics {
-        validation_loss,
-        validation_correct,
-        validation_images,
-        ..RoundMetrics::default()
-    }))
+    Ok(RoundMetrics { validation_loss, validation_correct, validation_images, ..RoundMetrics::default() })
 }
 
 /// Loss and accuracy on the validation images; `None` when there are none.

@@ -329,6 +329,7 @@ impl SiteModel {
     pub fn train(
         &mut self,
         epochs: std::ops::Range<u32>,
+        pace: f64,
         pools: &[Pool<'_>],
         tick: &(dyn Fn() + Sync),
     ) -> Result<Trained> {
@@ -342,6 +343,7 @@ impl SiteModel {
             .zip(pools)
             .map(|((trainer, member), pool)| {
                 let mut last = None;
+                trainer.set_pace(pace).with_context(|| format!("member {}", member.name))?;
                 for epoch in epochs.clone() {
                     let stats = trainer
                         .epoch(pool.draws, pool.training, epoch)

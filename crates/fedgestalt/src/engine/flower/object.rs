@@ -7,7 +7,7 @@
 //! id the SHA-256 of them in hexadecimal. The SuperLink keeps each object once, however many messages refer to it: what goes
 //! to every site is uploaded once.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use prost::Message as _;
@@ -77,6 +77,10 @@ impl Object {
 /// The body of a chunk that came in, its hash checked.
 fn open(id: &str, content: Bytes) -> Result<Bytes> {
     ensure!(hex::encode(Sha256::digest(&content)) == id, "an object's content does not have its hash");
+    body_of(content)
+}
+
+fn body_of(content: Bytes) -> Result<Bytes> {
     let end = content.iter().take(MAX_HEAD).position(|&byte| byte == 0);
     let end = end.context("an object without a head")?;
     let head = std::str::from_utf8(&content[..end]).context("an object's head is no text")?;
@@ -125,23 +129,46 @@ impl Parcel {
 /// The name of the record that says what a message of ours is, and of the value in it.
 const HEADER: &str = "fedgestalt";
 
-/// Packs a message: a header, and byte strings that travel as objects. `message` has its metadata without an id.
-pub fn pack(mut message: FlowerMessage, header: &ConfigRecord, arrays: &[Bytes]) -> Parcel {
-    let mut objects: Vec<Object> = Vec::new();
-    let mut pieces = Vec::new();
-    for bytes in arrays {
-        let mut chunks = Vec::new();
-        for start in (0..bytes.len()).step_by(CHUNK) {
-            let object = Object::new("ArrayChunk", &[], bytes.slice(start..(start + CHUNK).min(bytes.len())));
-            chunks.push(object.id.clone());
-            // Equal chunks are one object.
-            if objects.iter().all(|other| other.id != object.id) {
-                objects.push(object);
-            }
-        }
-        pieces.push(Pieces { length: bytes.len() as u64, chunks });
+/// Packs messages; a byte string that goes to several sites is hashed once.
+#[derive(Default)]
+pub struct Packer {
+    /// By where their bodies are, which they hold on to.
+    chunks: BTreeMap<(usize, usize), Object>,
+}
+
+impl Packer {
+    fn chunk(&mut self, body: Bytes) -> Object {
+        let place = (body.as_ptr() as usize, body.len());
+        self.chunks.entry(place).or_insert_with(|| Object::new("ArrayChunk", &[], body)).clone()
     }
-    let contents = Contents { header: Some(header.clone()), arrays: pieces }.encode_to_vec();
+
+    /// Packs a message: a header, and byte strings that travel as objects. `message` has its metadata without an id.
+    pub fn pack(&mut self, message: FlowerMessage, header: &ConfigRecord, arrays: &[Bytes]) -> Parcel {
+        let mut objects: Vec<Object> = Vec::new();
+        let mut pieces = Vec::new();
+        for bytes in arrays {
+            let mut chunks = Vec::new();
+            for start in (0..bytes.len()).step_by(CHUNK) {
+                let object = self.chunk(bytes.slice(start..(start + CHUNK).min(bytes.len())));
+                chunks.push(object.id.clone());
+                // Equal chunks are one object.
+                if objects.iter().all(|other| other.id != object.id) {
+                    objects.push(object);
+                }
+            }
+            pieces.push(Pieces { length: bytes.len() as u64, chunks });
+        }
+        with_contents(message, header, pieces, objects)
+    }
+}
+
+fn with_contents(
+    mut message: FlowerMessage,
+    header: &ConfigRecord,
+    arrays: Vec<Pieces>,
+    objects: Vec<Object>,
+) -> Parcel {
+    let contents = Contents { header: Some(header.clone()), arrays }.encode_to_vec();
     let value = Some(ConfigValue { value: Some(Value::Bytes(contents.into())) });
     let record = ConfigRecord { items: vec![ConfigItem { key: HEADER.to_owned(), value }] };
     let record = RecordItem { key: HEADER.to_owned(), config_record: Some(record) };
@@ -220,9 +247,22 @@ impl Assembly {
     ///
     /// When it is not what it should be; the message is then none of ours, or damaged.
     pub fn take(&mut self, content: Bytes) -> Result<()> {
+        let body = open(self.wants().context("no object is due")?, content)?;
+        self.append(body)
+    }
+
+    /// As [`Assembly::take`], where the SuperLink has compared the content with its hash when it stored it.
+    ///
+    /// # Errors
+    ///
+    /// When it is not what it should be.
+    pub fn take_stored(&mut self, content: Bytes) -> Result<()> {
+        self.append(body_of(content)?)
+    }
+
+    fn append(&mut self, body: Bytes) -> Result<()> {
         let due = self.arrays.iter_mut().find(|array| !array.chunks.is_empty());
         let array = due.context("no object is due")?;
-        let body = open(array.chunks.front().context("no object is due")?, content)?;
         let length = CHUNK.min(array.length - array.bytes.len());
         ensure!(body.len() == length, "a chunk of {} bytes, not {length}", body.len());
         array.bytes.reserve_exact(array.length - array.bytes.len());
@@ -247,6 +287,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::engine::flower::wire::{FlowerError, Metadata};
+
+    fn pack(message: FlowerMessage, header: &ConfigRecord, arrays: &[Bytes]) -> Parcel {
+        Packer::default().pack(message, header, arrays)
+    }
 
     fn header() -> ConfigRecord {
         let value = Some(ConfigValue { value: Some(Value::Text("fedgestalt/3".to_owned())) });
@@ -293,6 +337,23 @@ mod tests {
             assert_eq!(parcel.lacking(&all).count(), objects);
             assert_eq!(parcel.lacking(&[]).count(), 0);
         }
+    }
+
+    #[test]
+    fn what_goes_to_two_sites_is_the_same_objects() {
+        let mut packer = Packer::default();
+        let sum: Bytes = (0..CHUNK + 17).map(|i| (i / 1000) as u8).collect();
+        let [first, second] = [1, 2].map(|node| {
+            let metadata = Metadata { dst_node_id: node, ..Metadata::default() };
+            let message = FlowerMessage { metadata: Some(metadata), content: None, error: None };
+            packer.pack(message, &header(), &[Bytes::from(vec![node as u8; 3]), sum.clone()])
+        });
+        let ids = |parcel: &Parcel| parcel.objects.iter().map(|o| o.id.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(&first)[1..], ids(&second)[1..]);
+        assert_ne!(ids(&first)[0], ids(&second)[0]);
+        // As each would be packed by itself.
+        assert_eq!(ids(&second), ids(&pack(message(), &header(), &[Bytes::from(vec![2; 3]), sum])));
+        assert_eq!(packer.chunks.len(), 4);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::key::LineKey;
 use super::letter::Letter;
 use super::link::SiteLink;
 use super::node::{FleetNode, Pulled, Pushed};
-use super::object::{Assembly, MAX_BYTES, Parcel, pack, pack_error};
+use super::object::{Assembly, MAX_BYTES, Packer, Parcel, pack_error};
 use super::runtime::SUPERLINK;
 use super::wire::{FlowerError, FlowerMessage, Metadata, ObjectTree};
 use crate::engine::host::{Event, SiteHost};
@@ -330,7 +330,7 @@ impl<'a, S: SiteHost> Outpost<'a, S> {
                 let (header, arrays) = letter.write();
                 let metadata = Some(reply_metadata(node, &ticket));
                 let message = FlowerMessage { metadata, content: None, error: None };
-                let parcel = pack(message, &header, &arrays);
+                let parcel = Packer::default().pack(message, &header, &arrays);
                 self.begun = Some((letter, ticket, parcel));
             }
             any = true;

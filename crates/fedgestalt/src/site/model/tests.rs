@@ -71,7 +71,7 @@ fn after_a_round(statistics: Statistics) -> SiteModel {
         let features = MemoryFeatures::new(DIM, 1, images(site)).unwrap();
         let examples: Vec<Example> = (0..count).map(|row| Example { row, label: site as u32 }).collect();
         let pool = Pool { draws: &features, views: &features, training: &examples, validation: &[] };
-        let trained = model(statistics).train(0..100, &[pool], &|| {}).unwrap();
+        let trained = model(statistics).train(0..100, 1.0, &[pool], &|| {}).unwrap();
         let deltas = &trained.deltas[0];
         average.resize(deltas.len(), Vec::new());
         for (sum, delta) in average.iter_mut().zip(deltas) {

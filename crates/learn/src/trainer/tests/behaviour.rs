@@ -325,6 +325,27 @@ fn a_schedule_is_a_learning_rate_per_epoch() {
 }
 
 #[test]
+fn a_pace_is_one_factor_more_until_the_next() {
+    let (data, rows) = cohort(SHAPE);
+    let half =
+        Recipe { neck_lr: 0.5 * recipe().neck_lr, classifier_lr: 0.5 * recipe().classifier_lr, ..recipe() };
+    let train = |recipe: Recipe, pace: Option<f64>| {
+        let mut trainer = Trainer::new(head(SHAPE, 1), recipe, &[1.0; SHAPE.classes], 5).unwrap();
+        pace.into_iter().for_each(|pace| trainer.set_pace(pace).unwrap());
+        for epoch in 0..2 {
+            trainer.epoch(&data, &rows, epoch).unwrap();
+        }
+        head_bits(&trainer.head())
+    };
+    assert_eq!(train(recipe(), Some(0.5)), train(half, None));
+    assert_eq!(train(recipe(), Some(1.0)), train(recipe(), None));
+    let mut trainer = Trainer::new(head(SHAPE, 1), recipe(), &[1.0; SHAPE.classes], 5).unwrap();
+    for pace in [0.0, -0.5, 1.5, f64::NAN] {
+        assert!(trainer.set_pace(pace).unwrap_err().to_string().contains("pace"), "{pace}");
+    }
+}
+
+#[test]
 fn training_learns_with_every_classifier() {
     let (data, rows) = cohort(SHAPE);
     let mut start = Head::zeros(SHAPE, Head::BN_EPS).unwrap();

@@ -94,7 +94,9 @@ impl<C: CoordinatorHost> Hub<'_, C> {
             let site = arriving.site;
             let mut gone = None;
             while let (Some(id), None) = (arriving.assembly.wants().map(str::to_owned), &failed) {
-                let found = match self.exchange.read(&id) {
+                let kept = self.exchange.read(&id);
+                let checked = matches!(kept, Found::Here(_));
+                let found = match kept {
                     Found::Here([content, _]) => Ok(Pulled::Object(content)),
                     // It was stored before, or in one of the ways in which it cannot be seen from here.
                     Found::Unknown | Found::Expected if arriving.asked.elapsed() < ARRIVAL => break,
@@ -104,7 +106,11 @@ impl<C: CoordinatorHost> Hub<'_, C> {
                 match found {
                     Ok(Pulled::Object(content)) => {
                         busy = true;
-                        if let Err(error) = arriving.assembly.take(content) {
+                        let taken = match checked {
+                            true => arriving.assembly.take_stored(content),
+                            false => arriving.assembly.take(content),
+                        };
+                        if let Err(error) = taken {
                             gone = Some(format!("{error:#}"));
                             break;
                         }

@@ -8,7 +8,7 @@ use prost::Message as _;
 
 use super::{Hub, TTL, seconds, unix};
 use crate::engine::flower::letter::Letter;
-use crate::engine::flower::object::{Object, Parcel, pack};
+use crate::engine::flower::object::{Object, Packer, Parcel};
 use crate::engine::flower::runtime::{Run, RunClient, SUPERLINK};
 use crate::engine::flower::wire::{FlowerMessage, Metadata, PullMessagesResponse};
 use crate::engine::host::CoordinatorHost;
@@ -27,10 +27,11 @@ impl<C: CoordinatorHost> Hub<'_, C> {
         let Some(run) = &self.run else { return Ok(false) };
         let now = seconds();
         let (mut drafts, mut parcels) = (Vec::new(), Vec::new());
+        let mut packer = Packer::default();
         for (&site, line) in &self.lines {
             if line.online && line.link.is_due(now) {
                 let letter = line.link.draft();
-                parcels.push(parcel(run, line.node, &letter));
+                parcels.push(parcel(&mut packer, run, line.node, &letter));
                 drafts.push((site, letter));
             }
         }
@@ -84,7 +85,7 @@ impl<C: CoordinatorHost> Hub<'_, C> {
     }
 }
 
-fn parcel(run: &Run, node: u64, letter: &Letter) -> Parcel {
+fn parcel(packer: &mut Packer, run: &Run, node: u64, letter: &Letter) -> Parcel {
     let (header, arrays) = letter.write();
     let metadata = Metadata {
         run_id: run.id,
@@ -95,7 +96,7 @@ fn parcel(run: &Run, node: u64, letter: &Letter) -> Parcel {
         created_at: unix(),
         ..Metadata::default()
     };
-    pack(FlowerMessage { metadata: Some(metadata), content: None, error: None }, &header, &arrays)
+    packer.pack(FlowerMessage { metadata: Some(metadata), content: None, error: None }, &header, &arrays)
 }
 
 /// An instruction as the SuperLink hands it out.
