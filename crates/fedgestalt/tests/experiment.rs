@@ -175,8 +175,15 @@ fn the_table_and_the_page_say_it(place: &Place, experiment: &Value) {
 
 #[test]
 fn what_changed_or_fails_is_named_and_the_rest_is_done() {
-    let place = place("cohort = \"cohort\"\nsites = [3]\ndraws = [\"near-uniform\"]\nseeds = [1]\n");
+    let plan = "cohort = \"cohort\"\nsites = [3]\ndraws = [\"near-uniform\"]\nseeds = [1]\nlocal = false\n";
+    let place = place(plan);
     let first = place.json("experiment plan.toml --out grid --jobs 1");
+    // Without what sites reach by themselves, which the table then does not speak of.
+    let form = &cell(&first, "closed-form-3-near-uniform-seed1")["results"];
+    assert!(form["seconds"]["local training"].is_null() && form["seconds"]["federation"].is_number());
+    assert!(form["settings"]["frequent_frequent"]["local"][0].is_null(), "{form}");
+    let table = fs::read_to_string(place.path("grid/table.md")).unwrap();
+    assert!(table.contains("% of centralised") && !table.contains("local"), "{table}");
 
     // A method that is another one now; more seeds; and a draw that cannot be.
     fs::write(place.path("tuned.toml"), TUNED.replace("epochs = 2", "epochs = 3")).unwrap();

@@ -16,6 +16,7 @@ use crate::experiment::{self, GridPlan, table};
                   sites = [4, 8, 16]\n  \
                   draws = [\"near-uniform\", \"non-overlapping\", \"dirichlet:0.1\"]\n  \
                   seeds = [1, 2, 3]\n  \
+                  local = false                   # optional; without what each site reaches by itself\n  \
                   [[methods]]\n  \
                   name = \"paper\"\n  \
                   config = \"paper.toml\"           # a whole configuration; without it the defaults\n\n\
