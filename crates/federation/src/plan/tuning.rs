@@ -95,7 +95,7 @@ impl From<Rates> for String {
 
 impl Rates {
     /// What a round's learning rates are multiplied by besides the epoch's factor, given the losses of the models before, the
-    /// first round's starting model first. A loss that is not finite is no gain.
+    /// first round's starting model first. A loss that is not finite is no gain; nothing goes below a millionth.
     pub fn pace(self, losses: &[f64]) -> f64 {
         let Self::Plateau(patience) = self else { return 1.0 };
         let (mut pace, mut best, mut since) = (1.0, f64::INFINITY, 0);
@@ -106,7 +106,7 @@ impl Rates {
                 since += 1;
             }
             if since == patience {
-                (pace, since) = (pace / 2.0, 0);
+                (pace, since) = (f64::max(pace / 2.0, 1e-6), 0);
             }
         }
         pace
@@ -325,6 +325,7 @@ mod tests {
         let paces = |rates: Rates| (0..=losses.len()).map(|n| rates.pace(&losses[..n])).collect::<Vec<_>>();
         assert_eq!(paces(Rates::Plateau(2)), [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]);
         assert_eq!(paces(Rates::Plateau(9)), [1.0; 10]);
+        assert_eq!(Rates::Plateau(1).pace(&[1.0; 5000]), 1e-6, "learning rates never become zero");
         assert_eq!(paces(Rates::Cosine), [1.0; 10], "the schedule's own factors are not the pace");
     }
 
