@@ -16,7 +16,10 @@ const WHOLE: f64 = 1.5 * (1u64 << 52) as f64;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scale {
     range: f32,
-    exponent: i32,
+    /// 2^k.
+    factor: f64,
+    /// 2^-k.
+    step: f64,
 }
 
 impl Scale {
@@ -26,7 +29,7 @@ impl Scale {
     /// `OutOfRange` unless `range` is positive and finite; `Parameter` unless there are 1 to 65,536 sites.
     pub fn for_range(range: f32, sites: usize) -> Result<Self> {
         let exponent = exponent(f64::from(range), sites, f64::from(i32::MAX))?;
-        Ok(Self { range, exponent })
+        Ok(Self { range, factor: 2f64.powi(exponent), step: 2f64.powi(-exponent) })
     }
 
     /// Largest magnitude that can be encoded.
@@ -37,7 +40,7 @@ impl Scale {
     /// The distance between neighbouring encoded values, a power of two. Encoding moves a value by
     /// at most half of it.
     pub fn step(&self) -> f64 {
-        2f64.powi(-self.exponent)
+        self.step
     }
 
     /// Encodes `values` into `out`, ties to even.
@@ -52,13 +55,17 @@ impl Scale {
         if let Some(index) = values.iter().position(|&value| is_out(value)) {
             return Err(out_of_range(index, values[index], self.range));
         }
-        let factor = 2f64.powi(self.exponent);
         for (&value, word) in values.iter().zip(out) {
             // Beside 1.5 * 2^52 a double has no digits after the point: the addition rounds, ties to even, and the integer
             // is in the lowest bits.
-            *word = (f64::from(value) * factor + WHOLE).to_bits() as u32;
+            *word = (f64::from(value) * self.factor + WHOLE).to_bits() as u32;
         }
         Ok(())
+    }
+
+    /// The real value of one word of a sum.
+    pub fn value(&self, word: u32) -> f64 {
+        f64::from(word as i32) * self.step
     }
 
     /// Decodes words of a sum, rounded once to f32.
@@ -67,9 +74,8 @@ impl Scale {
     /// `Length` if the slices differ in length.
     pub fn decode(&self, words: &[u32], out: &mut [f32]) -> Result<()> {
         check_len(words.len(), out.len())?;
-        let step = self.step();
         for (value, &word) in out.iter_mut().zip(words) {
-            *value = (f64::from(word as i32) * step) as f32;
+            *value = self.value(word) as f32;
         }
         Ok(())
     }
@@ -273,10 +279,6 @@ mod tests {
 
     use super::*;
 
-    fn decoded(scale: &Scale, word: u32) -> f64 {
-        f64::from(word as i32) * scale.step()
-    }
-
     fn word(scale: &Scale, value: f32) -> u32 {
         let mut out = [0];
         scale.encode(&[value], &mut out).unwrap();
@@ -374,7 +376,7 @@ mod tests {
             let one = word(&scale, value);
             let total = (0..sites).fold(0u32, |total, _| total.wrapping_add(one));
             let truth = f64::from(one as i32) * sites as f64 * scale.step();
-            prop_assert_eq!(decoded(&scale, total), truth);
+            prop_assert_eq!(scale.value(total), truth);
             prop_assert!((truth - f64::from(value) * sites as f64).abs() <= scale.step() / 2.0 * sites as f64);
         }
 
@@ -412,7 +414,7 @@ mod tests {
         #[test]
         fn one_value_comes_back_within_half_a_step(value in -10f32..=10.0, wide in -1e9f64..1e9) {
             let scale = Scale::for_range(10.0, 3).unwrap();
-            prop_assert!((decoded(&scale, word(&scale, value)) - f64::from(value)).abs() <= scale.step() / 2.0);
+            prop_assert!((scale.value(word(&scale, value)) - f64::from(value)).abs() <= scale.step() / 2.0);
             let scale = WideScale::for_range(1e9, 3).unwrap();
             let (mut words, mut back) = ([0; WideScale::WORDS], [0.0]);
             scale.encode(&[wide], &mut words).unwrap();

@@ -59,9 +59,8 @@ impl SegmentScale {
         let scaled = |at: usize, value: f64| (value * by(at)) as f32;
         match self {
             Self::Narrow(scale) => {
-                let step = scale.step();
                 let values = out.iter_mut().zip(words).enumerate();
-                values.for_each(|(at, (out, &word))| *out = scaled(at, f64::from(word as i32) * step));
+                values.for_each(|(at, (out, &word))| *out = scaled(at, scale.value(word)));
             }
             Self::Wide(scale) => {
                 let mut values = vec![0.0; words.len() / WideScale::WORDS];

@@ -142,6 +142,7 @@ mod tests {
             RefusalKind::Update
         );
     }
+
     /// A member writes numbers for a syndrome of one holder, so that the others' steps take up its images.
     #[test]
     fn a_syndrome_that_too_few_sites_hold_gets_no_mean_from_somebody_who_makes_one_up() {

@@ -95,14 +95,15 @@ impl From<Rates> for String {
 
 impl Rates {
     /// What a round's learning rates are multiplied by besides the epoch's factor, given the losses of the models before, the
-    /// first round's starting model first. A loss that is not finite is no gain; nothing goes below a millionth.
+    /// first round's starting model first. A loss that is not finite is no gain; where there was none that is, nothing changes, and
+    /// nothing goes below a millionth.
     pub fn pace(self, losses: &[f64]) -> f64 {
         let Self::Plateau(patience) = self else { return 1.0 };
         let (mut pace, mut best, mut since) = (1.0, f64::INFINITY, 0);
         for &loss in losses {
             if loss < best {
                 (best, since) = (loss, 0);
-            } else {
+            } else if best.is_finite() {
                 since += 1;
             }
             if since == patience {
@@ -326,6 +327,7 @@ mod tests {
         assert_eq!(paces(Rates::Plateau(2)), [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]);
         assert_eq!(paces(Rates::Plateau(9)), [1.0; 10]);
         assert_eq!(Rates::Plateau(1).pace(&[1.0; 5000]), 1e-6, "learning rates never become zero");
+        assert_eq!(Rates::Plateau(1).pace(&[f64::INFINITY; 9]), 1.0, "nobody has validation images");
         assert_eq!(paces(Rates::Cosine), [1.0; 10], "the schedule's own factors are not the pace");
     }
 

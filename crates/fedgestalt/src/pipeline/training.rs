@@ -127,29 +127,26 @@ pub fn train(
 ) -> Result<Vec<(Head, Vec<CurvePoint>)>> {
     let heads = |learners: &[Learner<'_>]| learners.iter().map(|l| l.trainer.head()).collect::<Vec<_>>();
     let chooses = schedule.stopping != Stopping::Never;
-    let (mut scores, mut losses, mut best) = (Vec::new(), Vec::new(), Vec::new());
-    let note = |learners: &mut [Learner<'_>], scores: &mut Vec<f64>, losses: &mut Vec<f64>| {
-        let metrics = score(learners)?;
-        scores.push(schedule.stopping.score(&metrics));
-        losses.push(Stopping::Loss(1).score(&metrics));
-        anyhow::Ok(())
+    let by = |stopping: Stopping, figures: &[RoundMetrics]| -> Vec<f64> {
+        figures.iter().map(|figures| stopping.score(figures)).collect()
     };
-    note(&mut learners, &mut scores, &mut losses)?;
+    let (mut figures, mut best) = (vec![score(&mut learners)?], Vec::new());
     if chooses {
         best = heads(&learners);
     }
     let mut epoch = 0;
-    while epoch < schedule.epochs && !schedule.stopping.is_over(&scores) {
+    while epoch < schedule.epochs && !schedule.stopping.is_over(&by(schedule.stopping, &figures)) {
         let end = (epoch + schedule.interval).min(schedule.epochs);
         // In a federation the loss of the model that a round begins with is known when it ends.
-        let pace = schedule.rates.pace(&losses[..losses.len() - 1]);
+        let known = &figures[..figures.len() - 1];
+        let pace = schedule.rates.pace(&by(Stopping::Loss(1), known));
         learners.par_iter_mut().try_for_each(|learner| {
             learner.trainer.set_pace(pace)?;
             learner.train(epoch..end, tick)
         })?;
         epoch = end;
-        note(&mut learners, &mut scores, &mut losses)?;
-        if chooses && Stopping::best(&scores) + 1 == scores.len() {
+        figures.push(score(&mut learners)?);
+        if chooses && Stopping::best(&by(schedule.stopping, &figures)) + 1 == figures.len() {
             best = heads(&learners);
         }
     }
