@@ -229,8 +229,9 @@ def sha256(*parts):
     return hashlib.sha256(b"".join(parts)).digest()
 
 
-def words_bytes(words):
-    return b"".join(u32(w & 0xFFFFFFFF) for w in words)
+def words_bytes(words, short):
+    """The first `short` words have 24 bits, the others 32."""
+    return b"".join((w & 0xFFFFFFFF).to_bytes(4, "little")[: 3 if i < short else 4] for i, w in enumerate(words))
 
 
 def pad(key, words):
@@ -295,7 +296,7 @@ class Site:
             if peer is not self:
                 apply(self.pair_seed(peer, digest), 1 if self.me < peer.me else -1)
         apply(blind_seed(self.group_key, self.config, digest, self.me), 1)
-        return self.config.head(4) + u16(self.me) + words_bytes(total)
+        return self.config.head(4) + u16(self.me) + words_bytes(total, self.config.short)
 
     def consent(self, statement, sharers, survivors, digest):
         self.consent_signature = ed25519_sign(self.signing_seed, statement)
@@ -321,24 +322,25 @@ def blind_seed(group_key, config, digest, site):
 
 
 class Config:
-    def __init__(self, session, purpose, round_, attempt, words, keys):
+    def __init__(self, session, purpose, round_, attempt, short, long, keys):
+        self.short = short
         self.digest = sha256(
             domain("sum/config"), session, u32(len(purpose)), purpose.encode(), u32(round_), u32(attempt),
-            struct.pack("<Q", words), u32(len(keys)), *keys,
+            struct.pack("<QQ", short, long), u32(len(keys)), *keys,
         )  # fmt: skip
 
     def head(self, kind):
-        return bytes([1, kind]) + self.digest[:16]
+        return bytes([2, kind]) + self.digest[:16]
 
 
 def sum_vectors():
     """Four sites, threshold three; site 1 vanishes after it shared its secret."""
-    n, words, threshold = 4, 20, 3
+    n, words, short, threshold = 4, 20, 7, 3
     signing = [bytes([0x10 + i]) * 32 for i in range(n)]
     seeds = [bytes([0x20 + i]) * 32 for i in range(n)]
     group_key, session = bytes([0x30]) * 32, bytes(range(16))
     keys = [ed25519_public(s) for s in signing]
-    config = Config(session, "round", 3, 1, words, keys)
+    config = Config(session, "round", 3, 1, short, words - short, keys)
     updates = [[(w * 1000003 ** (i + 1) + i) & 0xFFFFFFFF for w in range(words)] for i in range(n)]
 
     sites = [Site(config, i, signing[i], group_key, seeds[i]) for i in range(n)]
@@ -360,13 +362,14 @@ def sum_vectors():
     unmaskings = {
         s.me: config.head(8) + u16(s.me) + list_of([(o.me, o.shares[s.me]) for o in survivors]) for s in survivors
     }
-    total = [sum(updates[s.me][w] for s in survivors) & 0xFFFFFFFF for w in range(words)]
+    low = [2**24 - 1] * short + [2**32 - 1] * (words - short)
+    total = [sum(updates[s.me][w] for s in survivors) & low[w] for w in range(words)]
     blinded = list(total)
     for s in survivors:
         for w, p in enumerate(pad(blind_seed(group_key, config, digest, s.me), words)):
             blinded[w] += p
     blind_sum = (
-        config.head(9) + digest + sites[0].blind_tag + lists["sharers"] + signatures + words_bytes(blinded)
+        config.head(9) + digest + sites[0].blind_tag + lists["sharers"] + signatures + words_bytes(blinded, short)
     )
 
     good = {
@@ -390,7 +393,8 @@ def sum_vectors():
         "purpose": "round",
         "round": 3,
         "attempt": 1,
-        "words": words,
+        "short": short,
+        "long": words - short,
         "signing_keys": hexes(signing),
         "seeds": hexes(seeds),
         "group_key": group_key.hex(),
@@ -421,12 +425,12 @@ def bad_messages(good):
     for kind, data in good.items():
         add("empty", kind, b"", "Malformed")
         add("only_version", kind, data[:1], "Malformed")
-        add("version", kind, b"\2" + data[1:], "Version")
+        add("version", kind, b"\1" + data[1:], "Version")
         add("kind", kind, data[:1] + bytes([data[1] % 9 + 1]) + data[2:], "Malformed")
         add("session", kind, data[:2] + bytes([data[2] ^ 1]) + data[3:], "WrongSession")
         words = kind in ("MaskedInput", "BlindSum")
-        add("truncated", kind, data[:-1], "Malformed")
-        add("extended", kind, data + b"\0", "Malformed")
+        add("truncated", kind, data[:-1], "Length" if words else "Malformed")
+        add("extended", kind, data + b"\0", "Length" if words else "Malformed")
         if words:
             add("one_word_less", kind, data[:-4], "Length")
             add("one_word_more", kind, data + bytes(4), "Length")
@@ -484,15 +488,22 @@ def primitive_vectors():
     head = x25519_public(ephemeral)
     box_key = derive(x25519(ephemeral, public), head + public, "box/to", b"context")
 
-    def fixed(range_, sites, values):
-        # The exponent by exact integers: the largest e with sites * (range * 2^e + 1/2) <= 2^31 - 1.
+    def fixed(range_, sites, values, bits=32, mean=False):
+        # The exponent by exact rationals: for sums the largest e with sites * (range * 2^e + 1/2) <= 2^(bits - 1) - 1, for
+        # means with range * 2^e <= (2^(bits - 1) - 1 - sites / 2) * (1 - 2^-22).
         from fractions import Fraction
 
-        e = 200
-        while sites * (Fraction(range_) * Fraction(2) ** e + Fraction(1, 2)) > 2**31 - 1:
-            e -= 1
-        words = [round(Fraction(v) * Fraction(2) ** e) % 2**32 for v in values]
-        return {"range": range_, "sites": sites, "exponent": e, "values": values, "words": words}
+        def fits(e):
+            value, half, limit = Fraction(range_) * Fraction(2) ** e, Fraction(1, 2), 2 ** (bits - 1) - 1
+            if mean:
+                return value <= (limit - sites * half) * (1 - Fraction(2) ** -22)
+            return sites * (value + half) <= limit
+
+        e = next(e for e in range(200, -200, -1) if fits(e))
+        words = [round(Fraction(v) * Fraction(2) ** e) % 2**bits for v in values]
+        return {
+            "range": range_, "sites": sites, "bits": bits, "mean": mean, "exponent": e, "values": values, "words": words,
+        }  # fmt: skip
 
     return {
         "derive": {
@@ -528,6 +539,10 @@ def primitive_vectors():
             fixed(0.0625, 16, [0.0625, -0.03125, 2.0**-20]),
             fixed(1024.0, 100, [1024.0, -1023.5, 2.0**-10, 3.25]),
             fixed(3.0, 3, [3.0, -3.0, 2.0**-28]),
+            fixed(16.0, 4, [16.0, -16.0, 2.0**-17, -(2.0**-20), 0.75], bits=24),
+            fixed(16.0, 4, [16.0, -16.0, 2.0**-18, -(2.0**-20), 0.75], bits=24, mean=True),
+            fixed(16.0, 255, [16.0, -3.0, 2.0**-18, 2.0**-19], bits=24, mean=True),
+            fixed(3.0, 16, [3.0, -3.0, 2.0**-29], mean=True),
         ],
     }
 

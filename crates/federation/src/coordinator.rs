@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::bytes::Bytes;
 use secure::SiteIndex;
-use secure::sum::Aggregator;
+use secure::sum::{Aggregator, Words};
 
 use crate::action::{Action, Outgoing};
 use crate::aggregate::{Layout, stage_words};
@@ -424,7 +424,7 @@ impl Coordinator {
         }
     }
 
-    fn words(&self, stage: u32) -> Result<usize> {
+    fn words(&self, stage: u32) -> Result<Words> {
         match &self.layout {
             Some(layout) => Ok(stage_words(self.plan()?, layout, self.syndromes.0, self.syndromes.1, stage)),
             None => refuse!(OutOfPhase, "the syndrome lists are not united yet"),
@@ -432,13 +432,9 @@ impl Coordinator {
     }
 
     fn limits(&self) -> Limits {
-        let words = match (self.plan(), &self.layout) {
-            (Ok(plan), Some(_)) => {
-                plan.kinds_of_stages().filter_map(|stage| self.words(stage).ok()).max().unwrap_or(0)
-            }
-            _ => 0,
-        };
-        Limits { sites: self.roster.len(), words }
+        let stages = self.plan().into_iter().flat_map(|plan| plan.kinds_of_stages());
+        let vectors = stages.filter_map(|stage| self.words(stage).ok()).map(Words::bytes);
+        Limits { sites: self.roster.len(), vector: vectors.max().unwrap_or(0) }
     }
 
     fn enter(&mut self, phase: Phase) {

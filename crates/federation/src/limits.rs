@@ -12,8 +12,8 @@ const SLACK: usize = 4096;
 pub(crate) struct Limits {
     /// Sites in the roster.
     pub(crate) sites: usize,
-    /// Words of the largest secure sum; 0 before it is known.
-    pub(crate) words: usize,
+    /// Bytes of the largest vector of a secure sum; 0 before it is known.
+    pub(crate) vector: usize,
 }
 
 impl Limits {
@@ -25,8 +25,8 @@ impl Limits {
             Kind::PlanOffer | Kind::JoinPackage | Kind::ReleaseDraft | Kind::Released => 4 << 20,
             Kind::SyndromeList => list,
             Kind::Lists => n * (list + OVERHEAD),
-            Kind::Input => 4 * self.words + SLACK,
-            Kind::SumResult => 4 * self.words + n * 256 + SLACK,
+            Kind::Input => self.vector + SLACK,
+            Kind::SumResult => self.vector + n * 256 + SLACK,
             Kind::Adverts | Kind::Shares | Kind::Inbox | Kind::Consents | Kind::Hashes | Kind::Unmasking => {
                 n * 1024 + SLACK
             }

@@ -420,8 +420,8 @@ impl Participant {
     }
 
     fn limits(&self) -> Limits {
-        let words = self.session.as_ref().map_or(0, |s| s.largest_sum());
-        Limits { sites: self.roster.len(), words }
+        let vector = self.session.as_ref().map_or(0, |s| s.largest_vector());
+        Limits { sites: self.roster.len(), vector }
     }
 
     /// A message to the coordinator.

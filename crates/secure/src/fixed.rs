@@ -1,7 +1,7 @@
 //! Fixed point: real numbers as wrapping integers, so that a sum of masked vectors is exact.
 //!
-//! A value x of an agreed range becomes round(x * 2^k), k as large as the sum of all sites' values
-//! allows, in two's complement. Sums wrap, masks cancel, and since the true sum fits a signed word, the
+//! A value x of an agreed range becomes round(x * 2^k), k as large as the sum of all sites' values and the
+//! word allow, in two's complement. Sums wrap, masks cancel, and since the true sum fits a signed word, the
 //! decoded result is exactly the sum of the encoded values. A value outside the range is an error:
 //! it is never clipped or wrapped.
 
@@ -12,7 +12,31 @@ use crate::{Error, ErrorKind, Result};
 /// See [`Scale::encode`].
 const WHOLE: f64 = 1.5 * (1u64 << 52) as f64;
 
-/// A power-of-two scale for values of one tensor in one word of 32 bits.
+/// The length of a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// 24 bits, the lowest of a u32; the others do not count.
+    Short,
+    /// 32 bits.
+    Long,
+}
+
+impl Word {
+    /// Bits of a u32 that do not count.
+    fn spare(self) -> u32 {
+        match self {
+            Self::Short => 8,
+            Self::Long => 0,
+        }
+    }
+
+    /// The greatest signed number.
+    fn limit(self) -> f64 {
+        f64::from(i32::MAX >> self.spare())
+    }
+}
+
+/// A power-of-two scale for values of one tensor in one word each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scale {
     range: f32,
@@ -20,16 +44,33 @@ pub struct Scale {
     factor: f64,
     /// 2^-k.
     step: f64,
+    word: Word,
 }
 
 impl Scale {
-    /// The finest scale at which `sites` values of magnitude at most `range` add up to less than 2^31.
+    /// The finest scale at which `sites` values of magnitude at most `range` add up to less than half of what a word wraps at.
     ///
     /// # Errors
     /// `OutOfRange` unless `range` is positive and finite; `Parameter` unless there are 1 to 65,536 sites.
-    pub fn for_range(range: f32, sites: usize) -> Result<Self> {
-        let exponent = exponent(f64::from(range), sites, f64::from(i32::MAX))?;
-        Ok(Self { range, factor: 2f64.powi(exponent), step: 2f64.powi(-exponent) })
+    pub fn for_sum(range: f32, sites: usize, word: Word) -> Result<Self> {
+        check_sites(sites)?;
+        Self::within(range, word.limit() / sites as f64 - 0.5, word)
+    }
+
+    /// As [`Scale::for_sum`] for the terms of a weighted mean: values of magnitude at most `range`, each times its site's weight,
+    /// where the weights are not negative and add up to 1 at most. The sum is then no larger than the range, for any number of sites.
+    ///
+    /// # Errors
+    /// As [`Scale::for_sum`].
+    pub fn for_mean(range: f32, sites: usize, word: Word) -> Result<Self> {
+        check_sites(sites)?;
+        // Half a step for the rounding of each term; weights and their products are rounded to f32, so the last factor.
+        Self::within(range, (word.limit() - 0.5 * sites as f64) * (1.0 - 2f64.powi(-22)), word)
+    }
+
+    fn within(range: f32, room: f64, word: Word) -> Result<Self> {
+        let exponent = exponent(f64::from(range), room)?;
+        Ok(Self { range, factor: 2f64.powi(exponent), step: 2f64.powi(-exponent), word })
     }
 
     /// Largest magnitude that can be encoded.
@@ -65,7 +106,8 @@ impl Scale {
 
     /// The real value of one word of a sum.
     pub fn value(&self, word: u32) -> f64 {
-        f64::from(word as i32) * self.step
+        let spare = self.word.spare();
+        f64::from((word << spare) as i32 >> spare) * self.step
     }
 
     /// Decodes words of a sum, rounded once to f32.
@@ -111,8 +153,9 @@ impl WideScale {
                 format!("{sites} sites: 64-bit sums support at most {}", Self::MAX_SITES),
             ));
         }
+        check_sites(sites)?;
         // 2^62 rather than 2^63 leaves room for the rounding of the product in f64.
-        let exponent = exponent(range, sites, 2f64.powi(62))?;
+        let exponent = exponent(range, 2f64.powi(62) / sites as f64 - 0.5)?;
         Ok(Self { range, exponent })
     }
 
@@ -228,27 +271,30 @@ impl Integers {
     }
 }
 
-/// Largest e with sites * (range * 2^e + 1/2) <= limit.
-fn exponent(range: f64, sites: usize, limit: f64) -> Result<i32> {
+/// Largest e with range * 2^e <= room.
+fn exponent(range: f64, room: f64) -> Result<i32> {
     if !(range > 0.0 && range.is_finite()) {
         return Err(Error::new(
             ErrorKind::OutOfRange,
             format!("a range of {range} has no scale: give a positive, finite one"),
         ));
     }
-    if sites == 0 || sites > 1 << 16 {
-        return Err(Error::new(
-            ErrorKind::Parameter,
-            format!("{sites} sites: fixed point supports 1 to 65536"),
-        ));
-    }
-    let room = limit / sites as f64 - 0.5;
     let mut exponent = (room / range).log2().floor().clamp(-1000.0, 1000.0) as i32;
     // The logarithm may round up across an integer.
     if range * 2f64.powi(exponent) > room {
         exponent -= 1;
     }
     Ok(exponent)
+}
+
+fn check_sites(sites: usize) -> Result<()> {
+    if sites == 0 || sites > 1 << 16 {
+        return Err(Error::new(
+            ErrorKind::Parameter,
+            format!("{sites} sites: fixed point supports 1 to 65536"),
+        ));
+    }
+    Ok(())
 }
 
 fn check_len(expected: usize, got: usize) -> Result<()> {
@@ -331,18 +377,18 @@ mod tests {
     #[test]
     fn the_scale_is_the_finest_whose_sum_fits() {
         for (range, sites) in [(1.0, 3), (1.0, 100), (0.05, 16), (3e5, 7), (1e-30, 255), (1e30, 4)] {
-            let scale = Scale::for_range(range, sites).unwrap();
+            let scale = Scale::for_sum(range, sites, Word::Long).unwrap();
             let largest = i64::from(word(&scale, range) as i32) * sites as i64;
             assert!(largest <= i64::from(i32::MAX));
             let finer = f64::from(range) * 2.0 / scale.step() * sites as f64;
             assert!(finer + 0.5 * sites as f64 > f64::from(i32::MAX), "{range} {sites}");
         }
-        assert_eq!(Scale::for_range(1.0, 4).unwrap().step(), 2f64.powi(-28));
+        assert_eq!(Scale::for_sum(1.0, 4, Word::Long).unwrap().step(), 2f64.powi(-28));
     }
 
     #[test]
     fn values_that_cannot_be_encoded_are_named() {
-        let scale = Scale::for_range(1.0, 3).unwrap();
+        let scale = Scale::for_sum(1.0, 3, Word::Long).unwrap();
         let mut out = [0; 3];
         for bad in [f32::NAN, f32::INFINITY, -1.000_000_1, 2.0] {
             let error = scale.encode(&[0.5, bad, 0.0], &mut out).unwrap_err();
@@ -352,16 +398,16 @@ mod tests {
         scale.encode(&[1.0, -1.0, 0.0], &mut out).unwrap();
         assert_eq!(scale.encode(&[0.0], &mut out).unwrap_err().kind(), ErrorKind::Length);
         for range in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-            assert_eq!(Scale::for_range(range, 3).unwrap_err().kind(), ErrorKind::OutOfRange);
+            assert_eq!(Scale::for_sum(range, 3, Word::Long).unwrap_err().kind(), ErrorKind::OutOfRange);
         }
-        assert_eq!(Scale::for_range(1.0, 0).unwrap_err().kind(), ErrorKind::Parameter);
+        assert_eq!(Scale::for_sum(1.0, 0, Word::Long).unwrap_err().kind(), ErrorKind::Parameter);
         assert!(WideScale::for_range(1.0, WideScale::MAX_SITES).is_ok());
         assert!(WideScale::for_range(1.0, WideScale::MAX_SITES + 1).is_err());
     }
 
     #[test]
     fn ties_go_to_even() {
-        let scale = Scale::for_range(1.0, 4).unwrap();
+        let scale = Scale::for_sum(1.0, 4, Word::Long).unwrap();
         let half = (scale.step() / 2.0) as f32;
         assert_eq!([half, 3.0 * half, -half].map(|v| word(&scale, v)), [0, 2, 0]);
     }
@@ -369,15 +415,33 @@ mod tests {
     proptest! {
         #[test]
         fn sums_of_extremes_do_not_wrap(
-            sites in 1usize..300, range in prop_oneof![1e-6f32..1e6, Just(0.1), Just(1.0)], low: bool,
+            sites in 1usize..300, range in prop_oneof![1e-6f32..1e6, Just(0.1), Just(1.0)], low: bool, short: bool,
         ) {
-            let scale = Scale::for_range(range, sites).unwrap();
+            let scale = Scale::for_sum(range, sites, if short { Word::Short } else { Word::Long }).unwrap();
             let value = if low { -range } else { range };
             let one = word(&scale, value);
             let total = (0..sites).fold(0u32, |total, _| total.wrapping_add(one));
-            let truth = f64::from(one as i32) * sites as f64 * scale.step();
+            let truth = scale.value(one) * sites as f64;
             prop_assert_eq!(scale.value(total), truth);
             prop_assert!((truth - f64::from(value) * sites as f64).abs() <= scale.step() / 2.0 * sites as f64);
+        }
+
+        #[test]
+        fn means_of_extremes_do_not_wrap(
+            images in prop::collection::vec(0u32..100_000, 1..300),
+            range in prop_oneof![1e-6f32..1e6, Just(0.1), Just(1.0)], low: bool, short: bool,
+        ) {
+            let sites = images.len();
+            let scale = Scale::for_mean(range, sites, if short { Word::Short } else { Word::Long }).unwrap();
+            let value = if low { -range } else { range };
+            let all: f64 = images.iter().map(|&n| f64::from(n)).sum::<f64>().max(1.0);
+            let terms = images.iter().map(|&n| (f64::from(value) * (f64::from(n) / all)) as f32);
+            let (words, exact) = terms.fold((0u32, 0.0), |(words, exact), term| {
+                (words.wrapping_add(word(&scale, term)), exact + f64::from(term))
+            });
+            prop_assert!((scale.value(words) - exact).abs() <= scale.step() / 2.0 * sites as f64 * (1.0 + 1e-9));
+            // As fine as for one site, whatever the number of sites, up to the power of two.
+            prop_assert!(scale.step() <= 2.0 * Scale::for_sum(range, 1, scale.word).unwrap().step());
         }
 
         #[test]
@@ -403,7 +467,7 @@ mod tests {
         fn a_value_is_rounded_to_the_nearest_step_ties_to_even(
             value in -1f32..=1.0, half in -500_000i32..500_000, sites in 1usize..300,
         ) {
-            let scale = Scale::for_range(1.0, sites).unwrap();
+            let scale = Scale::for_sum(1.0, sites, Word::Long).unwrap();
             let exact = (f64::from(value) / scale.step()).round_ties_even();
             prop_assert_eq!(word(&scale, value) as i32, exact as i32);
             let tie = ((f64::from(half) + 0.5) * scale.step()) as f32;
@@ -413,8 +477,10 @@ mod tests {
 
         #[test]
         fn one_value_comes_back_within_half_a_step(value in -10f32..=10.0, wide in -1e9f64..1e9) {
-            let scale = Scale::for_range(10.0, 3).unwrap();
-            prop_assert!((scale.value(word(&scale, value)) - f64::from(value)).abs() <= scale.step() / 2.0);
+            for length in [Word::Short, Word::Long] {
+                let scale = Scale::for_sum(10.0, 3, length).unwrap();
+                prop_assert!((scale.value(word(&scale, value)) - f64::from(value)).abs() <= scale.step() / 2.0);
+            }
             let scale = WideScale::for_range(1e9, 3).unwrap();
             let (mut words, mut back) = ([0; WideScale::WORDS], [0.0]);
             scale.encode(&[wide], &mut words).unwrap();

@@ -68,6 +68,6 @@ mod tests;
 
 pub use aggregator::{Aggregator, Consented, Phase};
 pub use blind::{BlindSum, Opened};
-pub use config::{Session, SumConfig};
+pub use config::{Session, SumConfig, Words};
 pub use message::{Advert, Consent, Consents, Inbox, MaskedInput, SealedShares, Survivors, Unmasking};
 pub use site::Site;

@@ -27,7 +27,7 @@ fn round_trip(kind: usize, bytes: &[u8], config: &SumConfig) -> Result<Vec<u8>> 
 fn config() -> SumConfig {
     let keys = (1..=4u8).map(|i| SigningKey::from_bytes(&[i; 32]).verifying_key());
     let session = Session { id: [1; 16], purpose: "round".into(), round: 2, attempt: 0 };
-    SumConfig::new(session, keys.collect(), 3).unwrap()
+    SumConfig::new(session, keys.collect(), Words { short: 1, long: 2 }).unwrap()
 }
 
 /// A message of this kind with random content.
@@ -35,7 +35,7 @@ fn message(kind: usize) -> impl Strategy<Value = Vec<u8>> {
     let subset = prop::sample::subsequence(vec![0u16, 1, 2, 3], 0..=4);
     (0u16..4, prop::collection::vec(any::<u8>(), 600), subset.clone(), subset).prop_map(
         move |(site, content, first, second)| {
-            let mut out = vec![1, kind as u8 + 1];
+            let mut out = vec![2, kind as u8 + 1];
             out.extend_from_slice(&config().digest()[..16]);
             let mut content = content.into_iter();
             let put = |out: &mut Vec<u8>, content: &mut std::vec::IntoIter<u8>, count: usize| {
@@ -58,7 +58,7 @@ fn message(kind: usize) -> impl Strategy<Value = Vec<u8>> {
                     list(&mut out, &mut content, &first, 80);
                 }
                 2 => list(&mut out, &mut content, &first, 80),
-                3 => put(&mut out, &mut content, 12),
+                3 => put(&mut out, &mut content, 3 + 2 * 4),
                 4 => list(&mut out, &mut content, &first, 0),
                 5 => {
                     put(&mut out, &mut content, 64 + 32);
@@ -71,7 +71,7 @@ fn message(kind: usize) -> impl Strategy<Value = Vec<u8>> {
                     put(&mut out, &mut content, 32 + 16);
                     list(&mut out, &mut content, &first, 0);
                     list(&mut out, &mut content, &second, 64);
-                    put(&mut out, &mut content, 12);
+                    put(&mut out, &mut content, 3 + 2 * 4);
                 }
             }
             out

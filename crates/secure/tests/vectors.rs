@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use secure::ed25519_dalek::SigningKey;
-use secure::fixed::Scale;
+use secure::fixed::{Scale, Word};
 use secure::kernel::token;
 use secure::shamir::{Share, reconstruct};
 use secure::sum::*;
@@ -20,7 +20,8 @@ struct Sum {
     purpose: String,
     round: u32,
     attempt: u32,
-    words: usize,
+    short: usize,
+    long: usize,
     signing_keys: Vec<String>,
     seeds: Vec<String>,
     group_key: String,
@@ -65,7 +66,7 @@ fn config(v: &Sum) -> SumConfig {
     let keys = v.signing_keys.iter().map(|seed| SigningKey::from_bytes(&array(seed)).verifying_key());
     let session =
         Session { id: array(&v.session), purpose: v.purpose.clone(), round: v.round, attempt: v.attempt };
-    SumConfig::new(session, keys.collect(), v.words).unwrap()
+    SumConfig::new(session, keys.collect(), Words { short: v.short, long: v.long }).unwrap()
 }
 
 #[test]
@@ -260,6 +261,8 @@ struct BoxTo {
 struct Fixed {
     range: f32,
     sites: usize,
+    bits: u32,
+    mean: bool,
     exponent: i32,
     values: Vec<f32>,
     words: Vec<u32>,
@@ -310,10 +313,13 @@ fn boxes_of_the_reference() {
 #[test]
 fn fixed_point_of_the_reference() {
     for v in primitives().fixed {
-        let scale = Scale::for_range(v.range, v.sites).unwrap();
+        let word = if v.bits == 24 { Word::Short } else { Word::Long };
+        let scale = if v.mean { Scale::for_mean } else { Scale::for_sum };
+        let scale = scale(v.range, v.sites, word).unwrap();
         assert_eq!(scale.step(), 2f64.powi(-v.exponent), "range {} of {} sites", v.range, v.sites);
         let mut words = vec![0; v.values.len()];
         scale.encode(&v.values, &mut words).unwrap();
-        assert_eq!(words, v.words);
+        let counts = words.iter().map(|word| word & (u32::MAX >> (32 - v.bits)));
+        assert_eq!(counts.collect::<Vec<u32>>(), v.words);
     }
 }

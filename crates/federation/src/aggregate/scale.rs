@@ -1,11 +1,14 @@
 //! The fixed point of a tensor's elements.
 
 use secure::Result;
-use secure::fixed::{Scale, WideScale};
+use secure::fixed::{Scale, WideScale, Word};
 
-use crate::plan::{Plan, Statistics, TensorKind, TensorSpec};
+use crate::plan::{Aggregation, Plan, Statistics, TensorKind, TensorSpec};
 
 /// One word an element or, where squares are added up, as many as hold a square and its last digits.
+///
+/// What is trained takes short words: at the ranges in use their steps are some millionths, a thousandth of what a round changes
+/// or less. Running statistics have no common size, and take long ones.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum SegmentScale {
     Narrow(Scale),
@@ -14,10 +17,21 @@ pub(super) enum SegmentScale {
 
 impl SegmentScale {
     pub(super) fn new(plan: &Plan, spec: &TensorSpec, sites: usize) -> Result<Self> {
-        Ok(match Self::is_wide(plan, spec.kind) {
-            true => Self::Wide(WideScale::for_range(f64::from(spec.range), sites)?),
-            false => Self::Narrow(Scale::for_range(spec.range, sites)?),
-        })
+        if Self::is_wide(plan, spec.kind) {
+            return Ok(Self::Wide(WideScale::for_range(f64::from(spec.range), sites)?));
+        }
+        let word = if Self::is_short(spec.kind) { Word::Short } else { Word::Long };
+        let scale = match plan.aggregation {
+            Aggregation::Mean => Scale::for_sum(spec.range, sites, word)?,
+            // Sites send their parts of a weighted mean.
+            _ => Scale::for_mean(spec.range, sites, word)?,
+        };
+        Ok(Self::Narrow(scale))
+    }
+
+    /// Whether the words of a kind of tensor are short.
+    pub(super) fn is_short(kind: TensorKind) -> bool {
+        kind != TensorKind::Statistics
     }
 
     /// Words of one element of a kind of tensor.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::SyndromeId;
 use secure::SiteIndex;
+use secure::sum::Words;
 
 use super::{Lists, Participant, Session};
 use crate::action::Action;
@@ -16,18 +17,13 @@ use crate::refusal::{RefusalKind, Result, refusal, refuse};
 use crate::wire;
 
 impl Session {
-    /// Words of the largest sum of the session; 0 before the lists are united.
-    pub(super) fn largest_sum(&self) -> usize {
-        match (&self.lists, &self.layout) {
-            (Some(lists), Some(layout)) => (self.plan.kinds_of_stages())
-                .map(|stage| stage_words(&self.plan, layout, lists.trained.len(), lists.all.len(), stage))
-                .max()
-                .unwrap_or(0),
-            _ => 0,
-        }
+    /// Bytes of the largest vector of the session; 0 before the lists are united.
+    pub(super) fn largest_vector(&self) -> usize {
+        let words = self.plan.kinds_of_stages().filter_map(|stage| self.words(stage).ok());
+        words.map(Words::bytes).max().unwrap_or(0)
     }
 
-    pub(super) fn words(&self, stage: u32) -> Result<usize> {
+    pub(super) fn words(&self, stage: u32) -> Result<Words> {
         match (&self.lists, &self.layout) {
             (Some(lists), Some(layout)) => {
                 Ok(stage_words(&self.plan, layout, lists.trained.len(), lists.all.len(), stage))

@@ -326,7 +326,7 @@ impl Participant {
                 "metrics are added while the session trains; a site that joined later keeps its own"
             );
         }
-        let wanted = session.words(stage)?;
+        let wanted = session.words(stage)?.count();
         if words.len() != wanted {
             refuse!(
                 Update,
@@ -395,7 +395,7 @@ impl Participant {
             refuse!(OutOfPhase, "this site takes no part in this attempt");
         };
         let (kind, stage, attempt) = (Kind::Input, run.stage, run.attempt);
-        let length = MaskedInput::encoded_len(words.len());
+        let length = MaskedInput::encoded_len(run.config.words());
         let write = |out| Ok(run.site.upload_into(words, out)?);
         let envelope = self.envelope(kind, stage, attempt);
         let sealed = envelope.seal_written(&Signer::Site(&self.key), length, write);

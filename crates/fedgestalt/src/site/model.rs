@@ -204,7 +204,7 @@ pub fn tensor_specs(neck: &StartingNeck, statistics: Statistics) -> Vec<TensorSp
         spec("bn.bias", vec![dim], 64.0, TensorKind::Encoder),
         spec("bn.running_mean", vec![dim], mean, TensorKind::Statistics),
         spec("bn.running_var", vec![dim], variance, TensorKind::Statistics),
-        spec("classifier.weight", vec![dim], 64.0, TensorKind::ClassifierRows),
+        spec("classifier.weight", vec![dim], 16.0, TensorKind::ClassifierRows),
         spec("classifier.bias", vec![], 64.0, TensorKind::ClassifierRows),
     ]
 }

@@ -296,12 +296,14 @@ impl Aggregator {
             add_assign(&mut words, &input);
         }
         pads.apply(&mut words);
+        self.config.words().clear(&mut words);
         let sum = BlindSum {
             tag: self.config.tag(),
             adverts: self.adverts_digest,
             blind_tag: self.blind_tag(),
             sharers: self.shares.keys().copied().collect(),
             signatures: self.signatures(),
+            short: self.config.words().short,
             words,
         };
         self.phase = Phase::Finished;

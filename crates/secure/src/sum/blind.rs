@@ -23,13 +23,15 @@ pub struct BlindSum {
     pub(crate) blind_tag: [u8; 16],
     pub(crate) sharers: Vec<SiteIndex>,
     pub(crate) signatures: Vec<(SiteIndex, [u8; 64])>,
+    /// How many of the words are short.
+    pub(crate) short: usize,
     pub(crate) words: Vec<u32>,
 }
 
 /// An opened sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// The wrapping sum of the vectors of `sites`.
+    /// The wrapping sum of the vectors of `sites`; short words are below 2^24.
     pub sum: Vec<u32>,
     /// Whose vectors are in it, ascending.
     pub sites: Vec<SiteIndex>,
@@ -70,6 +72,7 @@ impl BlindSum {
                 pads.subtract(blind_seed(key, config, &self.adverts, site));
             }
             pads.apply(&mut self.words);
+            config.words().clear(&mut self.words);
         }
         Ok(Opened { sum: self.words, sites })
     }
@@ -102,7 +105,7 @@ impl BlindSum {
         for (site, signature) in &self.signatures {
             out.site(*site).bytes(signature);
         }
-        out.words(&self.words);
+        out.words(&self.words, self.short);
         out.finish()
     }
 
@@ -119,12 +122,12 @@ impl BlindSum {
     /// # Errors
     /// As [`BlindSum::decode`].
     pub fn decode_whole(bytes: Vec<u8>, config: &SumConfig) -> Result<Self> {
-        let (message, words) = Self::decode_head(&bytes, config)?;
-        Ok(Self { words: drain_bytes(bytes, words), ..message })
+        let message = Self::decode_head(&bytes, config)?;
+        Ok(Self { words: drain_bytes(bytes, config.words()), ..message })
     }
 
-    /// All but the words, and how many there are.
-    fn decode_head(bytes: &[u8], config: &SumConfig) -> Result<(Self, usize)> {
+    /// All but the words, which must be there.
+    fn decode_head(bytes: &[u8], config: &SumConfig) -> Result<Self> {
         let mut reader = Reader::new(bytes, Kind::BlindSum, config)?;
         let message = Self {
             tag: config.tag(),
@@ -132,9 +135,10 @@ impl BlindSum {
             blind_tag: reader.array()?,
             sharers: reader.sites()?,
             signatures: reader.list(|reader| reader.array())?,
+            short: reader.vector()?.short,
             words: Vec::new(),
         };
-        Ok((message, reader.count_words()?))
+        Ok(message)
     }
 }
 

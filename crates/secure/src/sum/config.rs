@@ -14,6 +14,9 @@ const MAX_SITES: usize = 255;
 /// Longest purpose in bytes.
 const MAX_PURPOSE: usize = 64;
 
+/// The bits of a short word.
+pub(crate) const LOW: u32 = 0xFF_FFFF;
+
 /// The one sum meant, among all that a consortium computes. Every field is bound into every key and
 /// signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,22 +31,63 @@ pub struct Session {
     pub attempt: u32,
 }
 
-/// The facts of one sum: session, signature keys of the sites in roster order, length of the vector.
+/// The words of a vector. Words of 24 bits come first; they are u32 as the others, of which only the lowest 24 bits count, are
+/// summed and travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// Words that are summed modulo 2^24.
+    pub short: usize,
+    /// Words that are summed modulo 2^32.
+    pub long: usize,
+}
+
+impl Words {
+    /// Words in all.
+    pub fn count(self) -> usize {
+        self.short + self.long
+    }
+
+    /// Bytes of the vector in a message.
+    pub fn bytes(self) -> usize {
+        self.bytes_before(self.count())
+    }
+
+    /// Clears the bits that do not count.
+    pub(crate) fn clear(self, words: &mut [u32]) {
+        words[..self.short].iter_mut().for_each(|word| *word &= LOW);
+    }
+
+    /// Bytes of the first `words` of them in a message.
+    pub(crate) fn bytes_before(self, words: usize) -> usize {
+        let short = words.min(self.short);
+        short * 3 + (words - short) * 4
+    }
+}
+
+/// Words of 32 bits.
+impl From<usize> for Words {
+    fn from(long: usize) -> Self {
+        Self { short: 0, long }
+    }
+}
+
+/// The facts of one sum: session, signature keys of the sites in roster order, words of the vector.
 #[derive(Clone, Debug)]
 pub struct SumConfig {
     session: Session,
     sites: Vec<VerifyingKey>,
-    words: usize,
+    words: Words,
     digest: [u8; 32],
 }
 
 impl SumConfig {
-    /// Checks and fixes the facts. `words` is the length of the vector in u32 words.
+    /// Checks and fixes the facts. A number for `words` is one of words of 32 bits.
     ///
     /// # Errors
     /// `TooFewSites` below 3 sites; `Parameter` for more than 255 sites, a repeated or weak key, an empty
     /// or over-long purpose, or a vector of no words or more than 2^36.
-    pub fn new(session: Session, sites: Vec<VerifyingKey>, words: usize) -> Result<Self> {
+    pub fn new(session: Session, sites: Vec<VerifyingKey>, words: impl Into<Words>) -> Result<Self> {
+        let words = words.into();
         if sites.len() < MIN_SITES {
             return Err(Error::new(
                 ErrorKind::TooFewSites,
@@ -72,8 +116,9 @@ impl SumConfig {
                 session.purpose.len()
             ));
         }
-        if words == 0 || words as u64 > MAX_WORDS {
-            return parameter(format!("a secure sum of {words} words is not possible: use 1 to 2^36"));
+        let count = words.short.saturating_add(words.long);
+        if count == 0 || count as u64 > MAX_WORDS {
+            return parameter(format!("a secure sum of {count} words is not possible: use 1 to 2^36"));
         }
         let digest = digest(&session, &sites, words);
         Ok(Self { session, sites, words, digest })
@@ -89,8 +134,8 @@ impl SumConfig {
         &self.sites
     }
 
-    /// Length of the vector in u32 words.
-    pub fn words(&self) -> usize {
+    /// The words of the vector.
+    pub fn words(&self) -> Words {
         self.words
     }
 
@@ -138,10 +183,11 @@ impl SumConfig {
     }
 
     pub(crate) fn check_words(&self, words: usize) -> Result<()> {
-        if words != self.words {
+        let wanted = self.words.count();
+        if words != wanted {
             return Err(Error::new(
                 ErrorKind::Length,
-                format!("the vector has {words} words where {} has {}", self.name(), self.words),
+                format!("the vector has {words} words where {} has {wanted}", self.name()),
             ));
         }
         Ok(())
@@ -218,7 +264,7 @@ impl SumConfig {
     }
 }
 
-fn digest(session: &Session, sites: &[VerifyingKey], words: usize) -> [u8; 32] {
+fn digest(session: &Session, sites: &[VerifyingKey], words: Words) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(domain("sum/config"));
     hash.update(session.id);
@@ -226,7 +272,8 @@ fn digest(session: &Session, sites: &[VerifyingKey], words: usize) -> [u8; 32] {
     hash.update(&session.purpose);
     hash.update(session.round.to_le_bytes());
     hash.update(session.attempt.to_le_bytes());
-    hash.update((words as u64).to_le_bytes());
+    hash.update((words.short as u64).to_le_bytes());
+    hash.update((words.long as u64).to_le_bytes());
     hash.update((sites.len() as u32).to_le_bytes());
     for site in sites {
         hash.update(site.as_bytes());

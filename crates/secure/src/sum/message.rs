@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use crate::key::domain;
 use crate::{Result, Secret, SiteIndex};
 
-use super::SumConfig;
 use super::wire::{Kind, Reader, Writer, drain_bytes};
+use super::{SumConfig, Words};
 
 /// Length of a sealed share: 32 bytes and the AEAD tag.
 pub(crate) const BOX: usize = 48;
@@ -211,6 +211,8 @@ fn write_boxes(out: &mut Writer, boxes: &[(SiteIndex, SealedShare)]) {
 pub struct MaskedInput {
     pub(crate) tag: [u8; 16],
     pub(crate) site: SiteIndex,
+    /// How many of the words are short.
+    pub(crate) short: usize,
     pub(crate) words: Vec<u32>,
 }
 
@@ -225,15 +227,15 @@ impl MaskedInput {
         &self.words
     }
 
-    /// How many bytes the message has, for so many words.
-    pub fn encoded_len(words: usize) -> usize {
-        20 + words * 4
+    /// How many bytes the message of a vector has.
+    pub fn encoded_len(words: Words) -> usize {
+        20 + words.bytes()
     }
 
-    /// The bytes of the message: 20 and 4 per word.
+    /// The bytes of the message: 20, 3 per short word and 4 per long one.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new(Kind::MaskedInput, &self.tag, 2 + self.words.len() * 4);
-        out.site(self.site).words(&self.words);
+        out.site(self.site).words(&self.words, self.short);
         out.finish()
     }
 
@@ -252,8 +254,8 @@ impl MaskedInput {
     pub fn decode_whole(bytes: Vec<u8>, config: &SumConfig) -> Result<Self> {
         let mut reader = Reader::new(&bytes, Kind::MaskedInput, config)?;
         let site = reader.site()?;
-        let words = reader.count_words()?;
-        Ok(Self { tag: config.tag(), site, words: drain_bytes(bytes, words) })
+        let shape = reader.vector()?;
+        Ok(Self { tag: config.tag(), site, short: shape.short, words: drain_bytes(bytes, shape) })
     }
 }
 

@@ -300,7 +300,8 @@ impl Site {
     pub fn upload(&mut self, mut words: Vec<u32>) -> Result<MaskedInput> {
         let pads = self.take_pads(words.len())?;
         pads.apply(&mut words);
-        Ok(MaskedInput { tag: self.config.tag(), site: self.me, words })
+        self.config.words().clear(&mut words);
+        Ok(self.masked(words))
     }
 
     /// As [`Site::upload`], written behind what `out` has already: the bytes of [`MaskedInput::encode`]. The words are freed
@@ -310,13 +311,19 @@ impl Site {
     /// As [`Site::upload`].
     pub fn upload_into(&mut self, words: Vec<u32>, out: Vec<u8>) -> Result<Vec<u8>> {
         let pads = self.take_pads(words.len())?;
-        let head = MaskedInput { tag: self.config.tag(), site: self.me, words: Vec::new() }.encode();
+        let shape = self.config.words();
+        let head = self.masked(Vec::new()).encode();
         // Fresh zeros take no memory before they are written.
-        let mut message = vec![0; out.len() + head.len() + words.len() * 4];
+        let mut message = vec![0; out.len() + head.len() + shape.bytes()];
         message[..out.len()].copy_from_slice(&out);
         message[out.len()..out.len() + head.len()].copy_from_slice(&head);
-        drain_words(words, &mut message, |first, part| pads.apply_from(first, part));
+        drain_words(words, shape, &mut message, |first, part| pads.apply_from(first, part));
         Ok(message)
+    }
+
+    fn masked(&self, words: Vec<u32>) -> MaskedInput {
+        let short = self.config.words().short.min(words.len());
+        MaskedInput { tag: self.config.tag(), site: self.me, short, words }
     }
 
     /// The pads of the upload, once.

@@ -54,7 +54,7 @@ fn seed(site: usize) -> [u8; 32] {
     seed
 }
 
-fn config_of(sites: usize, words: usize, attempt: u32) -> SumConfig {
+fn config_of(sites: usize, words: impl Into<Words>, attempt: u32) -> SumConfig {
     let session = Session { id: [4; 16], purpose: "round".into(), round: 7, attempt };
     let keys = (0..sites).map(|i| signing_key(i).verifying_key()).collect();
     SumConfig::new(session, keys, words).unwrap()
@@ -168,7 +168,12 @@ fn plain_sum(vectors: &[Vec<u32>], sites: &[SiteIndex]) -> Vec<u32> {
 /// byte places of the words, in standard deviations; the largest of the four. For uniform bytes a value
 /// above 6 has a probability of about 1e-7 (chi-square with 255 degrees of freedom above 390).
 fn deviation(words: &[u32]) -> f64 {
-    (0..4)
+    deviation_of(words, 4)
+}
+
+/// As [`deviation`], of the first so many byte places.
+fn deviation_of(words: &[u32], places: usize) -> f64 {
+    (0..places)
         .map(|place| {
             let mut counts = [0u32; 256];
             for word in words {

@@ -9,7 +9,7 @@ use prost::bytes::Bytes;
 use super::wire::{BytesList, ConfigItem, ConfigRecord, ConfigValue, StringList, UintList, Value};
 
 /// What a letter says it is.
-const PROTOCOL: &str = "fedgestalt/3";
+const PROTOCOL: &str = "fedgestalt/4";
 /// Messages up to this many bytes in all travel in the header, without objects of their own.
 pub const INLINE: usize = 256 << 10;
 /// The most messages in one letter.

@@ -293,7 +293,7 @@ mod tests {
     }
 
     fn header() -> ConfigRecord {
-        let value = Some(ConfigValue { value: Some(Value::Text("fedgestalt/3".to_owned())) });
+        let value = Some(ConfigValue { value: Some(Value::Text("fedgestalt/4".to_owned())) });
         ConfigRecord { items: vec![ConfigItem { key: "protocol".to_owned(), value }] }
     }
 
@@ -391,7 +391,7 @@ mod tests {
             objects: Vec::new(),
         };
         assert!(refusal(&with(vec![record.clone(), record.clone()]), 9).contains("others beside it"));
-        for value in [Value::Text("fedgestalt/3".to_owned()), Value::Bytes(Bytes::from_static(b"\x0b"))] {
+        for value in [Value::Text("fedgestalt/4".to_owned()), Value::Bytes(Bytes::from_static(b"\x0b"))] {
             let item = ConfigItem { key: HEADER.to_owned(), value: Some(ConfigValue { value: Some(value) }) };
             let record = ConfigRecord { items: vec![item] };
             assert!(

@@ -223,6 +223,25 @@ fn the_coordinator_alone_sees_uniform_bytes() {
     assert!(deviation(open.sum.words()) > 100.0, "the sum shows without blind mode");
 }
 
+#[test]
+fn short_words_are_as_uniform_and_their_last_byte_never_travels() {
+    let n = 5;
+    let shape = Words { short: MANY, long: 3 };
+    let vectors: Vec<Vec<u32>> = (0..n).map(|i| update(i, shape.count())).collect();
+    let config = config_of(n, shape, 0);
+    let everyone = vec![Last::Everything; n];
+    let view = run(&config, &vectors, &everyone, true).unwrap();
+    assert!(deviation_of(&vectors[0][..MANY], 3) > 100.0, "the plain vectors are not");
+    for input in &view.inputs {
+        assert_eq!(input.encode().len(), 20 + 3 * MANY + 4 * 3);
+        assert!(input.words()[..MANY].iter().all(|word| *word < 1 << 24));
+        assert!(deviation_of(&input.words()[..MANY], 3) < UNIFORM, "{}", input.site);
+    }
+    assert!(deviation_of(&view.sum.words()[..MANY], 3) < UNIFORM);
+    let open = run(&config, &vectors, &everyone, false).unwrap();
+    assert!(deviation_of(&open.sum.words()[..MANY], 3) > 100.0, "the sum shows without blind mode");
+}
+
 /// How far the difference of two uploads of one site is from uniform.
 fn difference(a: &Transcript, b: &Transcript, i: usize) -> Vec<u32> {
     let words = a.inputs[i].words.iter().zip(&b.inputs[i].words);

@@ -73,7 +73,7 @@ fn the_coordinator_refuses_strangers_repeats_and_other_phases() {
         coordinator.accept_advert(advert.clone()).unwrap();
     }
     assert_eq!(kind(coordinator.accept_advert(adverts[0].clone())), ErrorKind::Duplicate);
-    let input = MaskedInput { tag: config.tag(), site: site(0), words: vec![0; WORDS] };
+    let input = MaskedInput { tag: config.tag(), site: site(0), short: 0, words: vec![0; WORDS] };
     assert_eq!(kind(coordinator.accept_input(input)), ErrorKind::OutOfPhase);
     assert_eq!(coordinator.awaited(), [site(3)]);
     coordinator.close_adverts().unwrap();
