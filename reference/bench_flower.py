@@ -92,19 +92,25 @@ def loopback() -> int:
     return int(line.split(":")[1].split()[0])
 
 
-class Memory:
-    """Greatest peaks by kind of process, among the descendants of this one."""
+class Watch:
+    """Greatest peaks of memory, and processor time in all, by kind of process, among the descendants of this one."""
 
     KINDS = ("flower-superlink", "flwr-serverapp", "flwr-clientapp", "flower-supernode", "bench_engines")
 
     def __init__(self) -> None:
         self.peaks: dict[str, float] = {}
+        self.spent: dict[str, dict[str, float]] = {}
+
+    def figures(self) -> dict:
+        seconds = {kind: sum(processes.values()) for kind, processes in self.spent.items()}
+        return {"MB": self.peaks, "processor s": seconds}
 
     def look(self) -> None:
-        parents, lines = {}, {}
+        parents, lines, ticks = {}, {}, {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                parents[folder.name] = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
+                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+                parents[folder.name], ticks[folder.name] = fields[1], int(fields[11]) + int(fields[12])
                 lines[folder.name] = (folder / "cmdline").read_text().split("\0")
             except OSError:
                 continue
@@ -117,6 +123,7 @@ class Memory:
                 continue
             if kind == "bench_engines":
                 kind = "coordinator" if "coordinator" in words else "site" if "site" in words else "everybody"
+            self.spent.setdefault(kind, {})[pid] = ticks[pid] / os.sysconf("SC_CLK_TCK")
             try:
                 status = Path(f"/proc/{pid}/status").read_text()
             except OSError:
@@ -127,12 +134,12 @@ class Memory:
                 self.peaks[kind] = max(self.peaks.get(kind, 0), megabytes)
 
 
-def wait(until, memory: Memory, limit: float) -> None:
+def wait(until, watch: Watch, limit: float) -> None:
     began = time.time()
     while not until():
         if time.time() - began > limit:
             raise TimeoutError
-        memory.look()
+        watch.look()
         time.sleep(0.2)
 
 
@@ -140,7 +147,7 @@ def ours(program: Path, way: str, args, sites: int, folder: Path) -> dict:
     common = ["--sites", sites, "--parameters", args.parameters, "--rounds", args.rounds, "--gallery", args.gallery]
     common += ["--dim", args.dim]
     common = [str(word) for word in [*common, "--folder", folder, "--engine", args.flower]]
-    memory, before = Memory(), loopback()
+    watch, before = Watch(), loopback()
     log = (folder / "log").open("w")
 
     def start(*words) -> subprocess.Popen:
@@ -150,7 +157,7 @@ def ours(program: Path, way: str, args, sites: int, folder: Path) -> dict:
     parts = [start("local")] if way == "local" else [start("coordinator"), *(start("site", at) for at in range(sites))]
     try:
         # One that fails ends it: the others would wait for it.
-        wait(lambda: any(part.poll() for part in parts) or all(part.poll() == 0 for part in parts), memory, args.limit)
+        wait(lambda: any(part.poll() for part in parts) or all(part.poll() == 0 for part in parts), watch, args.limit)
     except TimeoutError:
         still = [" ".join(part.args[1:3]) for part in parts if part.poll() is None]
         said = (folder / "log").read_text()[-2000:]
@@ -164,7 +171,7 @@ def ours(program: Path, way: str, args, sites: int, folder: Path) -> dict:
     if any(part.returncode for part in parts):
         raise RuntimeError((folder / "log").read_text()[-2000:])
     found = json.loads(said[0])
-    result = {"seconds per round": found["seconds_per_round"], "MB": memory.peaks}
+    result = {"seconds per round": found["seconds_per_round"]} | watch.figures()
     if way == "local":
         result["message MB"] = found["bytes_up"] / args.rounds / 1e6
     else:
@@ -193,7 +200,7 @@ def stock(args, sites: int, folder: Path) -> dict:
     environment["PATH"] = f"{venv}:{environment['PATH']}"
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         environment.pop(name, None)
-    memory = Memory()
+    watch = Watch()
     log = (folder / "log").open("w")
 
     def start(*words) -> subprocess.Popen:
@@ -217,7 +224,7 @@ def stock(args, sites: int, folder: Path) -> dict:
             env=environment, cwd=folder, check=True, stdout=log, stderr=log, timeout=120,
         )
         last = lambda: times.exists() and len(times.read_text().splitlines()) > args.rounds
-        wait(last, memory, args.limit)
+        wait(last, watch, args.limit)
         wire = loopback() - before
     except (TimeoutError, subprocess.SubprocessError) as error:
         raise RuntimeError((folder / "log").read_text()[-2000:]) from error
@@ -229,7 +236,7 @@ def stock(args, sites: int, folder: Path) -> dict:
     # Line 0 is the start, line k the end of round k; the first round waits for the apps to start.
     at = [float(line.split()[1]) for line in times.read_text().splitlines()]
     seconds = (at[args.rounds] - at[1]) / (args.rounds - 1)
-    return {"seconds per round": seconds, "wire MB per round": wire / args.rounds / 1e6, "MB": memory.peaks}
+    return {"seconds per round": seconds, "wire MB per round": wire / args.rounds / 1e6} | watch.figures()
 
 
 def main() -> None:

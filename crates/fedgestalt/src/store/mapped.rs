@@ -7,6 +7,7 @@ use std::path::Path;
 use memmap2::Mmap;
 
 use super::{Error, Result};
+use crate::memory;
 
 /// A whole file as bytes, mapped for reading. Cheap to share between threads.
 #[derive(Debug)]
@@ -21,17 +22,8 @@ impl Mapped {
     /// When the file is not there or cannot be mapped.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
-        map(&file).map(Self).map_err(Error::io("map", path))
+        memory::map(&file).map(Self).map_err(Error::io("map", path))
     }
-}
-
-#[allow(unsafe_code)]
-fn map(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: mapped bytes must not change while they are borrowed. Files of ours are never altered in place: `atomic`
-    // renames a new file over the old name, which leaves the mapped inode as it is, and a folder is locked against a
-    // second process of ours. Whoever else truncates the file makes reading it fail with a signal; they could as well
-    // have ended the process.
-    unsafe { Mmap::map(file) }
 }
 
 impl Deref for Mapped {
