@@ -334,10 +334,10 @@ impl Timed {
         Ok((Self { node, began: BTreeMap::new() }, actions))
     }
 
-    /// Mean seconds from the begin of one round to that of the next.
+    /// Mean seconds from the begin of one round to that of the next, without the first one, in which files and memory grow.
     fn seconds_per_round(&self, rounds: u32) -> Option<f64> {
-        let all = self.began.get(&rounds)?.duration_since(*self.began.get(&1)?);
-        Some(all.as_secs_f64() / f64::from(rounds - 1))
+        let all = self.began.get(&rounds)?.duration_since(*self.began.get(&2)?);
+        Some(all.as_secs_f64() / f64::from(rounds - 2))
     }
 }
 

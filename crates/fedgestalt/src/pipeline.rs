@@ -6,6 +6,7 @@ pub mod engines;
 pub mod ensemble;
 pub mod features;
 pub mod forms;
+pub mod latest;
 pub mod pairs;
 pub mod training;
 pub mod weights;

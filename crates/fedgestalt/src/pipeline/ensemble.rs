@@ -12,6 +12,7 @@ use vision::views::VIEWS;
 use vision::{NeckWeights, Trunk};
 
 use super::engines::{Engines, Neck, NetworkFile, Runs};
+use super::latest::Latest;
 use super::weights::Weights;
 use crate::config::{Config, Cut, MemberConfig, MemberKind, Precision};
 use crate::site::model::member_seed;
@@ -190,9 +191,18 @@ pub struct Blueprint {
     pub members: Vec<Member>,
     /// Members that the configuration names and that would add nothing.
     left_out: Vec<Member>,
+    /// The closed forms as sites solved them last, and as they refined them last.
+    pub solved: Latest<Vec<ClosedForm>>,
+    /// See `solved`.
+    pub refined: Latest<Vec<ClosedForm>>,
 }
 
 impl Blueprint {
+    fn of(networks: Vec<Arc<Network>>, members: Vec<Member>) -> Self {
+        let (left_out, solved, refined) = (Vec::new(), Latest::default(), Latest::default());
+        Self { networks, members, left_out, solved, refined }
+    }
+
     /// Loads the networks that the configuration names on the engines at hand; `trunk` takes the place of
     /// `[trunk] file`.
     pub fn load(config: &Config, trunk: Option<&Path>, engines: &Engines<'_>) -> Result<Self> {
@@ -244,7 +254,7 @@ impl Blueprint {
             let on = config_of.on.as_ref().and_then(|on| tuned.position(|other| other.name == *on));
             member.form = Some(Form { on, basis, dim, settings, refinement: config_of.refinement() });
         }
-        let mut blueprint = Self { networks, members, left_out: Vec::new() };
+        let mut blueprint = Self::of(networks, members);
         blueprint.leave_copies_out();
         Ok(blueprint)
     }
@@ -281,7 +291,7 @@ impl Blueprint {
             member("r100", Some(Recipe::r100()), last),
             member("published", None, last),
         ];
-        Self { networks: self.networks.clone(), members, left_out: Vec::new() }
+        Self::of(self.networks.clone(), members)
     }
 
     /// The networks that members stand on, in order.

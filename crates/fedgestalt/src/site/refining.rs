@@ -18,6 +18,27 @@ pub(super) struct Refining {
     material: Vec<Material>,
 }
 
+impl Refining {
+    /// What a step is made from, all of it.
+    fn digest(&self, forms: &[ClosedForm], weights: &[f32], refine: &Refine) -> blake3::Hash {
+        let mut hash = blake3::Hasher::new();
+        hash.update(&refine.step.to_le_bytes());
+        for GradientSums { map, shift, means, loss, rows } in &refine.gradients {
+            for numbers in [&map[..], shift, means, &[*loss, *rows]] {
+                hash.update(&(numbers.len() as u64).to_le_bytes());
+                hash.update(bytemuck::cast_slice(numbers));
+            }
+        }
+        let means: Vec<Vec<f32>> = self.refiners.iter().map(Refiner::means).collect();
+        let means = means.iter().map(Vec::as_slice);
+        for values in forms.iter().flat_map(ClosedForm::tensors).chain(means).chain([weights]) {
+            hash.update(&(values.len() as u64).to_le_bytes());
+            hash.update(bytemuck::cast_slice(values));
+        }
+        hash.finalize()
+    }
+}
+
 /// A gradient as the federation adds it.
 fn gradient_sums(gradient: FormGradient) -> GradientSums {
     let FormGradient { map, shift, means, loss, rows } = gradient;
@@ -100,19 +121,26 @@ impl Site {
 
     /// A step by the gradients of all sites.
     pub(super) fn refine(&mut self, refine: Refine) -> Result<Vec<Action>> {
-        let mut forms: Vec<ClosedForm> = self.at_work()?.0.forms().to_vec();
-        let refined_now = refined(&self.blueprint, refine.step);
-        for ((at, place), sums) in refined_now.into_iter().zip(refine.gradients) {
-            let refiner =
-                self.refining.refiners.get(place).context("the closed forms are not solved here")?;
-            let gradient = gradient(sums);
-            tracing::info!(site = %self.name, step = refine.step, loss = gradient.mean_loss(), "a closed form is refined");
-            forms[at] = refiner.step(&forms[at], &gradient, refine.step)?;
-        }
+        let (model, _) = self.at_work()?;
+        let forms = model.forms();
+        let from = self.refining.digest(forms, model.class_weights(), &refine);
+        let forms = self.blueprint.refined.get(from, || self.stepped(forms, &refine))?;
         self.model_mut()?.set_forms(forms);
         if refined(&self.blueprint, refine.step + 1).is_empty() {
             self.refining.material = Vec::new();
         }
         self.keep(refine.stage)
+    }
+
+    fn stepped(&self, forms: &[ClosedForm], refine: &Refine) -> Result<Vec<ClosedForm>> {
+        let mut forms = forms.to_vec();
+        for ((at, place), sums) in refined(&self.blueprint, refine.step).into_iter().zip(&refine.gradients) {
+            let refiner =
+                self.refining.refiners.get(place).context("the closed forms are not solved here")?;
+            let gradient = gradient(sums.clone());
+            tracing::info!(site = %self.name, step = refine.step, loss = gradient.mean_loss(), "a closed form is refined");
+            forms[at] = refiner.step(&forms[at], &gradient, refine.step)?;
+        }
+        Ok(forms)
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use federation::{AbstainReason, Action, FormSums, Solve, Weigh};
+use learn::FormMoments;
 
 use super::Site;
 use super::model::{
@@ -71,7 +72,8 @@ impl Site {
     pub(super) fn solve(&mut self, solve: Solve) -> Result<Vec<Action>> {
         let sums = self.blueprint.forms().zip(solve.sums);
         let moments: Vec<_> = sums.map(|((_, form), sums)| form_moments(sums, form.dim)).collect();
-        let forms = forms::solve(&self.blueprint, &moments)?;
+        let blueprint = &self.blueprint;
+        let forms = blueprint.solved.get(digest(&moments), || forms::solve(blueprint, &moments))?;
         self.prepare_refining(&moments)?;
         self.model_mut()?.set_forms(forms);
         self.keep(solve.stage)
@@ -105,4 +107,16 @@ impl Site {
         self.files.save_weights(stage, &self.blueprint, &weights, None)?;
         self.confirm_model()
     }
+}
+
+/// What closed forms are solved from, all of it.
+fn digest(moments: &[FormMoments]) -> blake3::Hash {
+    let mut hash = blake3::Hasher::new();
+    for FormMoments { dim, rows, counts, sums, scatter } in moments {
+        let lengths = [*dim as i64, *rows, counts.len() as i64];
+        for numbers in [&lengths[..], counts, sums, scatter] {
+            hash.update(bytemuck::cast_slice(numbers));
+        }
+    }
+    hash.finalize()
 }

@@ -28,6 +28,10 @@ const DATABASE: &str = "state.db";
 /// each written, checked and, when the chunk is dropped, read once more, and bring the log to the disk after every chunk.
 const PAGE: u32 = 65_536;
 
+/// It takes and frees megabytes with every object. Large pages, and keeping what it frees, save it most page faults.
+const TUNABLES: &str =
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824";
+
 /// Whether a version is one that the engine was tried with.
 ///
 /// # Errors
@@ -188,8 +192,7 @@ impl Superlink {
             .env("FLWR_TELEMETRY_ENABLED", "0")
             .env("FLWR_DISABLE_UPDATE_CHECK", "1")
             .env("PYTHONUNBUFFERED", "1")
-            // It takes and frees megabytes with every object; large pages save it most of the faults.
-            .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+            .env("GLIBC_TUNABLES", TUNABLES)
             .current_dir(&self.path)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
