@@ -50,7 +50,13 @@ fn tables(results: &Value, who: &str) -> Vec<[f64; 4]> {
 fn every_number_of_sites_and_every_draw_gives_the_pooled_members_and_rankings() {
     let place = place();
     let mut first: Option<(Vec<u8>, Vec<[f64; 4]>)> = None;
-    let grid = [(3, "near-uniform"), (4, "dirichlet:0.5"), (8, "non-overlapping"), (16, "near-uniform")];
+    let grid = [
+        (3, "near-uniform"),
+        (4, "dirichlet:0.5"),
+        (8, "non-overlapping"),
+        (16, "near-uniform"),
+        (50, "near-uniform"),
+    ];
     for (sites, draw) in grid {
         let out = format!("run-{sites}");
         let results =
