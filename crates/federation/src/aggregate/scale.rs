@@ -7,8 +7,8 @@ use crate::plan::{Aggregation, Plan, Statistics, TensorKind, TensorSpec};
 
 /// One word an element or, where squares are added up, as many as hold a square and its last digits.
 ///
-/// What is trained takes short words: at the ranges in use their steps are some millionths, a thousandth of what a round changes
-/// or less. Running statistics have no common size, and take long ones.
+/// What is trained takes short words, whose steps are 4 millionths at a range of 16. Running statistics have no common size, and
+/// take long ones.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum SegmentScale {
     Narrow(Scale),

@@ -191,9 +191,9 @@ pub struct Blueprint {
     pub members: Vec<Member>,
     /// Members that the configuration names and that would add nothing.
     left_out: Vec<Member>,
-    /// The closed forms as sites solved them last, and as they refined them last.
+    /// The closed forms as sites solved them last.
     pub solved: Latest<Vec<ClosedForm>>,
-    /// See `solved`.
+    /// The closed forms as sites refined them last.
     pub refined: Latest<Vec<ClosedForm>>,
 }
 

@@ -1,6 +1,6 @@
 //! What all sites compute alike, computed once where a process holds several of them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 
@@ -21,15 +21,18 @@ impl<T: Clone> Latest<T> {
     /// # Errors
     /// Those of `compute`.
     pub fn get(&self, from: blake3::Hash, compute: impl FnOnce() -> Result<T>) -> Result<T> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((known, result)) = kept
-            && known == from
+        if let Some((known, result)) = &*self.kept()
+            && *known == from
         {
-            return Ok(result);
+            return Ok(result.clone());
         }
         let result = compute()?;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((from, result.clone()));
+        *self.kept() = Some((from, result.clone()));
         Ok(result)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<(blake3::Hash, T)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
