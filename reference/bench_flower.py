@@ -5,12 +5,13 @@ time, so that what is left is the engine. The local engine is one process. Here,
 the whole protocol (secure sum, signatures, TLS, node authentication) over a stock SuperLink. Stock Flower is the usual
 way: SuperLink, SuperNodes, FedAvg and a ClientApp that returns its array, without TLS and without masks.
 
-    python reference/bench_flower.py --flower VENV [--sites 3,4] [--parameters 13000000] [--rounds 4]
+    python reference/bench_flower.py --flower VENV [--sites 3,4] [--parameters 13000000] [--rounds 5]
     python reference/bench_flower.py --flower VENV --gallery 6500 --sites 16
 
-The first round is left out everywhere: apps start in it, files and memory grow. VENV is what `fedgestalt engine install` made. Needs cargo (the program is built with the profile of the tests). With
-`--gallery` a site asks the kernel five times; seconds from request to answer. Bytes are those through the loopback
-device, acknowledgements included, divided by rounds; memory is the greatest peak of the processes of a kind.
+VENV is what `fedgestalt engine install` made. Needs cargo (the program is built with the profile of the tests). Seconds
+leave the first round out everywhere: apps start in it, files and memory grow. With `--gallery` a site asks the kernel five
+times; seconds from request to answer. Bytes are those through the loopback device, acknowledgements included, divided by
+rounds; memory is the greatest peak of the processes of a kind, processor time that of all of a kind from their start on.
 """
 
 import argparse

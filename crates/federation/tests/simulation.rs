@@ -218,25 +218,30 @@ fn sums_of_another_stage_are_refused() {
     assert!(refused.len() > 10, "{refused:?}");
 }
 
+/// Starts, and when a site is so far, site 1, which has vanished, is back and site 2 killed and restarted; to the end.
+fn end_with_one_back_and_one_restarted(world: &mut World, so_far: impl Fn(&SimSite) -> bool) {
+    world.start();
+    while !world.sites.iter().any(&so_far) {
+        if world.queue.is_empty() {
+            world.tick();
+        } else {
+            world.deliver();
+        }
+    }
+    world.kill(2);
+    world.revive(1);
+    world.revive(2);
+    world.pump();
+    finished(world);
+    same_encoders(world);
+}
+
 #[test]
 fn a_site_that_vanishes_or_restarts_before_the_first_round_starts_like_the_others() {
     for seed in 0..4 {
         let mut world = started_world(seed, "never");
         world.vanish.insert((1, 0));
-        world.start();
-        while !world.sites.iter().any(|site| site.history.contains_key(&0)) {
-            if world.queue.is_empty() {
-                world.tick();
-            } else {
-                world.deliver();
-            }
-        }
-        world.kill(2);
-        world.revive(1);
-        world.revive(2);
-        world.pump();
-        finished(&world);
-        same_encoders(&world);
+        end_with_one_back_and_one_restarted(&mut world, |site| site.history.contains_key(&0));
         let start = &world.sites[0].history[&0];
         assert!(start[0].iter().flatten().any(|value| *value != 0.0));
         assert!(world.sites.iter().all(|site| &site.history[&0] == start), "seed {seed}");
@@ -293,30 +298,12 @@ fn rounds_end_when_validation_brings_no_gain_and_the_best_rounds_model_is_releas
     }
 }
 
-/// To the end: site 1 vanishes in a round and is back when it has been applied, and site 2 is killed and restarted then.
-fn run_with_one_away_and_one_restarted(world: &mut World, round: u32) {
-    world.vanish.insert((1, round));
-    world.start();
-    while !world.sites.iter().any(|site| site.applied.len() >= round as usize) {
-        if world.queue.is_empty() {
-            world.tick();
-        } else {
-            world.deliver();
-        }
-    }
-    world.kill(2);
-    world.revive(1);
-    world.revive(2);
-    world.pump();
-    finished(world);
-    same_encoders(world);
-}
-
 #[test]
 fn sites_that_were_away_or_restarted_end_the_rounds_alike() {
     for seed in 0..4 {
         let mut world = stopping_world(seed, "loss:2", &[9.0, 5.0, 4.0, 4.5, 4.2, 4.1]);
-        run_with_one_away_and_one_restarted(&mut world, 5);
+        world.vanish.insert((1, 5));
+        end_with_one_back_and_one_restarted(&mut world, |site| site.applied.len() >= 5);
         assert!(world.sites.iter().all(|site| site.chosen == Some(2)), "seed {seed}");
     }
 }
@@ -330,7 +317,8 @@ fn rates_follow_the_loss_on_everybodys_images_at_every_site_alike() {
             plan.tuning.rates = Rates::Plateau(1);
         });
         world.losses = vec![9.0, 5.0, 6.0, 4.0, 4.0, 4.5, 3.0, 2.0];
-        run_with_one_away_and_one_restarted(&mut world, 4);
+        world.vanish.insert((1, 3));
+        end_with_one_back_and_one_restarted(&mut world, |site| site.applied.len() >= 4);
         // The loss of the model that a round begins with is told in it, and counts from the next round on.
         let want = [1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.125, 0.125];
         for (at, site) in world.sites.iter().enumerate() {

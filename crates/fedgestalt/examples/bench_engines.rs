@@ -42,7 +42,7 @@ struct Args {
     /// Parameters of the model
     #[arg(long, global = true, default_value_t = 13_000_000)]
     parameters: usize,
-    #[arg(long, global = true, default_value_t = 4)]
+    #[arg(long, global = true, default_value_t = 5, value_parser = clap::value_parser!(u32).range(3..))]
     rounds: u32,
     /// Images in the gallery of all sites together; 0 for no kernel
     #[arg(long, global = true, default_value_t = 0)]

@@ -15,7 +15,7 @@ pub mod engine;
 pub mod enrolment;
 pub mod experiment;
 pub mod faces;
-pub mod memory;
+mod memory;
 pub mod output;
 pub mod pipeline;
 pub mod progress;

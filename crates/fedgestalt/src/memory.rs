@@ -10,8 +10,7 @@ use std::io;
 use memmap2::Mmap;
 
 /// The system's allocator, which asks for large pages where a block is large.
-#[derive(Debug)]
-pub struct LargePages;
+struct LargePages;
 
 #[global_allocator]
 static ALLOCATOR: LargePages = LargePages;

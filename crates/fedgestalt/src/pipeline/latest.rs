@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
+use bytemuck::NoUninit;
 
 /// The latest result of a computation, with the digest of what it was computed from.
 #[derive(Debug)]
@@ -36,6 +37,23 @@ impl<T: Clone> Latest<T> {
     }
 }
 
+/// The digest of rows of numbers, one after the other.
+#[derive(Debug, Default)]
+pub struct Digest(blake3::Hasher);
+
+impl Digest {
+    /// Takes in a row and its length.
+    pub fn add<T: NoUninit>(&mut self, numbers: &[T]) {
+        self.0.update(&(numbers.len() as u64).to_le_bytes());
+        self.0.update(bytemuck::cast_slice(numbers));
+    }
+
+    /// Of all that was taken in.
+    pub fn finish(&self) -> blake3::Hash {
+        self.0.finalize()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -58,5 +76,17 @@ mod tests {
         assert_eq!((again.unwrap(), computed), (1, 2));
         let (other, computed) = get(b"b", Ok(2));
         assert_eq!((other.unwrap(), computed), (2, 3));
+    }
+
+    #[test]
+    fn where_one_row_ends_and_the_next_begins_counts() {
+        let digest = |rows: &[&[i64]]| {
+            let mut digest = Digest::default();
+            rows.iter().for_each(|row| digest.add(row));
+            digest.finish()
+        };
+        assert_eq!(digest(&[&[1, 2], &[3]]), digest(&[&[1, 2], &[3]]));
+        assert_ne!(digest(&[&[1, 2], &[3]]), digest(&[&[1], &[2, 3]]));
+        assert_ne!(digest(&[&[1, 2]]), digest(&[&[1, 2], &[]]));
     }
 }

@@ -8,6 +8,7 @@ use super::Site;
 use super::model::shared_syndromes;
 use crate::pipeline::ensemble::Blueprint;
 use crate::pipeline::forms::{self, Material};
+use crate::pipeline::latest::Digest;
 
 /// The refined members at one site, in order.
 #[derive(Default)]
@@ -21,21 +22,16 @@ pub(super) struct Refining {
 impl Refining {
     /// What a step is made from, all of it.
     fn digest(&self, forms: &[ClosedForm], weights: &[f32], refine: &Refine) -> blake3::Hash {
-        let mut hash = blake3::Hasher::new();
-        hash.update(&refine.step.to_le_bytes());
+        let mut digest = Digest::default();
+        digest.add(&[refine.step]);
         for GradientSums { map, shift, means, loss, rows } in &refine.gradients {
-            for numbers in [&map[..], shift, means, &[*loss, *rows]] {
-                hash.update(&(numbers.len() as u64).to_le_bytes());
-                hash.update(bytemuck::cast_slice(numbers));
-            }
+            [map, shift, means].into_iter().for_each(|numbers| digest.add(numbers));
+            digest.add(&[*loss, *rows]);
         }
-        let means: Vec<Vec<f32>> = self.refiners.iter().map(Refiner::means).collect();
-        let means = means.iter().map(Vec::as_slice);
-        for values in forms.iter().flat_map(ClosedForm::tensors).chain(means).chain([weights]) {
-            hash.update(&(values.len() as u64).to_le_bytes());
-            hash.update(bytemuck::cast_slice(values));
-        }
-        hash.finalize()
+        forms.iter().flat_map(ClosedForm::tensors).for_each(|values| digest.add(values));
+        self.refiners.iter().for_each(|refiner| digest.add(&refiner.means()));
+        digest.add(weights);
+        digest.finish()
     }
 }
 

@@ -9,6 +9,7 @@ use super::model::{
     SiteModel, form_moments, form_sums, pair_moments, pair_sums, shared_syndromes, start_moments, start_sums,
 };
 use super::tables::Lessons;
+use crate::pipeline::latest::Digest;
 use crate::pipeline::weights::Weights;
 use crate::pipeline::{forms, pairs};
 
@@ -111,12 +112,10 @@ impl Site {
 
 /// What closed forms are solved from, all of it.
 fn digest(moments: &[FormMoments]) -> blake3::Hash {
-    let mut hash = blake3::Hasher::new();
+    let mut digest = Digest::default();
     for FormMoments { dim, rows, counts, sums, scatter } in moments {
-        let lengths = [*dim as i64, *rows, counts.len() as i64];
-        for numbers in [&lengths[..], counts, sums, scatter] {
-            hash.update(bytemuck::cast_slice(numbers));
-        }
+        digest.add(&[*dim as i64, *rows]);
+        [counts, sums, scatter].into_iter().for_each(|numbers| digest.add(numbers));
     }
-    hash.finalize()
+    digest.finish()
 }

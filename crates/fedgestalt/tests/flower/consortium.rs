@@ -149,13 +149,33 @@ pub(crate) struct Reference {
     pub(crate) release: SignedRelease,
 }
 
+/// Members that are trained, published, and computed from sums, one of them refined in two more.
+const FORMS: &str = r#"
+[[members]]
+name = "form"
+kind = "closed-form"
+
+[[members]]
+name = "joint"
+kind = "closed-form"
+joint = 48
+outputs = 16
+refine = 2
+"#;
+
+/// A folder with the settings of every run here, and more.
+fn place(more: &str) -> Place {
+    let place = Place::new();
+    let config = fs::read_to_string(place.path("fedgestalt.toml")).unwrap();
+    fs::write(place.path("fedgestalt.toml"), [&config, FORMS, more].concat()).unwrap();
+    place
+}
+
 /// Computed once: the demo on the local engine.
 pub(crate) fn reference() -> &'static Reference {
     static REFERENCE: OnceLock<Reference> = OnceLock::new();
     REFERENCE.get_or_init(|| {
-        let place = Place::new();
-        let config = fs::read_to_string(place.path("fedgestalt.toml")).unwrap();
-        fs::write(place.path("fedgestalt.toml"), format!("{config}\n[demo]\nnewcomer = false\n")).unwrap();
+        let place = place("\n[demo]\nnewcomer = false\n");
         place.json("demo --out run");
         place.json("cohort draw run/cohort --out cohorts");
         let bytes = fs::read(place.path("run/sites/site-0/release.signed")).unwrap();
@@ -190,7 +210,7 @@ impl Consortium {
 
     /// A rehearsal with the simulation's seed, so that results can be compared bit for bit.
     fn on(net: Option<Net>) -> Self {
-        let place = Place::new();
+        let place = place("");
         let port = free_port();
         let address = net.as_ref().map_or("127.0.0.1".to_owned(), Net::hub);
         place.json(&format!(

@@ -301,7 +301,8 @@ impl Site {
         let pads = self.take_pads(words.len())?;
         pads.apply(&mut words);
         self.config.words().clear(&mut words);
-        Ok(self.masked(words))
+        let short = self.config.words().short;
+        Ok(MaskedInput { tag: self.config.tag(), site: self.me, short, words })
     }
 
     /// As [`Site::upload`], written behind what `out` has already: the bytes of [`MaskedInput::encode`]. The words are freed
@@ -312,18 +313,14 @@ impl Site {
     pub fn upload_into(&mut self, words: Vec<u32>, out: Vec<u8>) -> Result<Vec<u8>> {
         let pads = self.take_pads(words.len())?;
         let shape = self.config.words();
-        let head = self.masked(Vec::new()).encode();
+        let head =
+            MaskedInput { tag: self.config.tag(), site: self.me, short: 0, words: Vec::new() }.encode();
         // Fresh zeros take no memory before they are written.
         let mut message = vec![0; out.len() + head.len() + shape.bytes()];
         message[..out.len()].copy_from_slice(&out);
         message[out.len()..out.len() + head.len()].copy_from_slice(&head);
         drain_words(words, shape, &mut message, |first, part| pads.apply_from(first, part));
         Ok(message)
-    }
-
-    fn masked(&self, words: Vec<u32>) -> MaskedInput {
-        let short = self.config.words().short.min(words.len());
-        MaskedInput { tag: self.config.tag(), site: self.me, short, words }
     }
 
     /// The pads of the upload, once.
