@@ -1,5 +1,6 @@
 //! How a site's update becomes words of a secure sum, and the sum an averaged update.
 
+mod counts;
 mod digests;
 mod gradients;
 mod numbers;
@@ -11,6 +12,7 @@ use domain::evaluate::HitCounts;
 use secure::fixed::{Integers, WideScale};
 use secure::sum::Words;
 
+pub(crate) use self::counts::Counts;
 pub(crate) use self::digests::ModelDigests;
 use self::scale::SegmentScale;
 pub(crate) use self::sums::SumsOf;
@@ -20,47 +22,9 @@ use crate::refusal::{RefusalKind, Result, refusal, refuse};
 
 /// Largest sum of losses, or number of images, that a site may report.
 const METRIC_RANGE: f64 = 1e12;
-/// Images that one site may have of one syndrome, or in all.
-const MAX_IMAGES: u64 = 1 << 24;
 const METRICS: usize = 6;
 /// Values that are moved at a time from one form to another: 4 MiB.
 const PART: usize = 1 << 20;
-
-/// What all sites know of their training images after the counts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// Training images over all sites, by classifier row.
-    pub(crate) rows: Vec<u32>,
-    /// Sites that hold the syndrome, by classifier row.
-    pub(crate) holders: Vec<u32>,
-    /// Training images over all sites.
-    pub(crate) images: u64,
-}
-
-impl Counts {
-    /// Words of one site: images by row, 0 or 1 by row, images.
-    pub(crate) fn words(own: &[u32]) -> Result<Vec<u32>> {
-        let images: u64 = own.iter().map(|&n| u64::from(n)).sum();
-        if images >= MAX_IMAGES {
-            refuse!(Update, "{images} training images at one site; at most {MAX_IMAGES} are supported");
-        }
-        let mut words = own.to_vec();
-        words.extend(own.iter().map(|&n| u32::from(n > 0)));
-        words.push(images as u32);
-        Ok(words)
-    }
-
-    pub(crate) fn from_sum(sum: &[u32], rows: usize) -> Result<Self> {
-        if sum.len() != 2 * rows + 1 {
-            refuse!(Malformed, "counts of {} words for {rows} syndromes", sum.len());
-        }
-        Ok(Self {
-            rows: sum[..rows].to_vec(),
-            holders: sum[rows..2 * rows].to_vec(),
-            images: u64::from(sum[2 * rows]),
-        })
-    }
-}
 
 /// One site's update as it leaves training.
 #[derive(Debug)]
