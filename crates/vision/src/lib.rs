@@ -31,6 +31,8 @@ pub mod rten_trunk;
 mod trunk;
 pub mod views;
 mod webp;
+mod winograd;
+pub mod winograd_trunk;
 
 pub use align::Points;
 pub use crop::{CROP_LEN, CROP_SIDE, Crop};
@@ -45,4 +47,5 @@ pub use onnxruntime_trunk::OnnxRuntimeTrunk;
 pub use openvino_library::OpenVino;
 pub use openvino_trunk::OpenVinoTrunk;
 pub use rten_trunk::RtenTrunk;
+pub use winograd_trunk::WinogradTrunk;
 pub use trunk::{INPUT_LEN, Precision, Trunk, keeps_crops_apart, to_input};

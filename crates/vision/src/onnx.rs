@@ -146,6 +146,11 @@ impl TrunkFile {
         &self.model
     }
 
+    /// As [`TrunkFile::model`], without a copy.
+    pub(crate) fn shared_model(&self) -> Bytes {
+        self.model.clone()
+    }
+
     pub(crate) fn into_model(self) -> Vec<u8> {
         self.model.into()
     }

@@ -70,6 +70,11 @@ impl Graph {
         self.proto.input.iter().filter(|input| !self.constants.contains_key(&input.name)).collect()
     }
 
+    /// Every value is computed before it is used.
+    pub(crate) fn nodes(&self) -> &[NodeProto] {
+        &self.nodes
+    }
+
     pub(crate) fn into_proto(self) -> GraphProto {
         self.proto
     }
@@ -80,7 +85,7 @@ impl Graph {
 
     /// The one true input (older files list the weights as inputs too), which must be
     /// `f32 [N or 1, 3, 112, 112]`.
-    pub(super) fn check_input(&self) -> Result<ValueInfoProto> {
+    pub(crate) fn check_input(&self) -> Result<ValueInfoProto> {
         let inputs = self.inputs();
         let &[input] = inputs.as_slice() else {
             let names: Vec<String> = inputs.iter().map(|input| describe(input)).collect();
@@ -121,7 +126,7 @@ impl Graph {
         Ok(input.clone())
     }
 
-    pub(super) fn only_output(&self) -> Result<String> {
+    pub(crate) fn only_output(&self) -> Result<String> {
         match self.proto.output.as_slice() {
             [output] if output.elem_type().is_some_and(|found| found != FLOAT) => Err(Error::new(
                 ErrorKind::Cut,
@@ -179,7 +184,7 @@ impl Graph {
 
     /// The tensor of a constant value: an initializer or a `Constant` node, also behind `Identity` (exporters
     /// share equal constants that way) or a `Cast` from half precision.
-    pub(super) fn constant(&self, value: &str) -> Result<Option<TensorProto>> {
+    pub(crate) fn constant(&self, value: &str) -> Result<Option<TensorProto>> {
         let mut value = value;
         for _ in 0..LONGEST_CHAIN {
             if let Some(&index) = self.constants.get(value) {

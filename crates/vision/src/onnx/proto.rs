@@ -90,6 +90,10 @@ pub(crate) struct AttributeProto {
     pub(crate) f: f32,
     #[prost(int64, tag = "3")]
     pub(crate) i: i64,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub(crate) s: Bytes,
+    #[prost(int64, repeated, tag = "8")]
+    pub(crate) ints: Vec<i64>,
     /// `TensorProto`
     #[prost(bytes = "bytes", optional, tag = "5")]
     pub(crate) t: Option<Bytes>,

@@ -1,0 +1,218 @@
+//! A block of tiles by minimal filtering.
+
+use pulp::Simd;
+
+use super::conv::{APART, Block, room};
+use super::filter::{self, POINTS, Sink, Source, WINDOW};
+use super::kernel::{FinishVector, Task, at_in, multiply, vectors};
+use super::layout::{TILE, TILE_PIXELS};
+
+/// Windows are transformed, multiplied with the filters point by point, and the products transformed to pixels.
+pub(super) struct WinogradBlock<'a> {
+    pub(super) block: Block<'a>,
+    /// Scale and shift of each channel before.
+    pub(super) norm: Option<&'a [Vec<f32>; 2]>,
+    /// Room for the windows.
+    pub(super) windows: &'a mut Vec<f32>,
+    /// Room for the products.
+    pub(super) products: &'a mut Vec<f32>,
+}
+
+impl Task for WinogradBlock<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd, const R: usize, const V: usize>(self, simd: S) {
+        let Self { block, norm, windows, products } = self;
+        let tiles = block.out.len() / block.conv.to.tile_len();
+        let rows = tiles.next_multiple_of(R);
+        let from = Matrices { rows, depth: block.conv.from.depth() };
+        let to = Matrices { rows, depth: block.conv.to.depth() };
+        let windows = room(windows, POINTS * from.stride());
+        let products = room(products, POINTS * to.stride());
+        block.transform_windows(simd, tiles, norm, from, windows);
+        block.multiply::<S, R, V>(simd, (from, windows), (to, products));
+        block.transform_products(simd, tiles, to, products);
+    }
+}
+
+/// A matrix for every point, with a row for every tile.
+#[derive(Clone, Copy)]
+struct Matrices {
+    rows: usize,
+    depth: usize,
+}
+
+impl Matrices {
+    fn len(self) -> usize {
+        self.rows * self.depth
+    }
+
+    /// Numbers from a matrix to the next.
+    fn stride(self) -> usize {
+        self.len() + APART
+    }
+}
+
+impl Block<'_> {
+    #[inline(always)]
+    fn transform_windows<S: Simd>(
+        &self,
+        simd: S,
+        tiles: usize,
+        norm: Option<&[Vec<f32>; 2]>,
+        matrices: Matrices,
+        windows: &mut [f32],
+    ) {
+        let map = self.conv.from;
+        let zeros = vec![0f32; map.depth()];
+        let norm = match norm {
+            Some([scale, shift]) => Some((S::as_simd_f32s(scale).0, S::as_simd_f32s(shift).0)),
+            None => None,
+        };
+        let (points, _) = S::as_mut_simd_f32s(windows);
+        let (stride, width) = (matrices.stride() / S::F32_LANES, map.depth() / S::F32_LANES);
+        for tile in 0..tiles {
+            let number = self.first + tile;
+            let (crop, number) = (number / map.tiles(), number % map.tiles());
+            let x = &self.x[crop * map.len()..][..map.len()];
+            let (top, left) = (number / map.tiles_across() * TILE, number % map.tiles_across() * TILE);
+            let mut inside = [[false; WINDOW]; WINDOW];
+            let mut pixels = [[S::as_simd_f32s(&zeros).0; WINDOW]; WINDOW];
+            for (down, (pixels, inside)) in pixels.iter_mut().zip(&mut inside).enumerate() {
+                for (across, (pixel, inside)) in pixels.iter_mut().zip(inside).enumerate() {
+                    // The window begins a pixel before the tile.
+                    let (y_after, x_after) = (top + down, left + across);
+                    if (1..=map.side).contains(&y_after) && (1..=map.side).contains(&x_after) {
+                        *inside = true;
+                        let at = map.offset(y_after - 1, x_after - 1);
+                        *pixel = S::as_simd_f32s(&x[at..][..map.depth()]).0;
+                    }
+                }
+            }
+            for vector in 0..width {
+                let source = Window { pixels: &pixels, inside: &inside, norm, vector, simd };
+                let at = tile * width + vector;
+                filter::window(simd, &source, &mut Points { points, stride, at });
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn multiply<S: Simd, const R: usize, const V: usize>(
+        &self,
+        simd: S,
+        (from, windows): (Matrices, &[f32]),
+        (to, products): (Matrices, &mut [f32]),
+    ) {
+        let columns = V * S::F32_LANES;
+        let width = to.depth / S::F32_LANES;
+        let product_len = self.conv.product_len();
+        for point in 0..POINTS {
+            let windows = &windows[point * from.stride()..][..from.len()];
+            let (products, _) = S::as_mut_simd_f32s(&mut products[point * to.stride()..][..to.len()]);
+            for panel in 0..to.depth / columns {
+                let filters = &self.filters[(panel * POINTS + point) * product_len..][..from.depth * columns];
+                let (filters, _) = S::as_simd_f32s(filters);
+                let groups = windows.chunks_exact(R * from.depth);
+                for (windows, products) in groups.zip(products.chunks_exact_mut(R * width)) {
+                    let mut rows: [&[f32]; R] = [&[]; R];
+                    for (row, windows) in rows.iter_mut().zip(windows.chunks_exact(from.depth)) {
+                        *row = windows;
+                    }
+                    let sums = multiply::<S, R, V>(simd, rows, filters, [[simd.splat_f32s(0.0); V]; R]);
+                    for (row, sums) in sums.iter().enumerate() {
+                        products[row * width + panel * V..][..V].copy_from_slice(sums);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn transform_products<S: Simd>(self, simd: S, tiles: usize, matrices: Matrices, products: &[f32]) {
+        let (products, _) = S::as_simd_f32s(products);
+        let (out, _) = S::as_mut_simd_f32s(self.out);
+        let other = vectors::<S>(self.other);
+        let (stride, width) = (matrices.stride() / S::F32_LANES, matrices.depth / S::F32_LANES);
+        for tile in 0..tiles {
+            for vector in 0..width {
+                let finish = self.conv.finish.vector(simd, vector);
+                let source = Products { products, stride, at: tile * width + vector };
+                let at = tile * TILE_PIXELS * width + vector;
+                filter::tile(simd, &source, &mut Pixels { finish: &finish, other, out, width, at, simd });
+            }
+        }
+    }
+}
+
+/// One vector of channels of a tile's window.
+struct Window<'a, S: Simd> {
+    pixels: &'a [[&'a [S::f32s]; WINDOW]; WINDOW],
+    /// Which pixels are those of the map.
+    inside: &'a [[bool; WINDOW]; WINDOW],
+    norm: Option<(&'a [S::f32s], &'a [S::f32s])>,
+    vector: usize,
+    simd: S,
+}
+
+impl<S: Simd> Source<S> for Window<'_, S> {
+    #[inline(always)]
+    fn at(&self, row: usize, column: usize) -> S::f32s {
+        let value = self.pixels[row][column][self.vector];
+        match self.norm {
+            Some((scale, shift)) if self.inside[row][column] => {
+                self.simd.mul_add_e_f32s(value, scale[self.vector], shift[self.vector])
+            }
+            _ => value,
+        }
+    }
+}
+
+/// One vector of each point of a block's windows.
+struct Points<'a, V> {
+    points: &'a mut [V],
+    stride: usize,
+    at: usize,
+}
+
+impl<S: Simd> Sink<S> for Points<'_, S::f32s> {
+    #[inline(always)]
+    fn put(&mut self, row: usize, column: usize, value: S::f32s) {
+        self.points[(row * WINDOW + column) * self.stride + self.at] = value;
+    }
+}
+
+/// One vector of each point of a block's products.
+struct Products<'a, V> {
+    products: &'a [V],
+    stride: usize,
+    at: usize,
+}
+
+impl<S: Simd> Source<S> for Products<'_, S::f32s> {
+    #[inline(always)]
+    fn at(&self, row: usize, column: usize) -> S::f32s {
+        self.products[(row * WINDOW + column) * self.stride + self.at]
+    }
+}
+
+/// One vector of channels of a tile's pixels, which are finished on their way.
+struct Pixels<'a, S: Simd> {
+    finish: &'a FinishVector<S>,
+    other: Option<&'a [S::f32s]>,
+    out: &'a mut [S::f32s],
+    /// Vectors per pixel.
+    width: usize,
+    /// That of the first pixel.
+    at: usize,
+    simd: S,
+}
+
+impl<S: Simd> Sink<S> for Pixels<'_, S> {
+    #[inline(always)]
+    fn put(&mut self, row: usize, column: usize, value: S::f32s) {
+        let at = self.at + (row * TILE + column) * self.width;
+        self.out[at] = self.finish.apply(self.simd, value, at_in(self.other, at));
+    }
+}

@@ -1,0 +1,392 @@
+//! Residual networks of plain convolutions, read from ONNX.
+
+use std::collections::HashMap;
+
+use prost::Message;
+use prost::bytes::Bytes;
+
+use super::conv::{Conv, Way};
+use super::kernel::Finish;
+use super::layout::Map;
+use super::weights::Weights;
+use crate::crop::CROP_SIDE;
+use crate::error::{Error, ErrorKind, Result};
+use crate::onnx::graph::Graph;
+use crate::onnx::proto::{FLOAT, GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::onnx::not_onnx;
+
+/// More channels than any face network's map has.
+const MOST_CHANNELS: usize = 4096;
+
+/// Convolutions in order. Maps are numbered: 0 is the patches of the crop, `n` what convolution `n - 1` gives.
+pub(super) struct Network {
+    pub(super) patches: Patches,
+    pub(super) steps: Vec<Step>,
+    /// The map that becomes the features.
+    pub(super) end: usize,
+    /// Scale and shift of its channels.
+    pub(super) norm: Option<[Vec<f32>; 2]>,
+}
+
+/// Which pixels of the crop the first convolution sees.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patches {
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) pad: usize,
+    pub(super) map: Map,
+}
+
+pub(super) struct Step {
+    pub(super) conv: Conv,
+    /// The map that it takes.
+    pub(super) from: usize,
+    /// The map that is added.
+    pub(super) other: Option<usize>,
+}
+
+/// A convolution that is still being read.
+struct Draft {
+    from: usize,
+    norm: Option<[Vec<f32>; 2]>,
+    size: Size,
+    inputs: Map,
+    to: Map,
+    raw: Bytes,
+    scale: Option<Vec<f32>>,
+    shift: Vec<f32>,
+    before: Option<Vec<f32>>,
+    other: Option<usize>,
+    after: Option<Vec<f32>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size {
+    kernel: usize,
+    stride: usize,
+    pad: usize,
+}
+
+/// What a name in the file stands for.
+#[derive(Clone)]
+enum Value {
+    /// The crop.
+    Crop,
+    /// A map.
+    Map(usize),
+    /// A map after a scale and a shift of each channel.
+    Norm(usize, [Vec<f32>; 2]),
+    /// A map laid out flat, channel after channel.
+    Flat(usize, Option<[Vec<f32>; 2]>),
+}
+
+struct Reader<'a> {
+    graph: &'a Graph,
+    values: HashMap<String, Value>,
+    /// How many nodes take a value.
+    uses: HashMap<String, usize>,
+    drafts: Vec<Draft>,
+    patches: Option<Patches>,
+}
+
+impl Network {
+    /// Reads a network that was cut.
+    ///
+    /// # Errors
+    /// If it has anything but plain convolutions, normalisations, activations and sums of maps; the node is named.
+    pub(super) fn read(model: Bytes) -> Result<Self> {
+        let model = ModelProto::decode(model).map_err(not_onnx)?;
+        let proto = GraphProto::decode(model.graph.unwrap_or_default()).map_err(not_onnx)?;
+        let graph = Graph::new(proto)?;
+        let input = graph.check_input()?.name;
+        let end = graph.only_output()?;
+        let mut uses: HashMap<String, usize> = HashMap::from([(end.clone(), 1)]);
+        for name in graph.nodes().iter().flat_map(|node| &node.input) {
+            *uses.entry(name.clone()).or_default() += 1;
+        }
+        let values = HashMap::from([(input, Value::Crop)]);
+        let mut reader = Reader { graph: &graph, values, uses, drafts: Vec::new(), patches: None };
+        for node in graph.nodes() {
+            if let Some(value) = reader.node(node)? {
+                let [output, ..] = node.output.as_slice() else { return Err(unlike(node, "it gives nothing")) };
+                reader.values.insert(output.clone(), value);
+            }
+        }
+        let (end, norm) = match reader.values.remove(&end) {
+            Some(Value::Map(map) | Value::Flat(map, None)) if map > 0 => (map, None),
+            Some(Value::Norm(map, norm) | Value::Flat(map, Some(norm))) if map > 0 => (map, Some(norm)),
+            _ => return Err(refused(&format!("its end `{end}` is no feature map"))),
+        };
+        let Reader { drafts, patches, .. } = reader;
+        let patches = patches.ok_or_else(|| refused("it has no convolution"))?;
+        let steps = drafts.into_iter().map(Draft::finish).collect();
+        Ok(Self { patches, steps, end, norm })
+    }
+
+    /// The maps' sizes, by number.
+    pub(super) fn map(&self, number: usize) -> Map {
+        match number.checked_sub(1) {
+            None => self.patches.map,
+            Some(step) => self.steps[step].conv.to,
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// What a node gives; `None` for a constant.
+    fn node(&mut self, node: &NodeProto) -> Result<Option<Value>> {
+        let taken = |at: usize| node.input.get(at).and_then(|name| self.values.get(name)).cloned();
+        let known = |at: usize| taken(at).ok_or_else(|| unlike(node, "it takes an unknown value"));
+        let value = match node.op() {
+            "Constant" => return Ok(None),
+            // A shared constant.
+            "Identity" if taken(0).is_none() => return Ok(None),
+            "Identity" | "Dropout" => known(0)?,
+            "Conv" => self.convolution(node, known(0)?)?,
+            "BatchNormalization" => self.normalisation(node, known(0)?)?,
+            "Relu" => self.activation(node, known(0)?, |_, _| Ok(0.0))?,
+            "LeakyRelu" => {
+                let slope = node.attribute("alpha").map_or(0.01, |alpha| alpha.f);
+                self.activation(node, known(0)?, |_, _| Ok(slope))?
+            }
+            "PRelu" => {
+                let slopes = self.numbers(node, 1)?;
+                self.activation(node, known(0)?, |channel, channels| match slopes.as_slice() {
+                    [slope] => Ok(*slope),
+                    slopes if slopes.len() == channels => Ok(slopes[channel]),
+                    _ => Err(unlike(node, "it has another number of slopes than channels")),
+                })?
+            }
+            "Add" => self.sum(node, known(0)?, known(1)?)?,
+            "Flatten" | "Reshape" => match known(0)? {
+                Value::Map(map) => Value::Flat(map, None),
+                Value::Norm(map, norm) => Value::Flat(map, Some(norm)),
+                Value::Crop | Value::Flat(..) => return Err(unlike(node, "it lays no feature map out")),
+            },
+            _ => return Err(unlike(node, "there is no such step here")),
+        };
+        Ok(Some(value))
+    }
+
+    fn convolution(&mut self, node: &NodeProto, input: Value) -> Result<Value> {
+        let weights = self.tensor(node, 1)?;
+        let &[outputs, inputs, kernel, width] = dims(&weights).as_slice() else {
+            return Err(unlike(node, "its weights are not of two dimensions"));
+        };
+        let size = Size::of(node, kernel, width)?;
+        let raw = floats(&weights).ok_or_else(|| unlike(node, "its weights are not float32"))?;
+        if !(1..=MOST_CHANNELS).contains(&outputs) || inputs > MOST_CHANNELS {
+            return Err(unlike(node, &format!("it has no channels, or more than {MOST_CHANNELS}")));
+        }
+        if raw.len() != outputs * inputs * kernel * kernel * size_of::<f32>() {
+            return Err(unlike(node, "it has another number of weights than it says"));
+        }
+        let shift = if node.input.len() > 2 { self.numbers(node, 2)? } else { vec![0.0; outputs] };
+        if shift.len() != outputs {
+            return Err(unlike(node, "its bias has another length"));
+        }
+        let (from, norm, map) = match input {
+            Value::Crop if self.patches.is_none() && inputs == 3 => {
+                let map = Map { side: size.side(CROP_SIDE, node)?, channels: 3 * kernel * kernel };
+                let Size { kernel, stride, pad } = size;
+                self.patches = Some(Patches { kernel, stride, pad, map });
+                let to = Map { side: map.side, channels: outputs };
+                let size = Size { kernel: 1, stride: 1, pad: 0 };
+                self.drafts.push(Draft::new(0, None, size, map, to, raw, shift));
+                return Ok(Value::Map(self.drafts.len()));
+            }
+            Value::Map(map) if map > 0 => (map, None, self.drafts[map - 1].to),
+            Value::Norm(map, norm) if size == Size::WINOGRAD => (map, Some(norm), self.drafts[map - 1].to),
+            _ => return Err(unlike(node, "it does not follow another convolution")),
+        };
+        if map.channels != inputs {
+            return Err(unlike(node, "it takes another number of channels"));
+        }
+        let to = Map { side: size.side(map.side, node)?, channels: outputs };
+        self.drafts.push(Draft::new(from, norm, size, map, to, raw, shift));
+        Ok(Value::Map(self.drafts.len()))
+    }
+
+    fn normalisation(&mut self, node: &NodeProto, input: Value) -> Result<Value> {
+        let Value::Map(map @ 1..) = input else { return Err(unlike(node, "it follows no convolution")) };
+        let [gain, bias, mean, variance] = [1, 2, 3, 4].map(|at| self.numbers(node, at));
+        let (gain, bias, mean, variance) = (gain?, bias?, mean?, variance?);
+        let channels = self.drafts[map - 1].to.channels;
+        if [&gain, &bias, &mean, &variance].iter().any(|values| values.len() != channels) {
+            return Err(unlike(node, "it is for another number of channels"));
+        }
+        let eps = f64::from(node.attribute("epsilon").map_or(1e-5, |eps| eps.f));
+        let scale: Vec<f64> = gain
+            .iter()
+            .zip(&variance)
+            .map(|(&gain, &variance)| f64::from(gain) / (f64::from(variance) + eps).sqrt())
+            .collect();
+        let shifted = |values: &dyn Fn(usize) -> f64| -> Vec<f32> {
+            (0..channels)
+                .map(|c| ((values(c) - f64::from(mean[c])) * scale[c] + f64::from(bias[c])) as f32)
+                .collect()
+        };
+        let alone = self.alone(node);
+        let draft = &mut self.drafts[map - 1];
+        if alone && draft.is_bare() {
+            draft.shift = shifted(&|c| f64::from(draft.shift[c]));
+            draft.scale = Some(scale.iter().map(|&scale| scale as f32).collect());
+            return Ok(Value::Map(map));
+        }
+        let scale = scale.iter().map(|&scale| scale as f32).collect();
+        Ok(Value::Norm(map, [scale, shifted(&|_| 0.0)]))
+    }
+
+    fn activation(
+        &mut self,
+        node: &NodeProto,
+        input: Value,
+        slope: impl Fn(usize, usize) -> Result<f32>,
+    ) -> Result<Value> {
+        let Value::Map(map @ 1..) = input else { return Err(unlike(node, "it follows no convolution")) };
+        let alone = self.alone(node);
+        let draft = &mut self.drafts[map - 1];
+        let channels = draft.to.channels;
+        let slopes = (0..channels).map(|channel| slope(channel, channels)).collect::<Result<Vec<_>>>()?;
+        let place = if draft.other.is_some() { &mut draft.after } else { &mut draft.before };
+        if !alone || place.is_some() {
+            return Err(unlike(node, "it does not directly follow a convolution or a sum"));
+        }
+        *place = Some(slopes);
+        Ok(Value::Map(map))
+    }
+
+    /// The later of the two maps takes the other one up.
+    fn sum(&mut self, node: &NodeProto, a: Value, b: Value) -> Result<Value> {
+        let (Value::Map(a), Value::Map(b)) = (a, b) else { return Err(unlike(node, "it adds no two feature maps")) };
+        let (earlier, later) = (a.min(b), a.max(b));
+        let name = |map: usize| if map == a { &node.input[0] } else { &node.input[1] };
+        let alone = self.uses.get(name(later)) == Some(&1);
+        if earlier == 0 || earlier == later {
+            return Err(unlike(node, "it adds no two feature maps"));
+        }
+        if self.drafts[earlier - 1].to != self.drafts[later - 1].to {
+            return Err(unlike(node, "it adds maps of other sizes"));
+        }
+        let draft = &mut self.drafts[later - 1];
+        if !alone || draft.other.is_some() || draft.after.is_some() {
+            return Err(unlike(node, "neither of its maps is a convolution's that nothing else takes"));
+        }
+        draft.other = Some(earlier);
+        Ok(Value::Map(later))
+    }
+
+    /// Whether nothing but this node takes its first input.
+    fn alone(&self, node: &NodeProto) -> bool {
+        node.input.first().and_then(|name| self.uses.get(name)) == Some(&1)
+    }
+
+    fn tensor(&self, node: &NodeProto, at: usize) -> Result<TensorProto> {
+        let name = node.input.get(at).ok_or_else(|| unlike(node, "an input is missing"))?;
+        self.graph.constant(name)?.ok_or_else(|| unlike(node, "its weights are no constants"))
+    }
+
+    fn numbers(&self, node: &NodeProto, at: usize) -> Result<Vec<f32>> {
+        let raw = floats(&self.tensor(node, at)?).ok_or_else(|| unlike(node, "its weights are not float32"))?;
+        Ok(raw.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+    }
+}
+
+impl Draft {
+    fn new(
+        from: usize,
+        norm: Option<[Vec<f32>; 2]>,
+        size: Size,
+        inputs: Map,
+        to: Map,
+        raw: Bytes,
+        shift: Vec<f32>,
+    ) -> Self {
+        Self { from, norm, size, inputs, to, raw, scale: None, shift, before: None, other: None, after: None }
+    }
+
+    /// Whether nothing follows it yet.
+    fn is_bare(&self) -> bool {
+        self.scale.is_none() && self.before.is_none() && self.other.is_none()
+    }
+
+    fn finish(self) -> Step {
+        let filled = |values: Vec<f32>, map: Map| -> Vec<f32> {
+            let mut values = values;
+            values.resize(map.depth(), 0.0);
+            values
+        };
+        let Self { from, norm, size, inputs, to, raw, scale, shift, before, other, after } = self;
+        let finish = Finish {
+            shift: filled(shift, to),
+            before: before.map(|slopes| filled(slopes, to)),
+            after: after.map(|slopes| filled(slopes, to)),
+        };
+        let way = if size == Size::WINOGRAD {
+            Way::Winograd { norm: norm.map(|norm| norm.map(|values| filled(values, inputs))) }
+        } else {
+            Way::Taps { kernel: size.kernel, stride: size.stride, pad: size.pad }
+        };
+        let weights = Weights::new(raw, to.channels, scale);
+        Step { conv: Conv::new(inputs, to, way, weights, finish), from, other }
+    }
+}
+
+impl Size {
+    const WINOGRAD: Self = Self { kernel: 3, stride: 1, pad: 1 };
+
+    fn of(node: &NodeProto, kernel: usize, width: usize) -> Result<Self> {
+        let ints = |name: &str| node.attribute(name).map(|a| a.ints.clone()).unwrap_or_default();
+        let all = |values: &[i64], value: i64| values.iter().all(|&v| v == value);
+        let (strides, pads, dilations) = (ints("strides"), ints("pads"), ints("dilations"));
+        let stride = strides.first().copied().unwrap_or(1);
+        let pad = pads.first().copied().unwrap_or(0);
+        let auto = node.attribute("auto_pad").is_some_and(|a| !a.s.is_empty() && a.s != "NOTSET".as_bytes());
+        let groups = node.attribute("group").map_or(1, |a| a.i);
+        if kernel != width || !all(&strides, stride) || !all(&pads, pad) || auto {
+            return Err(unlike(node, "it does not treat rows and columns alike"));
+        }
+        if groups != 1 || !all(&dilations, 1) {
+            return Err(unlike(node, "it is a convolution in groups, or with gaps"));
+        }
+        match (usize::try_from(stride), usize::try_from(pad)) {
+            (Ok(stride @ 1..), Ok(pad)) if (1..=11).contains(&kernel) && pad < kernel => {
+                Ok(Self { kernel, stride, pad })
+            }
+            _ => Err(unlike(node, "its size, stride or padding is none that a face network has")),
+        }
+    }
+
+    /// Pixels along a side of what it gives for so many.
+    fn side(self, side: usize, node: &NodeProto) -> Result<usize> {
+        let free = (side + 2 * self.pad).checked_sub(self.kernel);
+        free.map(|free| free / self.stride + 1).ok_or_else(|| unlike(node, "it is larger than the map"))
+    }
+}
+
+fn dims(tensor: &TensorProto) -> Vec<usize> {
+    tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect()
+}
+
+/// A tensor's numbers, as they lie in most files.
+fn floats(tensor: &TensorProto) -> Option<Bytes> {
+    if tensor.data_type != FLOAT {
+        return None;
+    }
+    if tensor.float_data.is_empty() {
+        return Some(tensor.raw_data.clone());
+    }
+    Some(tensor.float_data.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into())
+}
+
+fn unlike(node: &NodeProto, why: &str) -> Error {
+    let name = node.output.first().map_or(node.name.as_str(), String::as_str);
+    refused(&format!("`{name}` ({}): {why}", node.op_type))
+}
+
+fn refused(why: &str) -> Error {
+    Error::new(
+        ErrorKind::Engine,
+        format!("the network is no residual network of plain convolutions, {why}; use the engine rten for it"),
+    )
+}

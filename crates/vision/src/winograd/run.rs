@@ -1,0 +1,184 @@
+//! A network, run.
+
+use std::ops::Range;
+
+use prost::bytes::Bytes;
+use rayon::prelude::*;
+
+use super::layout::TILE_PIXELS;
+use super::network::{Network, Patches};
+use crate::crop::{CROP_SIDE, Crop};
+use crate::error::Result;
+use crate::trunk::{INPUT_LEN, to_input};
+
+/// Maps of at most this many pixels a side are small: many crops' fit into a processor's caches, and the filters between them are
+/// large.
+const SMALL: usize = 16;
+/// Crops whose small maps are computed together: their filters, which are not kept, are transformed once for all of them.
+const TOGETHER: usize = 64;
+
+/// A network and where its run is divided.
+pub(crate) struct Runner {
+    network: Network,
+    /// Convolutions before the small maps: those are run on few crops at a time.
+    early: usize,
+    /// For every convolution, the maps that nothing takes after it.
+    done: Vec<Vec<usize>>,
+}
+
+/// Memory for runs, used again.
+#[derive(Default)]
+pub(crate) struct Workspace {
+    free: Vec<Vec<f32>>,
+    filters: Vec<f32>,
+}
+
+impl Runner {
+    /// Reads a network that was cut, as an ONNX file.
+    ///
+    /// # Errors
+    /// If it is not such a network; the node at which it differs is named.
+    pub(crate) fn read(model: Bytes) -> Result<Self> {
+        let network = Network::read(model)?;
+        let mut last = vec![0; network.steps.len() + 1];
+        for (at, step) in network.steps.iter().enumerate() {
+            for map in std::iter::once(step.from).chain(step.other) {
+                last[map] = at;
+            }
+        }
+        last[network.end] = network.steps.len();
+        let mut done = vec![Vec::new(); network.steps.len()];
+        for (map, &at) in last.iter().enumerate() {
+            if let Some(done) = done.get_mut(at) {
+                done.push(map);
+            }
+        }
+        // Only one map goes from the early part to the other.
+        let passes = |at: usize| last[..at].iter().all(|&last| last < at);
+        let early = (1..network.steps.len())
+            .find(|&at| network.map(at).side <= SMALL && passes(at))
+            .unwrap_or(network.steps.len());
+        Ok(Self { network, early, done })
+    }
+
+    /// Features per crop.
+    pub(crate) fn output_len(&self) -> usize {
+        let map = self.network.map(self.network.end);
+        map.channels * map.side * map.side
+    }
+
+    /// Writes each crop's features.
+    pub(crate) fn run(&self, crops: &[Crop], out: &mut [f32], workspace: &mut Workspace) {
+        let few = rayon::current_num_threads().max(2);
+        let passed = self.network.map(self.early).len();
+        for (crops, out) in crops.chunks(TOGETHER).zip(out.chunks_mut(TOGETHER * self.output_len())) {
+            let mut maps = workspace.take(crops.len() * passed);
+            for (crops, maps) in crops.chunks(few).zip(maps.chunks_mut(few * passed)) {
+                let patches = self.patches(crops, workspace);
+                let end = self.steps(0..self.early, crops.len(), patches, workspace);
+                let len = crops.len() * passed;
+                maps[..len].copy_from_slice(&end[..len]);
+                workspace.give(end);
+            }
+            let maps = self.steps(self.early..self.network.steps.len(), crops.len(), maps, workspace);
+            self.features(&maps, out);
+            workspace.give(maps);
+        }
+    }
+
+    /// Runs convolutions, from the map before the first of them to that of the last.
+    fn steps(
+        &self,
+        steps: Range<usize>,
+        crops: usize,
+        map: Vec<f32>,
+        workspace: &mut Workspace,
+    ) -> Vec<f32> {
+        let mut maps: Vec<Option<Vec<f32>>> = vec![None; self.network.steps.len() + 1];
+        maps[steps.start] = Some(map);
+        for at in steps.clone() {
+            let step = &self.network.steps[at];
+            let len = crops * step.conv.to.len();
+            let mut out = workspace.take(len);
+            let map = |number: usize| maps[number].as_deref().unwrap_or_default();
+            step.conv.run(map(step.from), step.other.map(map), &mut out[..len], &mut workspace.filters);
+            maps[at + 1] = Some(out);
+            for &done in &self.done[at] {
+                workspace.free.extend(maps[done].take());
+            }
+        }
+        maps[steps.end].take().unwrap_or_default()
+    }
+
+    /// What the first convolution sees of each crop.
+    fn patches(&self, crops: &[Crop], workspace: &mut Workspace) -> Vec<f32> {
+        let Patches { kernel, stride, pad, map } = self.network.patches;
+        let mut out = workspace.take(crops.len() * map.len());
+        out[..crops.len() * map.len()].par_chunks_mut(map.len()).zip(crops).for_each(|(out, crop)| {
+            let mut planes = vec![0.0; INPUT_LEN];
+            to_input(crop, &mut planes);
+            out.par_chunks_mut(TILE_PIXELS * map.depth()).enumerate().for_each(|(tile, out)| {
+                out.fill(0.0);
+                for (pixel, out) in out.chunks_exact_mut(map.depth()).enumerate() {
+                    let (y, x) = map.place(tile * TILE_PIXELS + pixel);
+                    for (channel, plane) in planes.chunks_exact(CROP_SIDE * CROP_SIDE).enumerate() {
+                        for down in 0..kernel {
+                            let y = (y * stride + down).wrapping_sub(pad);
+                            let Some(row) = plane.chunks_exact(CROP_SIDE).nth(y) else { continue };
+                            let out = &mut out[(channel * kernel + down) * kernel..][..kernel];
+                            match (x * stride).checked_sub(pad).and_then(|x| row.get(x..x + kernel)) {
+                                Some(row) => out.copy_from_slice(row),
+                                None => {
+                                    for (across, out) in out.iter_mut().enumerate() {
+                                        let x = (x * stride + across).wrapping_sub(pad);
+                                        *out = row.get(x).copied().unwrap_or(0.0);
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            });
+        });
+        out
+    }
+
+    /// Maps laid out flat: channel after channel, row after row.
+    fn features(&self, maps: &[f32], out: &mut [f32]) {
+        let map = self.network.map(self.network.end);
+        let crops = maps.par_chunks(map.len()).zip(out.par_chunks_mut(self.output_len()));
+        crops.for_each(|(maps, out)| {
+            for y in 0..map.side {
+                for x in 0..map.side {
+                    let pixel = &maps[map.offset(y, x)..][..map.channels];
+                    for (channel, &value) in pixel.iter().enumerate() {
+                        let value = match &self.network.norm {
+                            Some([scale, shift]) => value * scale[channel] + shift[channel],
+                            None => value,
+                        };
+                        out[(channel * map.side + y) * map.side + x] = value;
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Workspace {
+    /// Room for `len` numbers, which hold anything.
+    fn take(&mut self, len: usize) -> Vec<f32> {
+        let large = |room: &&Vec<f32>| room.capacity() >= len;
+        let best = self.free.iter().filter(large).min_by_key(|room| room.capacity());
+        let best = best.or_else(|| self.free.iter().max_by_key(|room| room.capacity()));
+        let at = best.and_then(|best| self.free.iter().position(|room| room.as_ptr() == best.as_ptr()));
+        let mut room = at.map(|at| self.free.swap_remove(at)).unwrap_or_default();
+        if room.len() < len {
+            room.resize(len, 0.0);
+        }
+        room
+    }
+
+    fn give(&mut self, room: Vec<f32>) {
+        self.free.push(room);
+    }
+}
