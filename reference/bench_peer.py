@@ -10,7 +10,7 @@ fastest turn counts, by the clock and by processor time (which other work on the
         --detector face_detection_yunet_2023mar.onnx --photo PHOTO.jpg
 
 DIR gets `r50.onnx` and `r100.onnx` if it has none, and what the ranking needs (about 0.7 GB). Needs torch, numpy, onnx, onnxruntime,
-for photographs opencv-python, and cargo. Anything in `--only` (pytorch, onnxruntime, rten, openvino-f32, openvino-bf16) limits what
+for photographs opencv-python, and cargo. Anything in `--only` (pytorch, onnxruntime, rten, winograd, openvino-f32, openvino-bf16) limits what
 is run of the ensemble; `--parts` (ensemble, crop, rank) what is timed.
 """
 
@@ -31,7 +31,7 @@ VIEWS, MEMBERS, BATCH = 4, ("r50", "r100", "r100"), 16
 LAYERS = {"r50": (50, 1), "r100": (100, 2)}
 PEERS = ("pytorch", "onnxruntime")
 PARTS = ("ensemble", "crop", "rank")
-ENGINES = ("rten", "openvino-f32", "openvino-bf16")
+ENGINES = ("rten", "winograd", "openvino-f32", "openvino-bf16")
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -138,7 +138,7 @@ def main() -> None:
 
 
 def ensemble(arguments: argparse.Namespace, folder: Path) -> None:
-    ways = [*PEERS, "rten"]
+    ways = [*PEERS, "rten", "winograd"]
     if "FEDGESTALT_OPENVINO" in os.environ:
         ways += ["openvino-f32", "openvino-bf16"]
     ways = [way for way in ways if not arguments.only or way in arguments.only]

@@ -20,6 +20,7 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
 )
 GALLERY, LENGTH, SYNDROMES = 6500, 6144, 322
+ENGINES = ("rten", "winograd", "openvino")
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -100,7 +101,7 @@ def rig(folder: Path, networks: Path, detector: Path) -> None:
     header = json.dumps({"__metadata__": {"fedgestalt": json.dumps(facts)}, "encodings": encodings}).encode()
     header += b" " * (-len(header) % 8)
     (folder / "gallery.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + gallery.tobytes())
-    for engine in ("rten", "openvino"):
+    for engine in ENGINES:
         members = "".join(
             f'[[members]]\nname = "m{at}"\nkind = "published"\ntrunk = "{networks / name}.onnx"\n'
             for at, name in enumerate(("r50", "r100", "r100"))
@@ -172,8 +173,8 @@ def rankings(folder: Path, networks: Path, detector: Path, photo: Path, threads:
         "pytorch": [sys.executable, script, "--networks", networks, "--threads", str(threads), "--one", "rank",
                     "--detector", detector, "--photo", photo, "--folder", folder]
     }  # fmt: skip
-    for engine in ("rten", "openvino"):
-        if engine == "rten" or "FEDGESTALT_OPENVINO" in os.environ:
+    for engine in ENGINES:
+        if engine != "openvino" or "FEDGESTALT_OPENVINO" in os.environ:
             ways[engine] = [REPOSITORY / "target/release/fedgestalt", "--config", folder / f"{engine}.toml", "rank", photo,
                             "--cohort", folder / "cohort", "--encodings", folder / "gallery.safetensors",
                             "--normalisation", "none", "--timing"]  # fmt: skip

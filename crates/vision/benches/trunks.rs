@@ -4,7 +4,7 @@
 //! | variable | default | means |
 //! |---|---|---|
 //! | `TRUNK` | a toy | ONNX files, with `:` between them; their times are added up |
-//! | `ENGINES` | all there are | of `rten`, `openvino-f32`, `openvino-bf16`, `onnxruntime` (a feature), with `,` |
+//! | `ENGINES` | all there are | of `rten`, `winograd`, `openvino-f32`, `openvino-bf16`, `onnxruntime` (a feature), with `,` |
 //! | `THREADS` | `1,2` | |
 //! | `BATCHES` | `1,4,16,64` | crops in a batch |
 //! | `REPEATS` | `5` | the fastest counts |
@@ -18,8 +18,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rayon::prelude::*;
 use vision::openvino_trunk::Options;
-use vision::{CROP_LEN, Crop, Cut, OpenVino, OpenVinoTrunk, Precision, RtenTrunk, Trunk, TrunkFile};
+use vision::{
+    CROP_LEN, Crop, Cut, NeckWeights, OpenVino, OpenVinoTrunk, Precision, RtenTrunk, Trunk, TrunkFile,
+    WinogradTrunk,
+};
 
 fn variable(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
@@ -33,7 +37,7 @@ fn main() {
 }
 
 fn all() {
-    let mut engines = vec!["rten"];
+    let mut engines = vec!["rten", "winograd"];
     if std::env::var_os("FEDGESTALT_OPENVINO").is_some() {
         engines.extend(["openvino-f32", "openvino-bf16"]);
     }
@@ -116,6 +120,12 @@ fn load(engine: &str, path: &str, threads: usize, batch: usize) -> Box<dyn Trunk
     };
     match engine {
         "rten" => Box::new(RtenTrunk::with_threads(file, threads).unwrap()),
+        "winograd" => {
+            let file = TrunkFile::parse(file.model(), Cut::Auto).unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let trunk = pool.install(|| WinogradTrunk::new(&file).unwrap());
+            Box::new(WithNeck { trunk, neck: file.neck, pool })
+        }
         "openvino-f32" => openvino(Precision::F32),
         "openvino-bf16" => openvino(Precision::Bf16),
         #[cfg(feature = "onnxruntime")]
@@ -125,6 +135,52 @@ fn load(engine: &str, path: &str, threads: usize, batch: usize) -> Box<dyn Trunk
             Box::new(vision::OnnxRuntimeTrunk::new(&library, &file, threads, batch).unwrap())
         }
         other => panic!("there is no engine {other} in this build"),
+    }
+}
+
+/// The whole network of an engine that ends before the neck.
+struct WithNeck {
+    trunk: WinogradTrunk,
+    neck: Option<NeckWeights>,
+    pool: rayon::ThreadPool,
+}
+
+impl Trunk for WithNeck {
+    fn output_len(&self) -> usize {
+        self.neck.as_ref().map_or(self.trunk.output_len(), |neck| neck.output)
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        self.trunk.digest()
+    }
+
+    fn features(&self, crops: &[Crop], out: &mut [f32]) -> vision::Result<()> {
+        self.pool.install(|| {
+            let Some(neck) = &self.neck else { return self.trunk.features(crops, out) };
+            let mut features = vec![0.0; crops.len() * neck.input];
+            self.trunk.features(crops, &mut features)?;
+            let crops = features.par_chunks(neck.input).zip(out.par_chunks_mut(neck.output));
+            crops.for_each(|(features, out)| {
+                for (value, weights) in out.iter_mut().zip(neck.weight.chunks_exact(neck.input)) {
+                    let mut sums = [0f32; 32];
+                    for (a, b) in features.as_chunks::<32>().0.iter().zip(weights.as_chunks::<32>().0) {
+                        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+                            *sum += a * b;
+                        }
+                    }
+                    *value = sums.iter().sum();
+                }
+            });
+            Ok(())
+        })
+    }
+
+    fn engine(&self) -> &str {
+        self.trunk.engine()
+    }
+
+    fn precision(&self) -> Precision {
+        self.trunk.precision()
     }
 }
 

@@ -47,5 +47,5 @@ pub use onnxruntime_trunk::OnnxRuntimeTrunk;
 pub use openvino_library::OpenVino;
 pub use openvino_trunk::OpenVinoTrunk;
 pub use rten_trunk::RtenTrunk;
-pub use winograd_trunk::WinogradTrunk;
 pub use trunk::{INPUT_LEN, Precision, Trunk, keeps_crops_apart, to_input};
+pub use winograd_trunk::WinogradTrunk;

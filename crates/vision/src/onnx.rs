@@ -113,10 +113,15 @@ impl TrunkFile {
         })
     }
 
-    /// A network that was parsed before, from what it gave then: facts, neck, and [`TrunkFile::model`].
-    pub fn known(facts: TrunkFacts, neck: Option<NeckWeights>, model: Vec<u8>) -> Self {
+    /// A network that was parsed before, from what it gave then: facts, neck, and [`TrunkFile::model`], which may be a mapped
+    /// file.
+    pub fn known(
+        facts: TrunkFacts,
+        neck: Option<NeckWeights>,
+        model: impl AsRef<[u8]> + Send + 'static,
+    ) -> Self {
         let TrunkFacts { digest, input, cut, output_len } = facts;
-        Self { digest, input, cut, output_len, neck, model: model.into() }
+        Self { digest, input, cut, output_len, neck, model: Bytes::from_owner(model) }
     }
 
     /// What is known of it.

@@ -55,6 +55,10 @@ impl DetectorConfig {
 
     pub(super) fn check(&self) -> anyhow::Result<()> {
         ensure!(
+            self.engine != Engine::Winograd,
+            "[detector] engine is \"winograd\", which runs trunks only; give \"auto\", \"rten\" or \"openvino\""
+        );
+        ensure!(
             !(self.engine == Engine::Rten && self.precision == Precision::Bf16),
             "[detector] engine is \"rten\" and precision \"bf16\" is asked for, and rten computes in f32 only; give engine = \"openvino\""
         );

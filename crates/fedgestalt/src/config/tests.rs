@@ -112,6 +112,8 @@ fn unknown_keys_and_impossible_values_are_refused_by_name() {
         ("[policy]\nminimum_site = 3", "minimum_site"),
         ("[trunk]\nengine = \"tract\"", "tract"),
         ("[trunk]\nengine = \"rten\"\nprecision = \"bf16\"", "rten computes in f32 only"),
+        ("[trunk]\nengine = \"winograd\"\nprecision = \"bf16\"", "winograd computes in f32 only"),
+        ("[detector]\nengine = \"winograd\"", "runs trunks only"),
         ("[trunk]\nbatch = 0", "[trunk] batch"),
         (
             "[trunk]\nengine = \"rten\"\n[[members]]\nname = \"a\"\nkind = \"tuned\"\nprecision = \"bf16\"",

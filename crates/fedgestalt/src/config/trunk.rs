@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::empty_is_none;
@@ -54,10 +54,12 @@ impl TrunkConfig {
     pub(super) fn check(&self, members: impl Iterator<Item = Precision>) -> anyhow::Result<()> {
         ensure!((1..=1024).contains(&self.batch), "[trunk] batch is {}; give 1 to 1024", self.batch);
         let bf16 = std::iter::once(self.precision).chain(members).any(|wish| wish == Precision::Bf16);
-        ensure!(
-            !(self.engine == Engine::Rten && bf16),
-            "[trunk] engine is \"rten\" and precision \"bf16\" is asked for, and rten computes in f32 only; give engine = \"openvino\" or \"auto\""
-        );
+        if let (Some(engine), true) = (self.engine.of_f32_only(), bf16) {
+            bail!(
+                "[trunk] engine is \"{engine}\" and precision \"bf16\" is asked for, and {engine} computes in f32 only; give \
+                 engine = \"openvino\" or \"auto\""
+            );
+        }
         Ok(())
     }
 
@@ -98,10 +100,23 @@ pub enum Engine {
     Auto,
     /// rten, pure Rust.
     Rten,
+    /// The engine of this program for residual networks.
+    Winograd,
     /// OpenVINO, whose library is found at run time.
     OpenVino,
     /// ONNX Runtime, where it is compiled in.
     OnnxRuntime,
+}
+
+impl Engine {
+    /// Its name, if it cannot compute in bf16.
+    pub(super) fn of_f32_only(self) -> Option<&'static str> {
+        match self {
+            Self::Rten => Some("rten"),
+            Self::Winograd => Some("winograd"),
+            Self::Auto | Self::OpenVino | Self::OnnxRuntime => None,
+        }
+    }
 }
 
 /// The numbers a trunk is computed in.

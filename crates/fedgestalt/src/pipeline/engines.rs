@@ -27,7 +27,7 @@ pub use network_file::{Neck, NetworkFile};
 /// How a network is run; written into results, models and the release's card.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Runs {
-    /// `rten`, `openvino`, `onnxruntime`.
+    /// `rten`, `winograd`, `openvino`, `onnxruntime`.
     pub engine: String,
     /// Its version, where it is not compiled in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,16 +126,48 @@ impl<'a> Engines<'a> {
         match self.config.trunk.engine {
             Engine::Rten => rten(file, None),
             Engine::Auto if shipped => rten(file, None),
-            Engine::Auto => match self.openvino()? {
-                None => rten(file, None),
-                Some(library) => match self.on_openvino(&library, &file, precision) {
-                    Ok(chosen) => Ok(chosen),
-                    Err(error) => rten(file, Some(format!("OpenVINO is not used: {error:#}"))),
-                },
-            },
+            Engine::Auto => self.fastest(file, precision),
+            Engine::Winograd => self.on_winograd(&file),
             Engine::OpenVino => self.on_openvino(&self.needed_openvino("trunk")?, &file, precision),
             Engine::OnnxRuntime => self.on_onnxruntime(&file, precision),
         }
+    }
+
+    /// The network on the fastest engine that takes it: OpenVINO where it computes in bf16, then our own for residual networks,
+    /// then OpenVINO in f32, then rten.
+    fn fastest(&self, file: NetworkFile, precision: Precision) -> Result<Chosen> {
+        let library = self.openvino()?;
+        let in_bf16 = |library: &Arc<OpenVino>| library.has_bf16() && precision != Precision::F32;
+        let mut openvino = None;
+        if let Some(library) = library.as_ref().filter(|library| in_bf16(library)) {
+            match self.on_openvino(library, &file, precision) {
+                Ok(chosen) if chosen.trunk.precision() == vision::Precision::Bf16 => return Ok(chosen),
+                other => openvino = Some(other),
+            }
+        }
+        // That a network is of another kind is nothing to tell.
+        if let Ok(chosen) = self.on_winograd(&file) {
+            let note = match openvino {
+                Some(Ok(openvino)) => openvino.note,
+                Some(Err(error)) => Some(not_openvino(&error)),
+                None => (precision == Precision::Bf16).then(|| {
+                    "bf16 needs OpenVINO and a processor that computes in it: f32 is used".to_owned()
+                }),
+            };
+            return Ok(Chosen { note, ..chosen });
+        }
+        match openvino.or_else(|| library.map(|library| self.on_openvino(&library, &file, precision))) {
+            None => rten(file, None),
+            Some(Ok(chosen)) => Ok(chosen),
+            Some(Err(error)) => rten(file, Some(not_openvino(&error))),
+        }
+    }
+
+    fn on_winograd(&self, file: &NetworkFile) -> Result<Chosen> {
+        let f32 = vision::Precision::F32;
+        let (trunk, agreement) = self.measured(file, "winograd 1", "", f32, &|_| file.on_winograd())?;
+        accept_f32(&agreement)?;
+        Ok(chosen(trunk, None, agreement, None))
     }
 
     /// OpenVINO's library, which this section of the configuration asks for.
@@ -304,6 +336,10 @@ fn without_onnxruntime(section: &str) -> anyhow::Error {
 
 fn rten(file: NetworkFile, note: Option<String>) -> Result<Chosen> {
     Ok(Chosen { trunk: Box::new(file.into_rten()?), runs: Runs::rten(), note })
+}
+
+fn not_openvino(error: &anyhow::Error) -> String {
+    format!("OpenVINO is not used: {error:#}")
 }
 
 fn accept_f32(agreement: &Agreement) -> Result<()> {

@@ -151,3 +151,131 @@ pub(super) fn room(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
     }
     &mut memory[..len]
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::bytes::Bytes;
+
+    use super::*;
+
+    /// Numbers in -1..1 that repeat late.
+    fn noise(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    /// Maps in memory from numbers by crop, channel, row and column; what nobody reads is not a number.
+    fn laid_out(map: Map, crops: usize, values: &[f32]) -> Vec<f32> {
+        let mut out = vec![f32::NAN; crops * map.len()];
+        for crop in 0..crops {
+            for (y, x) in (0..map.side).flat_map(|y| (0..map.side).map(move |x| (y, x))) {
+                let pixel = &mut out[crop * map.len() + map.offset(y, x)..][..map.depth()];
+                pixel.fill(0.0);
+                for (channel, value) in pixel[..map.channels].iter_mut().enumerate() {
+                    *value = values[((crop * map.channels + channel) * map.side + y) * map.side + x];
+                }
+            }
+        }
+        out
+    }
+
+    fn filled(mut values: Vec<f32>, map: Map) -> Vec<f32> {
+        values.resize(map.depth(), 0.0);
+        values
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// Any convolution, with everything that may come before and after it, against the definition in double precision.
+        #[test]
+        fn a_convolution_is_the_sum_of_its_products(
+            side in 1usize..20,
+            [channels, outputs] in [1usize..70, 1usize..70],
+            (kernel, stride, pad) in prop_oneof![
+                3 => Just((3, 1, 1)), 1 => Just((3, 2, 1)), 1 => Just((1, 2, 0)), 1 => Just((1, 1, 0)), 1 => Just((2, 1, 1)),
+            ],
+            crops in 1usize..4,
+            [norm, scaled, before, added, after] in any::<[bool; 5]>(),
+            threads in 1usize..4,
+            seed: u32,
+        ) {
+            prop_assume!(side + 2 * pad >= kernel);
+            let norm = norm && (kernel, stride, pad) == (3, 1, 1);
+            let from = Map { side, channels };
+            let to = Map { side: (side + 2 * pad - kernel) / stride + 1, channels: outputs };
+            let x = noise(crops * channels * side * side, seed);
+            let weights = noise(outputs * channels * kernel * kernel, seed ^ 1);
+            let [scale, shift] = [2, 3].map(|salt| noise(channels, seed ^ salt));
+            let [factor, bias, slope, last] = [4, 5, 6, 7].map(|salt| noise(outputs, seed ^ salt));
+            let other = noise(crops * outputs * to.side * to.side, seed ^ 8);
+
+            let way = if (kernel, stride, pad) == (3, 1, 1) {
+                let filled = [&scale, &shift].map(|values| filled(values.clone(), from));
+                Way::Winograd { norm: norm.then_some(filled) }
+            } else {
+                Way::Taps { kernel, stride, pad }
+            };
+            let raw: Bytes = weights.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>().into();
+            let finish = Finish {
+                shift: filled(bias.clone(), to),
+                before: before.then(|| filled(slope.clone(), to)),
+                after: after.then(|| filled(last.clone(), to)),
+            };
+            let factors = scaled.then(|| factor.clone());
+            let conv = Conv::new(from, to, way, Weights::new(raw, outputs, factors), finish);
+            let mut found = vec![f32::NAN; crops * to.len()];
+            let maps = laid_out(from, crops, &x);
+            let others = laid_out(to, crops, &other);
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| conv.run(&maps, added.then_some(&others), &mut found, &mut Vec::new()));
+
+            let bend = |value: f64, slope: f32| value.max(0.0) + f64::from(slope) * value.min(0.0);
+            for (crop, output) in (0..crops).flat_map(|crop| (0..outputs).map(move |output| (crop, output))) {
+                for (y, x_at) in (0..to.side).flat_map(|y| (0..to.side).map(move |x| (y, x))) {
+                    let (mut sum, mut size) = (0.0, 1.0);
+                    for (channel, tap) in
+                        (0..channels).flat_map(|c| (0..kernel * kernel).map(move |tap| (c, tap)))
+                    {
+                        let y = (y * stride + tap / kernel).wrapping_sub(pad);
+                        let x_at = (x_at * stride + tap % kernel).wrapping_sub(pad);
+                        if y < side && x_at < side {
+                            let value = x[((crop * channels + channel) * side + y) * side + x_at];
+                            let mut value = f64::from(value);
+                            if norm {
+                                value = value * f64::from(scale[channel]) + f64::from(shift[channel]);
+                            }
+                            let weight = weights[(output * channels + channel) * kernel * kernel + tap];
+                            let factor = if scaled { factor[output] } else { 1.0 };
+                            sum += value * f64::from(weight) * f64::from(factor);
+                            size += (value * f64::from(weight)).abs();
+                        }
+                    }
+                    let mut expected = sum + f64::from(bias[output]);
+                    if before {
+                        expected = bend(expected, slope[output]);
+                    }
+                    if added {
+                        expected += f64::from(other[((crop * outputs + output) * to.side + y) * to.side + x_at]);
+                    }
+                    if after {
+                        expected = bend(expected, last[output]);
+                    }
+                    let found = found[crop * to.len() + to.offset(y, x_at) + output];
+                    // The transforms' coefficients make rounding grow by some tens.
+                    let allowed = 64.0 * f64::from(f32::EPSILON) * size;
+                    prop_assert!((f64::from(found) - expected).abs() <= allowed, "{found}, expected {expected}");
+                }
+            }
+            // Channels that only fill up stay zero, so that they add nothing to the next convolution.
+            for (y, x_at) in (0..to.side).flat_map(|y| (0..to.side).map(move |x| (y, x))) {
+                prop_assert!(found[to.offset(y, x_at)..][outputs..to.depth()].iter().all(|&v| v == 0.0 || added));
+            }
+        }
+    }
+}

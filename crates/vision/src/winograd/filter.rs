@@ -43,9 +43,8 @@ fn both<T: Transform<N, M>, S: Simd, const N: usize, const M: usize>(
         for (x, value) in row.iter_mut().enumerate() {
             *value = source.at(y, x);
         }
-        let row = T::line(simd, row);
-        for (x, &value) in row.iter().enumerate() {
-            columns[x][y] = value;
+        for (column, value) in columns.iter_mut().zip(T::line(simd, row)) {
+            column[y] = value;
         }
     }
     for (x, column) in columns.iter().enumerate() {

@@ -86,13 +86,14 @@ pub(super) fn multiply<S: Simd, const R: usize, const V: usize>(
 /// The vectors of something that may be there.
 #[inline(always)]
 pub(super) fn vectors<S: Simd>(numbers: Option<&[f32]>) -> Option<&[S::f32s]> {
-    match numbers {
-        Some(numbers) => Some(S::as_simd_f32s(numbers).0),
-        None => None,
-    }
+    numbers.map(|numbers| S::as_simd_f32s(numbers).0)
 }
 
 /// One vector of something that may be there.
+#[expect(
+    clippy::manual_map,
+    reason = "the compiler may leave a closure out of line, and so without wide vectors"
+)]
 #[inline(always)]
 pub(super) fn at_in<V: Copy>(vectors: Option<&[V]>, at: usize) -> Option<V> {
     match vectors {
@@ -125,17 +126,9 @@ impl Finish {
     pub(super) fn vector<S: Simd>(&self, _: S, at: usize) -> FinishVector<S> {
         FinishVector {
             shift: S::as_simd_f32s(&self.shift).0[at],
-            before: at_in(vectors::<S>(slice(&self.before)), at),
-            after: at_in(vectors::<S>(slice(&self.after)), at),
+            before: at_in(vectors::<S>(self.before.as_deref()), at),
+            after: at_in(vectors::<S>(self.after.as_deref()), at),
         }
-    }
-}
-
-#[inline(always)]
-fn slice(values: &Option<Vec<f32>>) -> Option<&[f32]> {
-    match values {
-        Some(values) => Some(values),
-        None => None,
     }
 }
 

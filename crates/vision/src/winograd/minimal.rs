@@ -66,10 +66,7 @@ impl Block<'_> {
     ) {
         let map = self.conv.from;
         let zeros = vec![0f32; map.depth()];
-        let norm = match norm {
-            Some([scale, shift]) => Some((S::as_simd_f32s(scale).0, S::as_simd_f32s(shift).0)),
-            None => None,
-        };
+        let norm = norm.map(|norm| norm.each_ref().map(|numbers| S::as_simd_f32s(numbers).0));
         let (points, _) = S::as_mut_simd_f32s(windows);
         let (stride, width) = (matrices.stride() / S::F32_LANES, map.depth() / S::F32_LANES);
         for tile in 0..tiles {
@@ -151,7 +148,8 @@ struct Window<'a, S: Simd> {
     pixels: &'a [[&'a [S::f32s]; WINDOW]; WINDOW],
     /// Which pixels are those of the map.
     inside: &'a [[bool; WINDOW]; WINDOW],
-    norm: Option<(&'a [S::f32s], &'a [S::f32s])>,
+    /// Scale and shift.
+    norm: Option<[&'a [S::f32s]; 2]>,
     vector: usize,
     simd: S,
 }
@@ -161,7 +159,7 @@ impl<S: Simd> Source<S> for Window<'_, S> {
     fn at(&self, row: usize, column: usize) -> S::f32s {
         let value = self.pixels[row][column][self.vector];
         match self.norm {
-            Some((scale, shift)) if self.inside[row][column] => {
+            Some([scale, shift]) if self.inside[row][column] => {
                 self.simd.mul_add_e_f32s(value, scale[self.vector], shift[self.vector])
             }
             _ => value,

@@ -12,8 +12,8 @@ use super::weights::Weights;
 use crate::crop::CROP_SIDE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::graph::Graph;
-use crate::onnx::proto::{FLOAT, GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::not_onnx;
+use crate::onnx::proto::{FLOAT, GraphProto, ModelProto, NodeProto, TensorProto};
 
 /// More channels than any face network's map has.
 const MOST_CHANNELS: usize = 4096;
@@ -108,7 +108,9 @@ impl Network {
         let mut reader = Reader { graph: &graph, values, uses, drafts: Vec::new(), patches: None };
         for node in graph.nodes() {
             if let Some(value) = reader.node(node)? {
-                let [output, ..] = node.output.as_slice() else { return Err(unlike(node, "it gives nothing")) };
+                let [output, ..] = node.output.as_slice() else {
+                    return Err(unlike(node, "it gives nothing"));
+                };
                 reader.values.insert(output.clone(), value);
             }
         }
@@ -258,7 +260,9 @@ impl Reader<'_> {
 
     /// The later of the two maps takes the other one up.
     fn sum(&mut self, node: &NodeProto, a: Value, b: Value) -> Result<Value> {
-        let (Value::Map(a), Value::Map(b)) = (a, b) else { return Err(unlike(node, "it adds no two feature maps")) };
+        let (Value::Map(a), Value::Map(b)) = (a, b) else {
+            return Err(unlike(node, "it adds no two feature maps"));
+        };
         let (earlier, later) = (a.min(b), a.max(b));
         let name = |map: usize| if map == a { &node.input[0] } else { &node.input[1] };
         let alone = self.uses.get(name(later)) == Some(&1);
@@ -287,7 +291,8 @@ impl Reader<'_> {
     }
 
     fn numbers(&self, node: &NodeProto, at: usize) -> Result<Vec<f32>> {
-        let raw = floats(&self.tensor(node, at)?).ok_or_else(|| unlike(node, "its weights are not float32"))?;
+        let raw =
+            floats(&self.tensor(node, at)?).ok_or_else(|| unlike(node, "its weights are not float32"))?;
         Ok(raw.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
     }
 }
@@ -387,6 +392,8 @@ fn unlike(node: &NodeProto, why: &str) -> Error {
 fn refused(why: &str) -> Error {
     Error::new(
         ErrorKind::Engine,
-        format!("the network is no residual network of plain convolutions, {why}; use the engine rten for it"),
+        format!(
+            "the network is no residual network of plain convolutions, {why}; use the engine rten for it"
+        ),
     )
 }

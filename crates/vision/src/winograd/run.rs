@@ -87,13 +87,7 @@ impl Runner {
     }
 
     /// Runs convolutions, from the map before the first of them to that of the last.
-    fn steps(
-        &self,
-        steps: Range<usize>,
-        crops: usize,
-        map: Vec<f32>,
-        workspace: &mut Workspace,
-    ) -> Vec<f32> {
+    fn steps(&self, steps: Range<usize>, crops: usize, map: Vec<f32>, workspace: &mut Workspace) -> Vec<f32> {
         let mut maps: Vec<Option<Vec<f32>>> = vec![None; self.network.steps.len() + 1];
         maps[steps.start] = Some(map);
         for at in steps.clone() {

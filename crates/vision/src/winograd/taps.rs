@@ -51,9 +51,8 @@ impl Task for TapsBlock<'_> {
                 }
             }
             for panel in 0..depth_out / (V * S::F32_LANES) {
-                let (weights, _) = S::as_simd_f32s(
-                    &filters[(panel * kernel * kernel + tap) * product_len..][..panel_len],
-                );
+                let (weights, _) =
+                    S::as_simd_f32s(&filters[(panel * kernel * kernel + tap) * product_len..][..panel_len]);
                 for (taps, out) in taps.chunks(R).zip(out.chunks_mut(R * width)) {
                     let pixels = out.len() / width;
                     let mut rows: [&[f32]; R] = [&zeros; R];

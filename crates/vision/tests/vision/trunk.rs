@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use serde::Deserialize;
-use vision::{Crop, Cut, ErrorKind, NeckWeights, RtenTrunk, Trunk, TrunkFile};
+use vision::{Crop, Cut, ErrorKind, NeckWeights, RtenTrunk, Trunk, TrunkFile, WinogradTrunk};
 
 use crate::{crop, data, json};
 
@@ -90,6 +90,61 @@ fn the_same_bits_whatever_the_threads_and_the_grouping() {
                 assert_eq!(found, expected, "{} threads, groups of {group}", trunk.threads());
             }
         }
+    }
+}
+
+#[test]
+fn residual_networks_agree_with_onnx_runtime_without_an_engine_from_elsewhere() {
+    // Folded BatchNorms and unfolded ones.
+    for network in json::<Vec<Network>>("iresnet.json") {
+        let trunk = WinogradTrunk::new(&parse(&network.file, Cut::Auto)).unwrap();
+        assert_eq!(trunk.engine(), "winograd");
+        for expected in &network.crops {
+            let found = features(&trunk, &[crop(&expected.crop)]);
+            assert_close(&format!("{} {}", network.file, expected.crop), &found, &expected.features);
+        }
+    }
+    let rten = RtenTrunk::new(parse("mini_iresnet.onnx", Cut::Auto)).unwrap();
+    let trunk = WinogradTrunk::new(&parse("mini_iresnet.onnx", Cut::Auto)).unwrap();
+    let crops = [crop("crop.png"), crop("crop2.png")];
+    assert_eq!(trunk.digest(), rten.digest());
+    assert_close("mini_iresnet.onnx", &features(&trunk, &crops), &features(&rten, &crops));
+}
+
+#[test]
+fn minimal_filtering_gives_the_same_bits_whatever_the_threads_and_the_grouping() {
+    // More than are computed together.
+    let crops: Vec<Crop> = (0..70u64).map(|seed| vision::augment::augment(&crop("crop.png"), seed)).collect();
+    let trunk = WinogradTrunk::new(&parse("iresnet.onnx", Cut::Auto)).unwrap();
+    let expected: Vec<u32> = crops
+        .iter()
+        .flat_map(|crop| features(&trunk, std::slice::from_ref(crop)))
+        .map(f32::to_bits)
+        .collect();
+    for threads in [1, 2, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for group in [3, 70] {
+            let found: Vec<u32> = pool.install(|| {
+                crops.chunks(group).flat_map(|crops| features(&trunk, crops)).map(f32::to_bits).collect()
+            });
+            assert!(found == expected, "{threads} threads, groups of {group}");
+        }
+    }
+    assert!(vision::keeps_crops_apart(&trunk, 16).unwrap());
+}
+
+#[test]
+fn networks_of_another_kind_are_left_to_other_engines_and_the_node_is_named() {
+    for (file, cut, why) in [
+        ("tiny.onnx", Cut::Auto, "(AveragePool)"),
+        ("iresnet.onnx", Cut::End, "(Gemm): there is no such step here"),
+    ] {
+        let error = WinogradTrunk::new(&parse(file, cut)).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Engine);
+        assert!(
+            error.to_string().contains(why) && error.to_string().contains("use the engine rten"),
+            "{error}"
+        );
     }
 }
 

@@ -70,7 +70,8 @@ impl Engines<'_> {
                     Err(error) => rten(Some(format!("OpenVINO is not used for the detector: {error:#}"))),
                 },
             },
-            Engine::Auto | Engine::Rten => rten(None),
+            // The configuration refuses the engine for trunks.
+            Engine::Auto | Engine::Rten | Engine::Winograd => rten(None),
             Engine::OpenVino => {
                 let library = self.needed_openvino("detector")?;
                 self.detector_on_openvino(&library, file, precision, photographs)

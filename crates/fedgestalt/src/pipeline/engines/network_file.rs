@@ -10,9 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vision::onnx::{Cut, TrunkFacts, TrunkFile};
-use vision::{NeckWeights, RtenTrunk};
+use vision::{ErrorKind, NeckWeights, RtenTrunk, WinogradTrunk};
 
 use crate::store;
+use crate::store::mapped::Mapped;
 use crate::store::tensors::{self, Tensor, Tensors};
 
 /// Files below this are parsed in no time.
@@ -176,6 +177,25 @@ impl NetworkFile {
             let _ = std::fs::remove_file(file);
         }
         Ok(RtenTrunk::new(self.trunk_file()?)?)
+    }
+
+    /// The cut network on the engine for residual networks, which reads weights where they lie.
+    ///
+    /// # Errors
+    /// As [`NetworkFile::trunk_file`], and when it is not such a network.
+    pub fn on_winograd(&self) -> Result<WinogradTrunk> {
+        if let Source::Known { kept, .. } = &self.source
+            && let Ok(model) = Mapped::open(&kept.file("onnx"))
+        {
+            match WinogradTrunk::new(&TrunkFile::known(self.facts.clone(), None, model)) {
+                // Damaged: it is made again.
+                Err(error) if error.kind() == ErrorKind::Model => {
+                    let _ = std::fs::remove_file(kept.file("onnx"));
+                }
+                loaded => return Ok(loaded?),
+            }
+        }
+        Ok(WinogradTrunk::new(&self.trunk_file()?)?)
     }
 
     /// The cut network in a file, for batches of one size. `None` where nothing is kept of it.
@@ -379,9 +399,14 @@ mod tests {
         let known = open();
         let Source::Known { kept, .. } = &known.source else { panic!("it is known") };
         let file = kept.file("onnx");
-        std::fs::write(&file, b"damaged").unwrap();
-        known.into_rten().unwrap();
-        assert!(std::fs::read(&file).unwrap().len() > 7, "it is kept anew");
+        for load in [
+            |known: NetworkFile| known.on_winograd().map(|_| ()),
+            |known: NetworkFile| known.into_rten().map(|_| ()),
+        ] {
+            std::fs::write(&file, b"damaged").unwrap();
+            load(open()).unwrap();
+            assert!(std::fs::read(&file).unwrap().len() > 7, "it is kept anew");
+        }
     }
 
     #[test]
