@@ -6,6 +6,7 @@
 //! the batch and the number of threads.
 
 mod conv;
+mod few;
 mod filter;
 mod kernel;
 mod layout;

@@ -1,6 +1,6 @@
 //! Trunks on the engine of this crate, for residual networks.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::crop::Crop;
 use crate::engine::guarded;
@@ -19,7 +19,22 @@ const WINOGRAD: &str = "winograd";
 pub struct WinogradTrunk {
     runner: Runner,
     digest: [u8; 32],
-    workspaces: Mutex<Vec<Workspace>>,
+    workspaces: Arc<Workspaces>,
+}
+
+/// Memory that no run uses at the moment.
+type Workspaces = Mutex<Vec<Workspace>>;
+
+/// That of all networks of this process, as long as there are any: they run one after the other.
+static WORKSPACES: Mutex<Weak<Workspaces>> = Mutex::new(Weak::new());
+
+fn workspaces() -> Arc<Workspaces> {
+    let mut shared = WORKSPACES.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let new = Arc::default();
+        *shared = Arc::downgrade(&new);
+        new
+    })
 }
 
 impl WinogradTrunk {
@@ -31,7 +46,7 @@ impl WinogradTrunk {
     pub fn new(file: &TrunkFile) -> Result<Self> {
         let runner = guarded(WINOGRAD, "load", || Runner::read(file.shared_model()))?;
         check_promise(runner.output_len(), file.output_len, &file.cut)?;
-        Ok(Self { runner, digest: file.digest, workspaces: Mutex::default() })
+        Ok(Self { runner, digest: file.digest, workspaces: workspaces() })
     }
 }
 

@@ -1,9 +1,11 @@
 //! Convolutions of feature maps.
 
 use std::cell::RefCell;
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+use super::few::FewTiles;
 use super::filter::POINTS;
 use super::kernel::{Finish, ROWS, compute, panel_width};
 use super::layout::Map;
@@ -12,9 +14,11 @@ use super::prepare::Prepare;
 use super::taps::{self, TapsBlock};
 use super::weights::Weights;
 
-/// Filters with at most this many pairs of channels are transformed once and kept; larger ones are transformed for every run,
-/// in which there are many crops for them.
+/// Filters with at most this many pairs of channels may be kept as they are multiplied; larger ones are transformed for every
+/// run, in which there are many crops for them.
 const KEPT_PAIRS: usize = 128 * 128;
+/// With so few tiles, filters are multiplied where they are transformed, instead of going through memory.
+const FEW_TILES: usize = 96;
 /// Numbers of a block's windows and products together: they stay in a core's second cache, or near it.
 const BLOCK: usize = 1 << 17;
 /// A block has about this many rows at least, if there are so many: all filters are read for every block.
@@ -30,7 +34,18 @@ pub(super) struct Conv {
     pub(super) weights: Weights,
     pub(super) finish: Finish,
     /// Its filters as they are multiplied, if they are kept.
-    kept: Option<Vec<f32>>,
+    kept: OnceLock<Vec<f32>>,
+}
+
+/// Memory for runs, used again.
+#[derive(Default)]
+pub(super) struct Room {
+    /// For filters.
+    filters: Vec<f32>,
+    /// For the windows of few tiles.
+    windows: Vec<f32>,
+    /// For their pixels, by output channel.
+    columns: Vec<f32>,
 }
 
 /// How it is computed.
@@ -59,54 +74,63 @@ pub(super) struct Block<'a> {
 }
 
 thread_local! {
-    /// Windows and products of the block that a thread computes.
+    /// Windows or filters, and products, of what a thread computes.
     static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 impl Conv {
-    /// A convolution whose filters are ready where they are kept.
     pub(super) fn new(from: Map, to: Map, way: Way, weights: Weights, finish: Finish) -> Self {
-        let mut conv = Self { from, to, way, weights, finish, kept: None };
-        let kept = match conv.way {
-            Way::Winograd { .. } => from.channels * to.channels <= KEPT_PAIRS,
-            Way::Taps { .. } => true,
-        };
-        if kept {
-            let mut filters = vec![0.0; conv.filters_len()];
-            conv.prepare(&mut filters);
-            conv.kept = Some(filters);
-        }
-        conv
+        Self { from, to, way, weights, finish, kept: OnceLock::new() }
     }
 
-    /// Computes the maps of all crops of which `x` holds the maps before. `scratch` is room for filters.
-    pub(super) fn run(&self, x: &[f32], other: Option<&[f32]>, out: &mut [f32], scratch: &mut Vec<f32>) {
-        let filters = match &self.kept {
-            Some(kept) => kept.as_slice(),
-            None => {
-                let filters = room(scratch, self.filters_len());
+    /// Computes the maps of all crops of which `x` holds the maps before. With `keep`, small filters are kept from now on.
+    pub(super) fn run(&self, x: &[f32], other: Option<&[f32]>, out: &mut [f32], room: &mut Room, keep: bool) {
+        let tiles = out.len() / self.to.tile_len();
+        let Room { filters, windows, columns } = room;
+        let filters = match (self.kept.get(), &self.way) {
+            (Some(kept), _) => kept.as_slice(),
+            (None, _) if keep && self.may_be_kept() => {
+                let mut filters = vec![0.0; self.filters_len()];
+                self.prepare(&mut filters);
+                // Another thread may have been here: its filters are the same.
+                self.kept.get_or_init(|| filters).as_slice()
+            }
+            (None, Way::Winograd { norm }) if tiles <= FEW_TILES => {
+                return FewTiles { conv: self, norm: norm.as_ref(), x, other, windows, columns }.run(out);
+            }
+            (None, _) => {
+                let filters = space(filters, self.filters_len());
                 self.prepare(filters);
                 &*filters
             }
         };
-        let block = self.block(out.len() / self.to.tile_len());
+        let block = self.block(tiles);
         let len = block * self.to.tile_len();
         out.par_chunks_mut(len).enumerate().for_each(|(at, out)| {
             let other = other.map(|other| &other[at * len..][..out.len()]);
             let block = Block { conv: self, filters, x, first: at * block, other, out };
             match &self.way {
                 &Way::Taps { kernel, stride, pad } => compute(TapsBlock { block, kernel, stride, pad }),
-                Way::Winograd { norm } => SCRATCH.with_borrow_mut(|(windows, products)| {
+                Way::Winograd { norm } => with_scratch(|windows, products| {
                     compute(WinogradBlock { block, norm: norm.as_ref(), windows, products });
                 }),
             }
         });
     }
 
+    fn may_be_kept(&self) -> bool {
+        match self.way {
+            Way::Winograd { .. } => self.from.channels * self.to.channels <= KEPT_PAIRS,
+            Way::Taps { .. } => true,
+        }
+    }
+
     /// Lays the filters out as they are multiplied, in panels of output channels.
     fn prepare(&self, filters: &mut [f32]) {
+        let stride = self.product_len();
         filters.par_chunks_exact_mut(self.panel_len()).enumerate().for_each(|(at, panel)| {
-            compute(Prepare { conv: self, first: at * panel_width(), panel });
+            let inputs = 0..self.from.depth();
+            compute(Prepare { conv: self, first: at * panel_width(), inputs, stride, panel });
         });
     }
 
@@ -144,16 +168,24 @@ impl Conv {
     }
 }
 
-/// Room for `len` numbers, which hold anything.
-pub(super) fn room(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
+/// Hands out the memory that a thread has for the block that it computes.
+pub(super) fn with_scratch<R>(task: impl FnOnce(&mut Vec<f32>, &mut Vec<f32>) -> R) -> R {
+    SCRATCH.with_borrow_mut(|(windows, products)| task(windows, products))
+}
+
+/// Space for `len` numbers, which hold anything.
+pub(super) fn space(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if memory.len() < len {
-        memory.resize(len, 0.0);
+        // Not grown: nothing in it is wanted, and what comes from the system is zero without being written.
+        *memory = Vec::new();
+        *memory = vec![0.0; len];
     }
     &mut memory[..len]
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
     use prost::bytes::Bytes;
 
@@ -203,6 +235,7 @@ mod tests {
             crops in 1usize..4,
             [norm, scaled, before, added, after] in any::<[bool; 5]>(),
             threads in 1usize..4,
+            keep: bool,
             seed: u32,
         ) {
             prop_assume!(side + 2 * pad >= kernel);
@@ -233,7 +266,7 @@ mod tests {
             let maps = laid_out(from, crops, &x);
             let others = laid_out(to, crops, &other);
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| conv.run(&maps, added.then_some(&others), &mut found, &mut Vec::new()));
+            pool.install(|| conv.run(&maps, added.then_some(&others), &mut found, &mut Room::default(), keep));
 
             let bend = |value: f64, slope: f32| value.max(0.0) + f64::from(slope) * value.min(0.0);
             for (crop, output) in (0..crops).flat_map(|crop| (0..outputs).map(move |output| (crop, output))) {

@@ -44,20 +44,25 @@ impl<T: Task> WithSimd for Dispatch<T> {
     }
 }
 
-/// Columns of a panel on this processor.
-pub(super) fn panel_width() -> usize {
-    struct Width;
+/// Rows that a kernel multiplies at a time, and columns of a panel, on this processor.
+pub(super) fn kernel_shape() -> (usize, usize) {
+    struct Shape;
 
-    impl Task for Width {
-        type Output = usize;
+    impl Task for Shape {
+        type Output = (usize, usize);
 
         #[inline(always)]
-        fn run<S: Simd, const R: usize, const V: usize>(self, _: S) -> usize {
-            V * S::F32_LANES
+        fn run<S: Simd, const R: usize, const V: usize>(self, _: S) -> (usize, usize) {
+            (R, V * S::F32_LANES)
         }
     }
 
-    compute(Width)
+    compute(Shape)
+}
+
+/// Columns of a panel.
+pub(super) fn panel_width() -> usize {
+    kernel_shape().1
 }
 
 /// Adds to `sums` the products of `R` rows with a panel: for every term of a row, the panel has `V` vectors.

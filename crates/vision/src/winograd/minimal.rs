@@ -2,7 +2,7 @@
 
 use pulp::Simd;
 
-use super::conv::{APART, Block, room};
+use super::conv::{APART, Block, space};
 use super::filter::{self, POINTS, Sink, Source, WINDOW};
 use super::kernel::{FinishVector, Task, at_in, multiply, vectors};
 use super::layout::{TILE, TILE_PIXELS};
@@ -28,8 +28,8 @@ impl Task for WinogradBlock<'_> {
         let rows = tiles.next_multiple_of(R);
         let from = Matrices { rows, depth: block.conv.from.depth() };
         let to = Matrices { rows, depth: block.conv.to.depth() };
-        let windows = room(windows, POINTS * from.stride());
-        let products = room(products, POINTS * to.stride());
+        let windows = space(windows, POINTS * from.stride());
+        let products = space(products, POINTS * to.stride());
         block.transform_windows(simd, tiles, norm, from, windows);
         block.multiply::<S, R, V>(simd, (from, windows), (to, products));
         block.transform_products(simd, tiles, to, products);
@@ -38,9 +38,9 @@ impl Task for WinogradBlock<'_> {
 
 /// A matrix for every point, with a row for every tile.
 #[derive(Clone, Copy)]
-struct Matrices {
-    rows: usize,
-    depth: usize,
+pub(super) struct Matrices {
+    pub(super) rows: usize,
+    pub(super) depth: usize,
 }
 
 impl Matrices {
@@ -49,14 +49,15 @@ impl Matrices {
     }
 
     /// Numbers from a matrix to the next.
-    fn stride(self) -> usize {
+    pub(super) fn stride(self) -> usize {
         self.len() + APART
     }
 }
 
 impl Block<'_> {
+    /// Writes the windows of so many tiles.
     #[inline(always)]
-    fn transform_windows<S: Simd>(
+    pub(super) fn transform_windows<S: Simd>(
         &self,
         simd: S,
         tiles: usize,
@@ -137,7 +138,9 @@ impl Block<'_> {
                 let finish = self.conv.finish.vector(simd, vector);
                 let source = Products { products, stride, at: tile * width + vector };
                 let at = tile * TILE_PIXELS * width + vector;
-                filter::tile(simd, &source, &mut Pixels { finish: &finish, other, out, width, at, simd });
+                let mut pixels =
+                    Pixels { finish: &finish, other, other_at: (at, width), out, at: (at, width), simd };
+                filter::tile(simd, &source, &mut pixels);
             }
         }
     }
@@ -182,10 +185,10 @@ impl<S: Simd> Sink<S> for Points<'_, S::f32s> {
 }
 
 /// One vector of each point of a block's products.
-struct Products<'a, V> {
-    products: &'a [V],
-    stride: usize,
-    at: usize,
+pub(super) struct Products<'a, V> {
+    pub(super) products: &'a [V],
+    pub(super) stride: usize,
+    pub(super) at: usize,
 }
 
 impl<S: Simd> Source<S> for Products<'_, S::f32s> {
@@ -196,21 +199,22 @@ impl<S: Simd> Source<S> for Products<'_, S::f32s> {
 }
 
 /// One vector of channels of a tile's pixels, which are finished on their way.
-struct Pixels<'a, S: Simd> {
-    finish: &'a FinishVector<S>,
-    other: Option<&'a [S::f32s]>,
-    out: &'a mut [S::f32s],
-    /// Vectors per pixel.
-    width: usize,
-    /// That of the first pixel.
-    at: usize,
-    simd: S,
+pub(super) struct Pixels<'a, S: Simd> {
+    pub(super) finish: &'a FinishVector<S>,
+    pub(super) other: Option<&'a [S::f32s]>,
+    /// Where the first pixel is among the others, and how far apart pixels are there.
+    pub(super) other_at: (usize, usize),
+    pub(super) out: &'a mut [S::f32s],
+    /// Where the first pixel goes to, and how far apart pixels are there.
+    pub(super) at: (usize, usize),
+    pub(super) simd: S,
 }
 
 impl<S: Simd> Sink<S> for Pixels<'_, S> {
     #[inline(always)]
     fn put(&mut self, row: usize, column: usize, value: S::f32s) {
-        let at = self.at + (row * TILE + column) * self.width;
-        self.out[at] = self.finish.apply(self.simd, value, at_in(self.other, at));
+        let pixel = row * TILE + column;
+        let other = at_in(self.other, self.other_at.0 + pixel * self.other_at.1);
+        self.out[self.at.0 + pixel * self.at.1] = self.finish.apply(self.simd, value, other);
     }
 }

@@ -1,5 +1,7 @@
 //! Filters as they are multiplied.
 
+use std::ops::Range;
+
 use pulp::Simd;
 
 use super::conv::{Conv, Way};
@@ -11,6 +13,10 @@ pub(super) struct Prepare<'a> {
     pub(super) conv: &'a Conv,
     /// Its first output channel.
     pub(super) first: usize,
+    /// The input channels, those that only fill up included.
+    pub(super) inputs: Range<usize>,
+    /// Numbers from a product's rows to those of the next.
+    pub(super) stride: usize,
     /// What is written.
     pub(super) panel: &'a mut [f32],
 }
@@ -20,13 +26,13 @@ impl Task for Prepare<'_> {
 
     #[inline(always)]
     fn run<S: Simd, const R: usize, const V: usize>(self, simd: S) {
-        let Self { conv, first, panel } = self;
+        let Self { conv, first, inputs, stride, panel } = self;
         let width = V * S::F32_LANES;
         let (winograd, taps) = match conv.way {
             Way::Winograd { .. } => (true, 9),
             Way::Taps { kernel, .. } => (false, kernel * kernel),
         };
-        let stride = conv.product_len() / width;
+        let stride = stride / width;
         let (panel, _) = S::as_mut_simd_f32s(panel);
         let (panel, _) = panel.as_chunks_mut::<V>();
         let count = conv.to.channels.saturating_sub(first).min(width);
@@ -36,8 +42,12 @@ impl Task for Prepare<'_> {
         }
         // The filters of an input channel: tap after tap, each with its panel's columns.
         let mut filters = vec![0f32; taps * width];
-        for input in 0..conv.from.channels {
-            for (column, (weights, scale)) in outputs[..count].iter().enumerate() {
+        for (row, input) in inputs.enumerate() {
+            if input >= conv.from.channels {
+                filters.fill(0.0);
+            }
+            let outputs = if input < conv.from.channels { &outputs[..count] } else { &[] };
+            for (column, (weights, scale)) in outputs.iter().enumerate() {
                 for (tap, &weight) in weights[input * taps..][..taps].iter().enumerate() {
                     filters[tap * width + column] = f32::from_le_bytes(weight) * scale;
                 }
@@ -47,11 +57,11 @@ impl Task for Prepare<'_> {
             if winograd {
                 for vector in 0..V {
                     let source = Taps { filters, vector };
-                    filter::filter(simd, &source, &mut PanelColumn { panel, stride, input, vector });
+                    filter::filter(simd, &source, &mut PanelColumn { panel, stride, row, vector });
                 }
             } else {
                 for (tap, filters) in filters.iter().enumerate() {
-                    panel[tap * stride + input] = *filters;
+                    panel[tap * stride + row] = *filters;
                 }
             }
         }
@@ -76,13 +86,14 @@ struct PanelColumn<'a, T, const V: usize> {
     panel: &'a mut [[T; V]],
     /// Rows from a product to the next.
     stride: usize,
-    input: usize,
+    /// That of the input channel.
+    row: usize,
     vector: usize,
 }
 
 impl<S: Simd, const V: usize> Sink<S> for PanelColumn<'_, S::f32s, V> {
     #[inline(always)]
     fn put(&mut self, row: usize, column: usize, value: S::f32s) {
-        self.panel[(row * WINDOW + column) * self.stride + self.input][self.vector] = value;
+        self.panel[(row * WINDOW + column) * self.stride + self.row][self.vector] = value;
     }
 }

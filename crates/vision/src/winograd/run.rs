@@ -1,10 +1,12 @@
 //! A network, run.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prost::bytes::Bytes;
 use rayon::prelude::*;
 
+use super::conv::Room;
 use super::layout::TILE_PIXELS;
 use super::network::{Network, Patches};
 use crate::crop::{CROP_SIDE, Crop};
@@ -17,6 +19,9 @@ const SMALL: usize = 16;
 /// Crops whose small maps are computed together: their filters, which are not kept, are transformed once for all of them.
 const TOGETHER: usize = 64;
 
+/// Runs after which there will be more: filters are kept.
+const RUNS_OF_FEW: usize = 2;
+
 /// A network and where its run is divided.
 pub(crate) struct Runner {
     network: Network,
@@ -24,13 +29,15 @@ pub(crate) struct Runner {
     early: usize,
     /// For every convolution, the maps that nothing takes after it.
     done: Vec<Vec<usize>>,
+    /// Runs of the convolutions before the small maps.
+    runs: AtomicUsize,
 }
 
 /// Memory for runs, used again.
 #[derive(Default)]
 pub(crate) struct Workspace {
     free: Vec<Vec<f32>>,
-    filters: Vec<f32>,
+    room: Room,
 }
 
 impl Runner {
@@ -58,7 +65,7 @@ impl Runner {
         let early = (1..network.steps.len())
             .find(|&at| network.map(at).side <= SMALL && passes(at))
             .unwrap_or(network.steps.len());
-        Ok(Self { network, early, done })
+        Ok(Self { network, early, done, runs: AtomicUsize::new(0) })
     }
 
     /// Features per crop.
@@ -74,6 +81,7 @@ impl Runner {
         for (crops, out) in crops.chunks(TOGETHER).zip(out.chunks_mut(TOGETHER * self.output_len())) {
             let mut maps = workspace.take(crops.len() * passed);
             for (crops, maps) in crops.chunks(few).zip(maps.chunks_mut(few * passed)) {
+                self.runs.fetch_add(1, Ordering::Relaxed);
                 let patches = self.patches(crops, workspace);
                 let end = self.steps(0..self.early, crops.len(), patches, workspace);
                 let len = crops.len() * passed;
@@ -88,6 +96,7 @@ impl Runner {
 
     /// Runs convolutions, from the map before the first of them to that of the last.
     fn steps(&self, steps: Range<usize>, crops: usize, map: Vec<f32>, workspace: &mut Workspace) -> Vec<f32> {
+        let keep = self.runs.load(Ordering::Relaxed) > RUNS_OF_FEW;
         let mut maps: Vec<Option<Vec<f32>>> = vec![None; self.network.steps.len() + 1];
         maps[steps.start] = Some(map);
         for at in steps.clone() {
@@ -95,7 +104,8 @@ impl Runner {
             let len = crops * step.conv.to.len();
             let mut out = workspace.take(len);
             let map = |number: usize| maps[number].as_deref().unwrap_or_default();
-            step.conv.run(map(step.from), step.other.map(map), &mut out[..len], &mut workspace.filters);
+            let (x, other) = (map(step.from), step.other.map(map));
+            step.conv.run(x, other, &mut out[..len], &mut workspace.room, keep);
             maps[at + 1] = Some(out);
             for &done in &self.done[at] {
                 workspace.free.extend(maps[done].take());
@@ -159,20 +169,23 @@ impl Runner {
 }
 
 impl Workspace {
-    /// Room for `len` numbers, which hold anything.
+    /// Space for `len` numbers, which hold anything.
     fn take(&mut self, len: usize) -> Vec<f32> {
-        let large = |room: &&Vec<f32>| room.capacity() >= len;
-        let best = self.free.iter().filter(large).min_by_key(|room| room.capacity());
-        let best = best.or_else(|| self.free.iter().max_by_key(|room| room.capacity()));
-        let at = best.and_then(|best| self.free.iter().position(|room| room.as_ptr() == best.as_ptr()));
-        let mut room = at.map(|at| self.free.swap_remove(at)).unwrap_or_default();
-        if room.len() < len {
-            room.resize(len, 0.0);
+        let fitting = self.free.iter().enumerate().filter(|(_, space)| space.len() >= len);
+        match fitting.min_by_key(|(_, space)| space.len()).map(|(at, _)| at) {
+            Some(at) => self.free.swap_remove(at),
+            None => {
+                // The largest of those that are too small will be too small again.
+                let largest = self.free.iter().enumerate().max_by_key(|(_, space)| space.len());
+                if let Some(at) = largest.map(|(at, _)| at) {
+                    self.free.swap_remove(at);
+                }
+                vec![0.0; len]
+            }
         }
-        room
     }
 
-    fn give(&mut self, room: Vec<f32>) {
-        self.free.push(room);
+    fn give(&mut self, space: Vec<f32>) {
+        self.free.push(space);
     }
 }
