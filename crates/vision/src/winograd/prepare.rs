@@ -8,6 +8,9 @@ use super::conv::{Conv, Way};
 use super::filter::{self, Sink, Source, WINDOW};
 use super::kernel::{Task, WIDEST_PANEL};
 
+/// Input channels whose weights are read in one go from each output's, which lie far apart.
+const GATHERED: usize = 32;
+
 /// A panel of filters: for every product of a pair of channels with one value each, a row for every input channel.
 pub(super) struct Prepare<'a> {
     pub(super) conv: &'a Conv,
@@ -40,28 +43,30 @@ impl Task for Prepare<'_> {
         for (at, output) in outputs[..count].iter_mut().enumerate() {
             *output = conv.weights.output(first + at);
         }
-        // The filters of an input channel: tap after tap, each with its panel's columns.
-        let mut filters = vec![0f32; taps * width];
-        for (row, input) in inputs.enumerate() {
-            if input >= conv.from.channels {
-                filters.fill(0.0);
-            }
-            let outputs = if input < conv.from.channels { &outputs[..count] } else { &[] };
-            for (column, (weights, scale)) in outputs.iter().enumerate() {
-                for (tap, &weight) in weights[input * taps..][..taps].iter().enumerate() {
-                    filters[tap * width + column] = f32::from_le_bytes(weight) * scale;
+        // The filters of some input channels: tap after tap, each with its panel's columns.
+        let mut gathered = vec![0f32; GATHERED * taps * width];
+        for (start, rows) in inputs.clone().step_by(GATHERED).zip((0..).step_by(GATHERED)) {
+            let known = start.min(conv.from.channels)..(start + GATHERED).min(conv.from.channels);
+            gathered.fill(0.0);
+            for (column, (weights, scale)) in outputs[..count].iter().enumerate() {
+                let weights = &weights[known.start * taps..known.end * taps];
+                for (gathered, &weight) in gathered.chunks_exact_mut(width).zip(weights) {
+                    gathered[column] = f32::from_le_bytes(weight) * scale;
                 }
             }
-            let (filters, _) = S::as_simd_f32s(&filters);
+            let (filters, _) = S::as_simd_f32s(&gathered);
             let (filters, _) = filters.as_chunks::<V>();
-            if winograd {
-                for vector in 0..V {
-                    let source = Taps { filters, vector };
-                    filter::filter(simd, &source, &mut PanelColumn { panel, stride, row, vector });
-                }
-            } else {
-                for (tap, filters) in filters.iter().enumerate() {
-                    panel[tap * stride + row] = *filters;
+            let filters = filters.chunks_exact(taps).take(inputs.end - start);
+            for (row, filters) in (rows..).zip(filters) {
+                if winograd {
+                    for vector in 0..V {
+                        let source = Taps { filters, vector };
+                        filter::filter(simd, &source, &mut PanelColumn { panel, stride, row, vector });
+                    }
+                } else {
+                    for (tap, filters) in filters.iter().enumerate() {
+                        panel[tap * stride + row] = *filters;
+                    }
                 }
             }
         }
