@@ -4,7 +4,8 @@
 //! [`detect::Detector`] (the face and its five points), [`align::align`] (five facial points to the 112 x 112 ArcFace template), [`views::views`] (the four
 //! test-time views) or [`augment::augment`] (one training draw), and a [`Trunk`] (crops to features).
 //! A trunk is any ONNX file that takes `[N, 3, 112, 112]`: [`onnx::TrunkFile`] checks and cuts it,
-//! [`RtenTrunk`] runs it with what is compiled in, [`OpenVinoTrunk`] with OpenVINO's library where there is one.
+//! [`WinogradTrunk`] runs residual networks and [`RtenTrunk`] any, with what is compiled in, [`OpenVinoTrunk`] with OpenVINO's
+//! library where there is one.
 //!
 //! Nothing here opens files, reads clocks or draws its own randomness: bytes and seeds are arguments, and
 //! the same arguments give the same bits whatever the number of threads.
