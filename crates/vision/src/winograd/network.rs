@@ -121,6 +121,9 @@ impl Network {
         };
         let Reader { drafts, patches, .. } = reader;
         let patches = patches.ok_or_else(|| refused("it has no convolution"))?;
+        if end != drafts.len() {
+            return Err(refused("it does not end with its last convolution"));
+        }
         let steps = drafts.into_iter().map(Draft::finish).collect();
         Ok(Self { patches, steps, end, norm })
     }
@@ -143,7 +146,7 @@ impl Reader<'_> {
             "Constant" => return Ok(None),
             // A shared constant.
             "Identity" if taken(0).is_none() => return Ok(None),
-            "Identity" | "Dropout" => known(0)?,
+            "Identity" | "Dropout" if self.alone(node) => known(0)?,
             "Conv" => self.convolution(node, known(0)?)?,
             "BatchNormalization" => self.normalisation(node, known(0)?)?,
             "Relu" => self.activation(node, known(0)?, |_, _| Ok(0.0))?,
@@ -173,7 +176,7 @@ impl Reader<'_> {
     fn convolution(&mut self, node: &NodeProto, input: Value) -> Result<Value> {
         let weights = self.tensor(node, 1)?;
         let &[outputs, inputs, kernel, width] = dims(&weights).as_slice() else {
-            return Err(unlike(node, "its weights are not of two dimensions"));
+            return Err(unlike(node, "its filters are not squares"));
         };
         let size = Size::of(node, kernel, width)?;
         let raw = floats(&weights).ok_or_else(|| unlike(node, "its weights are not float32"))?;
@@ -396,4 +399,204 @@ fn refused(why: &str) -> Error {
             "the network is no residual network of plain convolutions, {why}; use the engine rten for it"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::onnx::proto::{AttributeProto, Dimension, TensorShape, TensorType, TypeProto, ValueInfoProto};
+    use crate::{Crop, Cut, RtenTrunk, Trunk, TrunkFile, WinogradTrunk};
+
+    /// A node in writing: what it gives, what it is, what it takes.
+    type Line<'a> = (&'a str, &'a str, &'a [&'a str]);
+
+    /// A network in writing: nodes `output = Op(inputs)`, of which convolutions and the like have weights from a generator.
+    fn network(nodes: &[Line<'_>]) -> TrunkFile {
+        let mut state = 7u32;
+        let mut noise = |len: usize, low: f32| -> Bytes {
+            let mut next = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 24) as f32 + low
+            };
+            (0..len).flat_map(|_| next().to_le_bytes()).collect::<Vec<u8>>().into()
+        };
+        let mut graph = GraphProto { name: "g".to_owned(), ..GraphProto::default() };
+        let mut weights = |dims: &[usize], low: f32| {
+            let name = format!("w{}", graph.initializer.len());
+            let tensor = TensorProto {
+                dims: dims.iter().map(|&dim| dim as i64).collect(),
+                data_type: FLOAT,
+                name: name.clone(),
+                raw_data: noise(dims.iter().product(), low),
+                ..TensorProto::default()
+            };
+            graph.initializer.push(tensor.encode_to_vec().into());
+            name
+        };
+        let ints = |name: &str, values: &[i64]| AttributeProto {
+            name: name.to_owned(),
+            ints: values.to_vec(),
+            ..AttributeProto::default()
+        };
+        let mut nodes_proto = Vec::new();
+        for &(output, op, inputs) in nodes {
+            let mut node = NodeProto {
+                output: vec![output.to_owned()],
+                input: inputs.iter().map(|&input| input.to_owned()).collect(),
+                ..NodeProto::default()
+            };
+            // `Conv3x1 8 4`: kernel and stride, outputs and inputs.
+            let words: Vec<&str> = op.split(' ').collect();
+            let number = |at: usize| words[at].parse::<usize>().unwrap();
+            node.op_type = words[0].trim_end_matches(|c: char| c.is_ascii_digit() || c == 'x').to_owned();
+            match node.op_type.as_str() {
+                "Conv" => {
+                    let (kernel, stride) = words[0][4..].split_once('x').unwrap();
+                    let (kernel, stride): (usize, i64) = (kernel.parse().unwrap(), stride.parse().unwrap());
+                    node.input.push(weights(&[number(1), number(2), kernel, kernel], -0.5));
+                    node.input.push(weights(&[number(1)], -0.5));
+                    node.attribute.push(ints("strides", &[stride; 2]));
+                    node.attribute.push(ints("dilations", &[1; 2]));
+                    node.attribute.push(ints("pads", &[kernel as i64 / 2; 4]));
+                }
+                "BatchNormalization" => {
+                    node.input.extend([0.5, -0.5, -0.5, 0.5].map(|low| weights(&[number(1)], low)));
+                }
+                "PRelu" => node.input.push(weights(&[number(1), 1, 1], -0.5)),
+                _ => {}
+            }
+            nodes_proto.push(node.encode_to_vec().into());
+        }
+        graph.node = nodes_proto;
+        let dim = |n: i64| Dimension { dim_value: Some(n), dim_param: None };
+        let shape = |dims: &[i64]| Some(TensorShape { dim: dims.iter().map(|&n| dim(n)).collect() });
+        let value = |name: &str, shape| ValueInfoProto {
+            name: name.to_owned(),
+            r#type: Some(TypeProto { tensor_type: Some(TensorType { elem_type: FLOAT, shape }) }),
+        };
+        graph.input = vec![value("x", shape(&[1, 3, 112, 112]))];
+        graph.output = vec![value(nodes.last().unwrap().0, None)];
+        // `OperatorSetIdProto { version: 11 }`
+        let model = crate::onnx::proto::CutModelProto {
+            ir_version: 6,
+            graph: Some(graph),
+            opset_import: vec![Bytes::from_static(&[0x10, 11])],
+            functions: Vec::new(),
+        };
+        TrunkFile::parse(&model.encode_to_vec(), Cut::End).unwrap()
+    }
+
+    #[test]
+    fn whatever_follows_a_convolution_is_read_as_another_engine_reads_it() {
+        let crop = Crop::from_rgb((0..crate::CROP_LEN).map(|i| (i * i / 7 % 251) as u8).collect::<Vec<_>>())
+            .unwrap();
+        let networks: [&[Line<'_>]; 6] = [
+            // As iResNet: a norm before, an activation within, a projected shortcut that comes after.
+            &[
+                ("a", "Conv3x2 8 3", &["x"]),
+                ("b", "PRelu 8", &["a"]),
+                ("n", "BatchNormalization 8", &["b"]),
+                ("c", "Conv3x1 8 8", &["n"]),
+                ("d", "BatchNormalization 8", &["c"]),
+                ("e", "PRelu 8", &["d"]),
+                ("f", "Conv3x2 12 8", &["e"]),
+                ("s", "Conv1x2 12 8", &["b"]),
+                ("g", "Add", &["f", "s"]),
+                ("h", "BatchNormalization 12", &["g"]),
+                ("o", "Flatten", &["h"]),
+            ],
+            // As ResNet: activations after the sum, the shortcut's projection first.
+            &[
+                ("a", "Conv7x2 8 3", &["x"]),
+                ("b", "Relu", &["a"]),
+                ("s", "Conv1x2 16 8", &["b"]),
+                ("c", "Conv3x2 16 8", &["b"]),
+                ("d", "Relu", &["c"]),
+                ("e", "Conv3x1 16 16", &["d"]),
+                ("g", "Add", &["e", "s"]),
+                ("h", "Relu", &["g"]),
+                ("i", "Conv3x1 16 16", &["h"]),
+                ("j", "Add", &["h", "i"]),
+                ("o", "LeakyRelu", &["j"]),
+            ],
+            // A norm that cannot be folded, since its convolution is added as it is.
+            &[
+                ("a", "Conv3x2 8 3", &["x"]),
+                ("n", "BatchNormalization 8", &["a"]),
+                ("c", "Conv3x1 8 8", &["n"]),
+                ("o", "Add", &["a", "c"]),
+            ],
+            // Names that stand for the same map, one after the other.
+            &[
+                ("a", "Conv3x2 8 3", &["x"]),
+                ("b", "Identity", &["a"]),
+                ("c", "Identity", &["b"]),
+                ("o", "Relu", &["c"]),
+            ],
+            // Maps of a side that no tile divides, down to one pixel.
+            &[
+                ("a", "Conv5x3 5 3", &["x"]),
+                ("b", "Conv3x2 40 5", &["a"]),
+                ("c", "Conv3x1 70 40", &["b"]),
+                ("d", "Conv3x5 6 70", &["c"]),
+                ("o", "Conv3x4 3 6", &["d"]),
+            ],
+            &[("o", "Conv1x1 2 3", &["x"])],
+        ];
+        for (at, nodes) in networks.iter().enumerate() {
+            let file = network(nodes);
+            let found = features(&WinogradTrunk::new(&file).unwrap(), &crop);
+            let expected = features(&RtenTrunk::new(file).unwrap(), &crop);
+            assert_eq!(found.len(), expected.len(), "network {at}");
+            let largest = expected.iter().fold(0f32, |most, value| most.max(value.abs()));
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!(
+                    (found - expected).abs() <= 2e-5 * largest,
+                    "network {at}: {found}, expected {expected}"
+                );
+            }
+        }
+    }
+
+    fn features(trunk: &dyn Trunk, crop: &Crop) -> Vec<f32> {
+        let mut out = vec![f32::NAN; trunk.output_len()];
+        trunk.features(std::slice::from_ref(crop), &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn what_would_be_computed_otherwise_is_refused() {
+        let stem = ("a", "Conv3x2 8 3", ["x"].as_slice());
+        let cases: [(&[Line<'_>], &str); 7] = [
+            // Two names for one map: what is folded into it would show under both.
+            (
+                &[
+                    stem,
+                    ("b", "Identity", &["a"]),
+                    ("c", "Identity", &["a"]),
+                    ("d", "Relu", &["b"]),
+                    ("o", "Add", &["d", "c"]),
+                ],
+                "`b` (Identity)",
+            ),
+            (
+                &[stem, ("b", "Relu", &["a"]), ("o", "Add", &["a", "b"])],
+                "`b` (Relu): it does not directly follow",
+            ),
+            (&[stem, ("b", "Conv3x1 8 9", &["a"])], "`b` (Conv): it takes another number of channels"),
+            (&[stem, ("b", "BatchNormalization 9", &["a"])], "another number of channels"),
+            (&[stem, ("o", "Sigmoid", &["a"])], "`o` (Sigmoid): there is no such step here"),
+            (&[stem, ("b", "Conv1x2 8 8", &["a"]), ("o", "Add", &["a", "b"])], "maps of other sizes"),
+            (
+                &[stem, ("b", "Flatten", &["a"]), ("o", "Relu", &["b"])],
+                "`o` (Relu): it follows no convolution",
+            ),
+        ];
+        for (nodes, why) in cases {
+            let error = WinogradTrunk::new(&network(nodes)).map(|_| ()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Engine);
+            assert!(error.to_string().contains(why), "{error}");
+        }
+    }
 }

@@ -16,6 +16,9 @@ use crate::trunk::{INPUT_LEN, to_input};
 /// Maps of at most this many pixels a side are small: many crops' fit into a processor's caches, and the filters between them are
 /// large.
 const SMALL: usize = 16;
+/// Crops whose large maps are computed together, by as many threads: at least and at most.
+const FEWEST: usize = 2;
+const MOST: usize = 8;
 /// Crops whose small maps are computed together: their filters, which are not kept, are transformed once for all of them.
 const TOGETHER: usize = 64;
 
@@ -76,7 +79,7 @@ impl Runner {
 
     /// Writes each crop's features.
     pub(crate) fn run(&self, crops: &[Crop], out: &mut [f32], workspace: &mut Workspace) {
-        let few = rayon::current_num_threads().max(2);
+        let few = rayon::current_num_threads().clamp(FEWEST, MOST);
         let passed = self.network.map(self.early).len();
         for (crops, out) in crops.chunks(TOGETHER).zip(out.chunks_mut(TOGETHER * self.output_len())) {
             let mut maps = workspace.take(crops.len() * passed);
