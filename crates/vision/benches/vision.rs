@@ -63,6 +63,7 @@ fn photograph(c: &mut Criterion) {
     let stand_in = || format!("{}/tests/data/detectors/yunet.onnx", env!("CARGO_MANIFEST_DIR"));
     let detector = read(std::env::var("DETECTOR").unwrap_or_else(|_| stand_in()));
     let mut detectors = vec![Detector::parse(&detector).unwrap()];
+    detectors.extend(detectors[0].on_separable(&detector));
     if let Some(library) = std::env::var_os("FEDGESTALT_OPENVINO") {
         let library = Arc::new(OpenVino::load(Path::new(&library)).unwrap());
         let threads = rayon::current_num_threads();

@@ -28,6 +28,7 @@ use letterbox::Letterbox;
 use network::Network;
 use runner::Runner;
 use runner::openvino::OpenVinoRunner;
+use runner::separable::SeparableRunner;
 
 pub use runner::openvino::OpenVinoOptions;
 
@@ -172,6 +173,15 @@ impl Detector {
         self.moved(bytes, |file| {
             Ok(Box::new(OpenVinoRunner::load(library, file, self.network.fixed, options)?))
         })
+    }
+
+    /// This detector on the engine of this crate for separable convolutions, as YuNet is; it is run by the threads of the
+    /// current rayon pool. As [`on_openvino`](Self::on_openvino).
+    ///
+    /// # Errors
+    /// As [`on_openvino`](Self::on_openvino), if it has other steps.
+    pub fn on_separable(&self, bytes: &[u8]) -> Result<Self> {
+        self.moved(bytes, |file| Ok(Box::new(SeparableRunner::load(file)?)))
     }
 
     /// This detector on ONNX Runtime, with `threads` threads (at least 1) where it runs on the processor; as

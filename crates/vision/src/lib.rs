@@ -19,6 +19,7 @@ pub mod detect;
 mod engine;
 mod error;
 mod jpeg;
+mod kernel;
 pub mod onnx;
 #[cfg(feature = "onnxruntime")]
 mod onnxruntime_library;
@@ -27,8 +28,10 @@ pub mod onnxruntime_trunk;
 mod openvino_file;
 mod openvino_library;
 pub mod openvino_trunk;
+mod patches;
 mod resize;
 pub mod rten_trunk;
+mod spaces;
 mod trunk;
 pub mod views;
 mod webp;

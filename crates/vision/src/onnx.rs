@@ -3,6 +3,9 @@
 pub(crate) mod graph;
 mod neck;
 pub(crate) mod proto;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod written;
 
 use prost::Message;
 use prost::bytes::Bytes;

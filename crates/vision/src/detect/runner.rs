@@ -4,6 +4,7 @@
 pub(super) mod onnxruntime;
 pub(super) mod openvino;
 pub(super) mod rten;
+pub(super) mod separable;
 
 use crate::error::Result;
 use crate::trunk::Precision;

@@ -123,7 +123,28 @@ pub(crate) struct TensorProto {
     pub(crate) data_location: i32,
 }
 
+impl TensorProto {
+    /// The numbers of a tensor of `f32`, least byte first, as they lie in most files.
+    pub(crate) fn floats(&self) -> Option<Bytes> {
+        if self.data_type != FLOAT {
+            return None;
+        }
+        if self.float_data.is_empty() {
+            return Some(self.raw_data.clone());
+        }
+        Some(self.float_data.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into())
+    }
+
+    /// The numbers of a tensor of 64-bit integers, as they lie in most files.
+    pub(crate) fn integers(&self) -> Option<Vec<i64>> {
+        let (numbers, _) = self.raw_data.as_chunks::<8>();
+        (self.data_type == INT64 && !numbers.is_empty())
+            .then(|| numbers.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect())
+    }
+}
+
 pub(crate) const FLOAT: i32 = 1;
+pub(crate) const INT64: i32 = 7;
 pub(crate) const FLOAT16: i32 = 10;
 /// `TensorProto.DataLocation.EXTERNAL`
 pub(crate) const EXTERNAL: i32 = 1;

@@ -6,14 +6,15 @@ use prost::Message;
 use prost::bytes::Bytes;
 
 use super::conv::{Conv, Way};
-use super::kernel::Finish;
 use super::layout::Map;
 use super::weights::Weights;
 use crate::crop::CROP_SIDE;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernel::Finish;
 use crate::onnx::graph::Graph;
 use crate::onnx::not_onnx;
-use crate::onnx::proto::{FLOAT, GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::patches::Patches;
 
 /// More channels than any face network's map has.
 const MOST_CHANNELS: usize = 4096;
@@ -21,20 +22,13 @@ const MOST_CHANNELS: usize = 4096;
 /// Convolutions in order. Maps are numbered: 0 is the patches of the crop, `n` what convolution `n - 1` gives.
 pub(super) struct Network {
     pub(super) patches: Patches,
+    /// The map that they are.
+    pub(super) first: Map,
     pub(super) steps: Vec<Step>,
     /// The map that becomes the features.
     pub(super) end: usize,
     /// Scale and shift of its channels.
     pub(super) norm: Option<[Vec<f32>; 2]>,
-}
-
-/// Which pixels of the crop the first convolution sees.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patches {
-    pub(super) kernel: usize,
-    pub(super) stride: usize,
-    pub(super) pad: usize,
-    pub(super) map: Map,
 }
 
 pub(super) struct Step {
@@ -86,7 +80,7 @@ struct Reader<'a> {
     /// How many nodes take a value.
     uses: HashMap<String, usize>,
     drafts: Vec<Draft>,
-    patches: Option<Patches>,
+    patches: Option<(Patches, Map)>,
 }
 
 impl Network {
@@ -120,18 +114,18 @@ impl Network {
             _ => return Err(refused(&format!("its end `{end}` is no feature map"))),
         };
         let Reader { drafts, patches, .. } = reader;
-        let patches = patches.ok_or_else(|| refused("it has no convolution"))?;
+        let (patches, first) = patches.ok_or_else(|| refused("it has no convolution"))?;
         if end != drafts.len() {
             return Err(refused("it does not end with its last convolution"));
         }
         let steps = drafts.into_iter().map(Draft::finish).collect();
-        Ok(Self { patches, steps, end, norm })
+        Ok(Self { patches, first, steps, end, norm })
     }
 
     /// The maps' sizes, by number.
     pub(super) fn map(&self, number: usize) -> Map {
         match number.checked_sub(1) {
-            None => self.patches.map,
+            None => self.first,
             Some(step) => self.steps[step].conv.to,
         }
     }
@@ -179,7 +173,7 @@ impl Reader<'_> {
             return Err(unlike(node, "its filters are not squares"));
         };
         let size = Size::of(node, kernel, width)?;
-        let raw = floats(&weights).ok_or_else(|| unlike(node, "its weights are not float32"))?;
+        let raw = weights.floats().ok_or_else(|| unlike(node, "its weights are not float32"))?;
         if !(1..=MOST_CHANNELS).contains(&outputs) || inputs > MOST_CHANNELS {
             return Err(unlike(node, &format!("it has no channels, or more than {MOST_CHANNELS}")));
         }
@@ -194,7 +188,7 @@ impl Reader<'_> {
             Value::Crop if self.patches.is_none() && inputs == 3 => {
                 let map = Map { side: size.side(CROP_SIDE, node)?, channels: 3 * kernel * kernel };
                 let Size { kernel, stride, pad } = size;
-                self.patches = Some(Patches { kernel, stride, pad, map });
+                self.patches = Some((Patches { kernel, stride, pad }, map));
                 let to = Map { side: map.side, channels: outputs };
                 let size = Size { kernel: 1, stride: 1, pad: 0 };
                 self.drafts.push(Draft::new(0, None, size, map, to, raw, shift));
@@ -294,8 +288,8 @@ impl Reader<'_> {
     }
 
     fn numbers(&self, node: &NodeProto, at: usize) -> Result<Vec<f32>> {
-        let raw =
-            floats(&self.tensor(node, at)?).ok_or_else(|| unlike(node, "its weights are not float32"))?;
+        let raw = self.tensor(node, at)?.floats();
+        let raw = raw.ok_or_else(|| unlike(node, "its weights are not float32"))?;
         Ok(raw.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
     }
 }
@@ -376,17 +370,6 @@ fn dims(tensor: &TensorProto) -> Vec<usize> {
     tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect()
 }
 
-/// A tensor's numbers, as they lie in most files.
-fn floats(tensor: &TensorProto) -> Option<Bytes> {
-    if tensor.data_type != FLOAT {
-        return None;
-    }
-    if tensor.float_data.is_empty() {
-        return Some(tensor.raw_data.clone());
-    }
-    Some(tensor.float_data.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into())
-}
-
 fn unlike(node: &NodeProto, why: &str) -> Error {
     let name = node.output.first().map_or(node.name.as_str(), String::as_str);
     refused(&format!("`{name}` ({}): {why}", node.op_type))
@@ -405,86 +388,12 @@ fn refused(why: &str) -> Error {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::onnx::proto::{AttributeProto, Dimension, TensorShape, TensorType, TypeProto, ValueInfoProto};
+    use crate::onnx::written::{Line, written};
     use crate::{Crop, Cut, RtenTrunk, Trunk, TrunkFile, WinogradTrunk};
 
-    /// A node in writing: what it gives, what it is, what it takes.
-    type Line<'a> = (&'a str, &'a str, &'a [&'a str]);
-
-    /// A network in writing: nodes `output = Op(inputs)`, of which convolutions and the like have weights from a generator.
     fn network(nodes: &[Line<'_>]) -> TrunkFile {
-        let mut state = 7u32;
-        let mut noise = |len: usize, low: f32| -> Bytes {
-            let mut next = || {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1 << 24) as f32 + low
-            };
-            (0..len).flat_map(|_| next().to_le_bytes()).collect::<Vec<u8>>().into()
-        };
-        let mut graph = GraphProto { name: "g".to_owned(), ..GraphProto::default() };
-        let mut weights = |dims: &[usize], low: f32| {
-            let name = format!("w{}", graph.initializer.len());
-            let tensor = TensorProto {
-                dims: dims.iter().map(|&dim| dim as i64).collect(),
-                data_type: FLOAT,
-                name: name.clone(),
-                raw_data: noise(dims.iter().product(), low),
-                ..TensorProto::default()
-            };
-            graph.initializer.push(tensor.encode_to_vec().into());
-            name
-        };
-        let ints = |name: &str, values: &[i64]| AttributeProto {
-            name: name.to_owned(),
-            ints: values.to_vec(),
-            ..AttributeProto::default()
-        };
-        let mut nodes_proto = Vec::new();
-        for &(output, op, inputs) in nodes {
-            let mut node = NodeProto {
-                output: vec![output.to_owned()],
-                input: inputs.iter().map(|&input| input.to_owned()).collect(),
-                ..NodeProto::default()
-            };
-            // `Conv3x1 8 4`: kernel and stride, outputs and inputs.
-            let words: Vec<&str> = op.split(' ').collect();
-            let number = |at: usize| words[at].parse::<usize>().unwrap();
-            node.op_type = words[0].trim_end_matches(|c: char| c.is_ascii_digit() || c == 'x').to_owned();
-            match node.op_type.as_str() {
-                "Conv" => {
-                    let (kernel, stride) = words[0][4..].split_once('x').unwrap();
-                    let (kernel, stride): (usize, i64) = (kernel.parse().unwrap(), stride.parse().unwrap());
-                    node.input.push(weights(&[number(1), number(2), kernel, kernel], -0.5));
-                    node.input.push(weights(&[number(1)], -0.5));
-                    node.attribute.push(ints("strides", &[stride; 2]));
-                    node.attribute.push(ints("dilations", &[1; 2]));
-                    node.attribute.push(ints("pads", &[kernel as i64 / 2; 4]));
-                }
-                "BatchNormalization" => {
-                    node.input.extend([0.5, -0.5, -0.5, 0.5].map(|low| weights(&[number(1)], low)));
-                }
-                "PRelu" => node.input.push(weights(&[number(1), 1, 1], -0.5)),
-                _ => {}
-            }
-            nodes_proto.push(node.encode_to_vec().into());
-        }
-        graph.node = nodes_proto;
-        let dim = |n: i64| Dimension { dim_value: Some(n), dim_param: None };
-        let shape = |dims: &[i64]| Some(TensorShape { dim: dims.iter().map(|&n| dim(n)).collect() });
-        let value = |name: &str, shape| ValueInfoProto {
-            name: name.to_owned(),
-            r#type: Some(TypeProto { tensor_type: Some(TensorType { elem_type: FLOAT, shape }) }),
-        };
-        graph.input = vec![value("x", shape(&[1, 3, 112, 112]))];
-        graph.output = vec![value(nodes.last().unwrap().0, None)];
-        // `OperatorSetIdProto { version: 11 }`
-        let model = crate::onnx::proto::CutModelProto {
-            ir_version: 6,
-            graph: Some(graph),
-            opset_import: vec![Bytes::from_static(&[0x10, 11])],
-            functions: Vec::new(),
-        };
-        TrunkFile::parse(&model.encode_to_vec(), Cut::End).unwrap()
+        let output = nodes.last().unwrap().0;
+        TrunkFile::parse(&written(&[1, 3, 112, 112], nodes, &[output]), Cut::End).unwrap()
     }
 
     #[test]

@@ -6,7 +6,7 @@ use pulp::Simd;
 
 use super::conv::{Conv, Way};
 use super::filter::{self, Sink, Source, WINDOW};
-use super::kernel::{Task, WIDEST_PANEL};
+use crate::kernel::{Task, WIDEST_PANEL};
 
 /// Input channels whose weights are read in one go from each output's, which lie far apart.
 const GATHERED: usize = 32;

@@ -8,9 +8,10 @@ use rayon::prelude::*;
 
 use super::conv::Room;
 use super::layout::TILE_PIXELS;
-use super::network::{Network, Patches};
+use super::network::Network;
 use crate::crop::{CROP_SIDE, Crop};
 use crate::error::Result;
+use crate::spaces::Spaces;
 use crate::trunk::{INPUT_LEN, to_input};
 
 /// Maps of at most this many pixels a side are small: many crops' fit into a processor's caches, and the filters between them are
@@ -39,7 +40,7 @@ pub(crate) struct Runner {
 /// Memory for runs, used again.
 #[derive(Default)]
 pub(crate) struct Workspace {
-    free: Vec<Vec<f32>>,
+    maps: Spaces,
     room: Room,
 }
 
@@ -82,18 +83,18 @@ impl Runner {
         let few = rayon::current_num_threads().clamp(FEWEST, MOST);
         let passed = self.network.map(self.early).len();
         for (crops, out) in crops.chunks(TOGETHER).zip(out.chunks_mut(TOGETHER * self.output_len())) {
-            let mut maps = workspace.take(crops.len() * passed);
+            let mut maps = workspace.maps.take(crops.len() * passed);
             for (crops, maps) in crops.chunks(few).zip(maps.chunks_mut(few * passed)) {
                 self.runs.fetch_add(1, Ordering::Relaxed);
                 let patches = self.patches(crops, workspace);
                 let end = self.steps(0..self.early, crops.len(), patches, workspace);
                 let len = crops.len() * passed;
                 maps[..len].copy_from_slice(&end[..len]);
-                workspace.give(end);
+                workspace.maps.give([end]);
             }
             let maps = self.steps(self.early..self.network.steps.len(), crops.len(), maps, workspace);
             self.features(&maps, out);
-            workspace.give(maps);
+            workspace.maps.give([maps]);
         }
     }
 
@@ -105,13 +106,13 @@ impl Runner {
         for at in steps.clone() {
             let step = &self.network.steps[at];
             let len = crops * step.conv.to.len();
-            let mut out = workspace.take(len);
+            let mut out = workspace.maps.take(len);
             let map = |number: usize| maps[number].as_deref().unwrap_or_default();
             let (x, other) = (map(step.from), step.other.map(map));
             step.conv.run(x, other, &mut out[..len], &mut workspace.room, keep);
             maps[at + 1] = Some(out);
             for &done in &self.done[at] {
-                workspace.free.extend(maps[done].take());
+                workspace.maps.give(maps[done].take());
             }
         }
         maps[steps.end].take().unwrap_or_default()
@@ -119,31 +120,15 @@ impl Runner {
 
     /// What the first convolution sees of each crop.
     fn patches(&self, crops: &[Crop], workspace: &mut Workspace) -> Vec<f32> {
-        let Patches { kernel, stride, pad, map } = self.network.patches;
-        let mut out = workspace.take(crops.len() * map.len());
+        let (patches, map) = (self.network.patches, self.network.first);
+        let mut out = workspace.maps.take(crops.len() * map.len());
         out[..crops.len() * map.len()].par_chunks_mut(map.len()).zip(crops).for_each(|(out, crop)| {
             let mut planes = vec![0.0; INPUT_LEN];
             to_input(crop, &mut planes);
-            out.par_chunks_mut(TILE_PIXELS * map.depth()).enumerate().for_each(|(tile, out)| {
-                out.fill(0.0);
+            out.par_chunks_mut(map.tile_len()).enumerate().for_each(|(tile, out)| {
                 for (pixel, out) in out.chunks_exact_mut(map.depth()).enumerate() {
                     let (y, x) = map.place(tile * TILE_PIXELS + pixel);
-                    for (channel, plane) in planes.chunks_exact(CROP_SIDE * CROP_SIDE).enumerate() {
-                        for down in 0..kernel {
-                            let y = (y * stride + down).wrapping_sub(pad);
-                            let Some(row) = plane.chunks_exact(CROP_SIDE).nth(y) else { continue };
-                            let out = &mut out[(channel * kernel + down) * kernel..][..kernel];
-                            match (x * stride).checked_sub(pad).and_then(|x| row.get(x..x + kernel)) {
-                                Some(row) => out.copy_from_slice(row),
-                                None => {
-                                    for (across, out) in out.iter_mut().enumerate() {
-                                        let x = (x * stride + across).wrapping_sub(pad);
-                                        *out = row.get(x).copied().unwrap_or(0.0);
-                                    }
-                                }
-                            }
-                        }
-                    }
+                    patches.write(&planes, [CROP_SIDE; 2], [x, y], out);
                 }
             });
         });
@@ -168,27 +153,5 @@ impl Runner {
                 }
             }
         });
-    }
-}
-
-impl Workspace {
-    /// Space for `len` numbers, which hold anything.
-    fn take(&mut self, len: usize) -> Vec<f32> {
-        let fitting = self.free.iter().enumerate().filter(|(_, space)| space.len() >= len);
-        match fitting.min_by_key(|(_, space)| space.len()).map(|(at, _)| at) {
-            Some(at) => self.free.swap_remove(at),
-            None => {
-                // The largest of those that are too small will be too small again.
-                let largest = self.free.iter().enumerate().max_by_key(|(_, space)| space.len());
-                if let Some(at) = largest.map(|(at, _)| at) {
-                    self.free.swap_remove(at);
-                }
-                vec![0.0; len]
-            }
-        }
-    }
-
-    fn give(&mut self, space: Vec<f32>) {
-        self.free.push(space);
     }
 }

@@ -11,7 +11,7 @@ use vision::{Detector, OpenVino};
 use super::{Engines, calibration};
 use crate::config::{Engine, Precision};
 
-/// Photographs from which another engine than rten is worth its start under `auto`.
+/// Photographs from which a library is worth its start under `auto`.
 pub const WORTH_AN_ENGINE: usize = 16;
 
 /// How far an engine may be from rten: boxes and points in pixels of the detector's input, scores.
@@ -60,24 +60,39 @@ impl Engines<'_> {
     /// When the file is not a detector of a known kind; when a named engine is not there, cannot run it or does not
     /// agree with rten.
     pub fn detector(&self, file: &[u8], photographs: usize) -> Result<ChosenDetector> {
-        let rten = |note| Ok(ChosenDetector { detector: Detector::parse(file)?, note });
         let precision = self.config.detector.precision;
         match self.config.detector.engine {
             Engine::Auto if photographs >= WORTH_AN_ENGINE => match self.openvino()? {
-                None => rten(None),
+                None => self.detector_compiled_in(file, None),
                 Some(library) => match self.detector_on_openvino(&library, file, precision, photographs) {
                     Ok(chosen) => Ok(chosen),
-                    Err(error) => rten(Some(format!("OpenVINO is not used for the detector: {error:#}"))),
+                    Err(error) => {
+                        let note = format!("OpenVINO is not used for the detector: {error:#}");
+                        self.detector_compiled_in(file, Some(note))
+                    }
                 },
             },
+            Engine::Auto => self.detector_compiled_in(file, None),
             // The configuration refuses the engine for trunks.
-            Engine::Auto | Engine::Rten | Engine::Winograd => rten(None),
+            Engine::Rten | Engine::Winograd => {
+                Ok(ChosenDetector { detector: Detector::parse(file)?, note: None })
+            }
             Engine::OpenVino => {
                 let library = self.needed_openvino("detector")?;
                 self.detector_on_openvino(&library, file, precision, photographs)
             }
             Engine::OnnxRuntime => self.detector_on_onnxruntime(file),
         }
+    }
+
+    /// On the engine for separable convolutions if it takes the detector and agrees with rten, else on rten.
+    fn detector_compiled_in(&self, file: &[u8], note: Option<String>) -> Result<ChosenDetector> {
+        let reference = Detector::parse(file)?;
+        let separable = reference.on_separable(file).ok().filter(|detector| {
+            let distance = self.distance(detector, &reference, "separable 1", "");
+            distance.is_ok_and(Distance::is_close)
+        });
+        Ok(ChosenDetector { detector: separable.unwrap_or(reference), note })
     }
 
     fn detector_on_openvino(

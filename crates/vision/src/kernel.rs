@@ -7,13 +7,13 @@ use pulp::{Simd, WithSimd};
 static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
 /// Rows of the most common kernels.
-pub(super) const ROWS: usize = 6;
+pub(crate) const ROWS: usize = 6;
 
 /// The most columns that a panel has.
-pub(super) const WIDEST_PANEL: usize = 32;
+pub(crate) const WIDEST_PANEL: usize = 32;
 
 /// Something to compute with a processor's vectors: sums of `R` rows times `V` vectors stay in its registers at a time.
-pub(super) trait Task {
+pub(crate) trait Task {
     /// What comes out.
     type Output;
 
@@ -22,7 +22,7 @@ pub(super) trait Task {
 }
 
 /// Computes something with the widest vectors that the processor has.
-pub(super) fn compute<T: Task>(task: T) -> T::Output {
+pub(crate) fn compute<T: Task>(task: T) -> T::Output {
     ARCH.dispatch(Dispatch(task))
 }
 
@@ -45,7 +45,7 @@ impl<T: Task> WithSimd for Dispatch<T> {
 }
 
 /// Rows that a kernel multiplies at a time, and columns of a panel, on this processor.
-pub(super) fn kernel_shape() -> (usize, usize) {
+pub(crate) fn kernel_shape() -> (usize, usize) {
     struct Shape;
 
     impl Task for Shape {
@@ -61,13 +61,13 @@ pub(super) fn kernel_shape() -> (usize, usize) {
 }
 
 /// Columns of a panel.
-pub(super) fn panel_width() -> usize {
+pub(crate) fn panel_width() -> usize {
     kernel_shape().1
 }
 
 /// Adds to `sums` the products of `R` rows with a panel: for every term of a row, the panel has `V` vectors.
 #[inline(always)]
-pub(super) fn multiply<S: Simd, const R: usize, const V: usize>(
+pub(crate) fn multiply<S: Simd, const R: usize, const V: usize>(
     simd: S,
     mut rows: [&[f32]; R],
     panel: &[S::f32s],
@@ -90,7 +90,7 @@ pub(super) fn multiply<S: Simd, const R: usize, const V: usize>(
 
 /// The vectors of something that may be there.
 #[inline(always)]
-pub(super) fn vectors<S: Simd>(numbers: Option<&[f32]>) -> Option<&[S::f32s]> {
+pub(crate) fn vectors<S: Simd>(numbers: Option<&[f32]>) -> Option<&[S::f32s]> {
     numbers.map(|numbers| S::as_simd_f32s(numbers).0)
 }
 
@@ -100,7 +100,7 @@ pub(super) fn vectors<S: Simd>(numbers: Option<&[f32]>) -> Option<&[S::f32s]> {
     reason = "the compiler may leave a closure out of line, and so without wide vectors"
 )]
 #[inline(always)]
-pub(super) fn at_in<V: Copy>(vectors: Option<&[V]>, at: usize) -> Option<V> {
+pub(crate) fn at_in<V: Copy>(vectors: Option<&[V]>, at: usize) -> Option<V> {
     match vectors {
         Some(vectors) => Some(vectors[at]),
         None => None,
@@ -109,17 +109,17 @@ pub(super) fn at_in<V: Copy>(vectors: Option<&[V]>, at: usize) -> Option<V> {
 
 /// Activations and what is added, per channel, after a convolution.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Finish {
+pub(crate) struct Finish {
     /// Added to every pixel.
-    pub(super) shift: Vec<f32>,
+    pub(crate) shift: Vec<f32>,
     /// Slopes below zero of the activation before another map is added.
-    pub(super) before: Option<Vec<f32>>,
+    pub(crate) before: Option<Vec<f32>>,
     /// Slopes below zero of the activation after that.
-    pub(super) after: Option<Vec<f32>>,
+    pub(crate) after: Option<Vec<f32>>,
 }
 
 /// One vector of channels of a [`Finish`].
-pub(super) struct FinishVector<S: Simd> {
+pub(crate) struct FinishVector<S: Simd> {
     shift: S::f32s,
     before: Option<S::f32s>,
     after: Option<S::f32s>,
@@ -128,7 +128,7 @@ pub(super) struct FinishVector<S: Simd> {
 impl Finish {
     /// Vector `at` of the channels.
     #[inline(always)]
-    pub(super) fn vector<S: Simd>(&self, _: S, at: usize) -> FinishVector<S> {
+    pub(crate) fn vector<S: Simd>(&self, _: S, at: usize) -> FinishVector<S> {
         FinishVector {
             shift: S::as_simd_f32s(&self.shift).0[at],
             before: at_in(vectors::<S>(self.before.as_deref()), at),
@@ -139,7 +139,7 @@ impl Finish {
 
 impl<S: Simd> FinishVector<S> {
     #[inline(always)]
-    pub(super) fn apply(&self, simd: S, sum: S::f32s, other: Option<S::f32s>) -> S::f32s {
+    pub(crate) fn apply(&self, simd: S, sum: S::f32s, other: Option<S::f32s>) -> S::f32s {
         let mut value = simd.add_f32s(sum, self.shift);
         if let Some(slope) = self.before {
             value = bend(simd, value, slope);
