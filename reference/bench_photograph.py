@@ -150,16 +150,25 @@ def save_weights(networks: Path) -> None:
             torch.save(network(layers, seed).state_dict(), networks / f"{name}.pt")
 
 
+# A process starts with its parent's peak of memory, so a small parent starts what is measured.
+STARTER = """
+import json, os, subprocess, sys, time
+began = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, used = os.wait4(process.pid, 0)
+wall = time.perf_counter() - began
+print(json.dumps({"s": wall, "cpu_s": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}))
+sys.exit(status != 0)
+"""
+
+
 def timed(command: list, environment: dict[str, str]) -> dict[str, float]:
     """Seconds, processor seconds and peak memory of a process that answers."""
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd=REPOSITORY)
-    said = process.stderr.read().decode()
-    _, status, used = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - began
-    if status != 0:
-        sys.exit(f"{command} failed:\n{said}")
-    return {"s": wall, "cpu_s": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}
+    starter = [sys.executable, "-S", "-c", STARTER, *command]
+    done = subprocess.run(starter, capture_output=True, text=True, env=environment, cwd=REPOSITORY)
+    if done.returncode != 0:
+        sys.exit(f"{command} failed:\n{done.stderr}")
+    return json.loads(done.stdout)
 
 
 def rankings(folder: Path, networks: Path, detector: Path, photo: Path, threads: int, rounds: int) -> dict:
