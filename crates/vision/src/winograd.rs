@@ -8,6 +8,7 @@
 mod conv;
 mod few;
 mod filter;
+mod finish;
 mod layout;
 mod minimal;
 mod network;

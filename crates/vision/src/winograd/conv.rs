@@ -7,12 +7,13 @@ use rayon::prelude::*;
 
 use super::few::FewTiles;
 use super::filter::POINTS;
+use super::finish::Finish;
 use super::layout::Map;
 use super::minimal::WinogradBlock;
 use super::prepare::Prepare;
 use super::taps::{self, TapsBlock};
 use super::weights::Weights;
-use crate::kernel::{Finish, ROWS, compute, panel_width};
+use crate::kernel::{ROWS, compute, panel_width};
 
 /// Filters with at most this many pairs of channels may be kept as they are multiplied; larger ones are transformed for every
 /// run, in which there are many crops for them.

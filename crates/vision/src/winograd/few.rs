@@ -9,10 +9,11 @@ use rayon::prelude::*;
 
 use super::conv::{APART, Block, Conv, space, with_scratch};
 use super::filter::{self, POINTS};
+use super::finish::vectors;
 use super::layout::TILE_PIXELS;
 use super::minimal::{Matrices, Pixels, Products};
 use super::prepare::Prepare;
-use crate::kernel::{Task, compute, kernel_shape, multiply, vectors};
+use crate::kernel::{Task, compute, kernel_shape, multiply};
 
 /// Input channels whose filters are transformed in one go: a panel's and the products stay in a core's second cache.
 const INPUTS: usize = 64;

@@ -4,8 +4,9 @@ use pulp::Simd;
 
 use super::conv::{APART, Block, space};
 use super::filter::{self, POINTS, Sink, Source, WINDOW};
+use super::finish::{FinishVector, at_in, vectors};
 use super::layout::{TILE, TILE_PIXELS};
-use crate::kernel::{FinishVector, Task, at_in, multiply, vectors};
+use crate::kernel::{Task, multiply};
 
 /// Windows are transformed, multiplied with the filters point by point, and the products transformed to pixels.
 pub(super) struct WinogradBlock<'a> {

@@ -6,11 +6,11 @@ use prost::Message;
 use prost::bytes::Bytes;
 
 use super::conv::{Conv, Way};
+use super::finish::Finish;
 use super::layout::Map;
 use super::weights::Weights;
 use crate::crop::CROP_SIDE;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernel::Finish;
 use crate::onnx::graph::Graph;
 use crate::onnx::not_onnx;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};

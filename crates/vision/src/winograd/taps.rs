@@ -3,8 +3,9 @@
 use pulp::Simd;
 
 use super::conv::Block;
+use super::finish::{at_in, vectors};
 use super::layout::TILE_PIXELS;
-use crate::kernel::{Task, at_in, multiply, vectors};
+use crate::kernel::{Task, multiply};
 
 /// Tiles that are computed in one go; every kernel's rows divide their pixels.
 pub(super) const TILES: usize = 3;
