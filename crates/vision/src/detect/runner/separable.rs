@@ -128,6 +128,20 @@ mod tests {
             let input = vec![0.0; 3 * 34 * 34];
             assert_eq!(runner.outputs([34, 34], &input).err().unwrap().kind(), ErrorKind::Engine);
         }
+        // What is made finer again and again would take all memory.
+        let names: Vec<String> = (0..20).map(|at| format!("r{at}")).collect();
+        let inputs: Vec<[&str; 1]> =
+            ["b"].into_iter().chain(names.iter().map(String::as_str)).map(|n| [n]).collect();
+        let finer: Vec<Line<'_>> = names
+            .iter()
+            .zip(&inputs)
+            .map(|(name, input)| (name.as_str(), "Resize", input.as_slice()))
+            .collect();
+        let end = [("t", "Transpose", inputs[20].as_slice()), ("o", "Reshape 12", ["t"].as_slice())];
+        let nodes: Vec<Line<'_>> = STEM.iter().chain(&finer).chain(&end).copied().collect();
+        let bomb = SeparableRunner::load(&written(&[1, 3, -1, -1], &nodes, &["o"])).unwrap();
+        let error = bomb.outputs([66, 66], &[0.0; 3 * 66 * 66]).err().unwrap();
+        assert!(error.to_string().contains("too large"), "{error}");
         assert_eq!(own.outputs([8, 8], &[0.0; 3]).err().unwrap().kind(), ErrorKind::Size);
     }
 

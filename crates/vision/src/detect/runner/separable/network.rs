@@ -15,6 +15,9 @@ use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::patches::Patches;
 use crate::spaces::Spaces;
 
+/// More numbers than any detector's map has: 1 GiB.
+const MOST_NUMBERS: usize = 1 << 28;
+
 /// Steps in order. Maps are numbered: 0 is the patches of the input, `n` what step `n - 1` gives.
 pub(super) struct Network {
     patches: Patches,
@@ -120,6 +123,7 @@ impl Network {
         };
         let first = Size { width: side(size.width)?, height: side(size.height)? };
         let depth = steps::depth(3 * kernel * kernel);
+        check_len(first.pixels() * depth)?;
         let mut map = spaces.take(first.pixels() * depth);
         let rows = map[..first.pixels() * depth].par_chunks_exact_mut(first.width * depth);
         rows.enumerate().for_each(|(y, row)| {
@@ -138,9 +142,7 @@ impl Network {
                 Kind::Double => (Size { width: 2 * from.width, height: 2 * from.height }, depth),
                 Kind::Depthwise(_) | Kind::Add(_) => (from, depth),
             };
-            if to.pixels() == 0 {
-                return Err(unfit("too small"));
-            }
+            check_len(to.pixels() * depth_out)?;
             let map = |at: usize| -> &[f32] {
                 let (size, depth) = sizes[at];
                 maps[at].as_deref().map_or(&[], |map| &map[..size.pixels() * depth])
@@ -313,6 +315,14 @@ impl Reader<'_> {
 
 fn ints(node: &NodeProto, name: &str) -> Vec<i64> {
     node.attribute(name).map(|attribute| attribute.ints.clone()).unwrap_or_default()
+}
+
+fn check_len(numbers: usize) -> Result<()> {
+    match numbers {
+        0 => Err(unfit("too small")),
+        1..=MOST_NUMBERS => Ok(()),
+        _ => Err(unfit("too large")),
+    }
 }
 
 fn unfit(why: &str) -> Error {
