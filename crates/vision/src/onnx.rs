@@ -3,6 +3,7 @@
 pub(crate) mod graph;
 mod neck;
 pub(crate) mod proto;
+pub(crate) mod reading;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod written;

@@ -73,6 +73,11 @@ impl NodeProto {
         self.attribute.iter().find(|a| a.name == name)
     }
 
+    /// An attribute's integers; none if it is missing.
+    pub(crate) fn ints(&self, name: &str) -> &[i64] {
+        self.attribute(name).map_or(&[], |attribute| &attribute.ints)
+    }
+
     /// The operator's name if it is one of the standard set.
     pub(crate) fn op(&self) -> &str {
         match self.domain.as_str() {

@@ -10,14 +10,14 @@ use super::finish::Finish;
 use super::layout::Map;
 use super::weights::Weights;
 use crate::crop::CROP_SIDE;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::onnx::graph::Graph;
 use crate::onnx::not_onnx;
-use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::onnx::proto::{GraphProto, ModelProto, NodeProto};
+use crate::onnx::reading::{Convolution, Reading};
 use crate::patches::Patches;
 
-/// More channels than any face network's map has.
-const MOST_CHANNELS: usize = 4096;
+const UNLIKE: &str = "the network is no residual network of plain convolutions";
 
 /// Convolutions in order. Maps are numbered: 0 is the patches of the crop, `n` what convolution `n - 1` gives.
 pub(super) struct Network {
@@ -75,10 +75,8 @@ enum Value {
 }
 
 struct Reader<'a> {
-    graph: &'a Graph,
+    file: Reading<'a>,
     values: HashMap<String, Value>,
-    /// How many nodes take a value.
-    uses: HashMap<String, usize>,
     drafts: Vec<Draft>,
     patches: Option<(Patches, Map)>,
 }
@@ -94,16 +92,13 @@ impl Network {
         let graph = Graph::new(proto)?;
         let input = graph.check_input()?.name;
         let end = graph.only_output()?;
-        let mut uses: HashMap<String, usize> = HashMap::from([(end.clone(), 1)]);
-        for name in graph.nodes().iter().flat_map(|node| &node.input) {
-            *uses.entry(name.clone()).or_default() += 1;
-        }
         let values = HashMap::from([(input, Value::Crop)]);
-        let mut reader = Reader { graph: &graph, values, uses, drafts: Vec::new(), patches: None };
+        let file = Reading::new(&graph, UNLIKE);
+        let mut reader = Reader { file, values, drafts: Vec::new(), patches: None };
         for node in graph.nodes() {
             if let Some(value) = reader.node(node)? {
                 let [output, ..] = node.output.as_slice() else {
-                    return Err(unlike(node, "it gives nothing"));
+                    return Err(reader.file.differs(node, "it gives nothing"));
                 };
                 reader.values.insert(output.clone(), value);
             }
@@ -111,12 +106,12 @@ impl Network {
         let (end, norm) = match reader.values.remove(&end) {
             Some(Value::Map(map) | Value::Flat(map, None)) if map > 0 => (map, None),
             Some(Value::Norm(map, norm) | Value::Flat(map, Some(norm))) if map > 0 => (map, Some(norm)),
-            _ => return Err(refused(&format!("its end `{end}` is no feature map"))),
+            _ => return Err(reader.file.refused(&format!("its end `{end}` is no feature map"))),
         };
-        let Reader { drafts, patches, .. } = reader;
-        let (patches, first) = patches.ok_or_else(|| refused("it has no convolution"))?;
+        let Reader { file, drafts, patches, .. } = reader;
+        let (patches, first) = patches.ok_or_else(|| file.refused("it has no convolution"))?;
         if end != drafts.len() {
-            return Err(refused("it does not end with its last convolution"));
+            return Err(file.refused("it does not end with its last convolution"));
         }
         let steps = drafts.into_iter().map(Draft::finish).collect();
         Ok(Self { patches, first, steps, end, norm })
@@ -135,59 +130,45 @@ impl Reader<'_> {
     /// What a node gives; `None` for a constant.
     fn node(&mut self, node: &NodeProto) -> Result<Option<Value>> {
         let taken = |at: usize| node.input.get(at).and_then(|name| self.values.get(name)).cloned();
-        let known = |at: usize| taken(at).ok_or_else(|| unlike(node, "it takes an unknown value"));
+        let known = |at: usize| taken(at).ok_or_else(|| self.file.differs(node, "it takes an unknown value"));
         let value = match node.op() {
             "Constant" => return Ok(None),
             // A shared constant.
             "Identity" if taken(0).is_none() => return Ok(None),
-            "Identity" | "Dropout" if self.alone(node) => known(0)?,
+            "Identity" | "Dropout" if self.file.alone(node) => known(0)?,
             "Conv" => self.convolution(node, known(0)?)?,
             "BatchNormalization" => self.normalisation(node, known(0)?)?,
-            "Relu" => self.activation(node, known(0)?, |_, _| Ok(0.0))?,
+            "Relu" => self.activation(node, known(0)?, &[0.0])?,
             "LeakyRelu" => {
                 let slope = node.attribute("alpha").map_or(0.01, |alpha| alpha.f);
-                self.activation(node, known(0)?, |_, _| Ok(slope))?
+                self.activation(node, known(0)?, &[slope])?
             }
-            "PRelu" => {
-                let slopes = self.numbers(node, 1)?;
-                self.activation(node, known(0)?, |channel, channels| match slopes.as_slice() {
-                    [slope] => Ok(*slope),
-                    slopes if slopes.len() == channels => Ok(slopes[channel]),
-                    _ => Err(unlike(node, "it has another number of slopes than channels")),
-                })?
-            }
+            "PRelu" => self.activation(node, known(0)?, &self.file.numbers(node, 1)?)?,
             "Add" => self.sum(node, known(0)?, known(1)?)?,
             "Flatten" | "Reshape" => match known(0)? {
                 Value::Map(map) => Value::Flat(map, None),
                 Value::Norm(map, norm) => Value::Flat(map, Some(norm)),
-                Value::Crop | Value::Flat(..) => return Err(unlike(node, "it lays no feature map out")),
+                Value::Crop | Value::Flat(..) => {
+                    return Err(self.file.differs(node, "it lays no feature map out"));
+                }
             },
-            _ => return Err(unlike(node, "there is no such step here")),
+            _ => return Err(self.file.differs(node, "there is no such step here")),
         };
         Ok(Some(value))
     }
 
     fn convolution(&mut self, node: &NodeProto, input: Value) -> Result<Value> {
-        let weights = self.tensor(node, 1)?;
-        let &[outputs, inputs, kernel, width] = dims(&weights).as_slice() else {
-            return Err(unlike(node, "its filters are not squares"));
-        };
-        let size = Size::of(node, kernel, width)?;
-        let raw = weights.floats().ok_or_else(|| unlike(node, "its weights are not float32"))?;
-        if !(1..=MOST_CHANNELS).contains(&outputs) || inputs > MOST_CHANNELS {
-            return Err(unlike(node, &format!("it has no channels, or more than {MOST_CHANNELS}")));
+        let read = self.file.convolution(node)?;
+        let Convolution { outputs, inputs, kernel, stride, pad, weights: raw, bias: shift, .. } = read;
+        if read.groups != 1 {
+            return Err(self.file.differs(node, "it is a convolution in groups"));
         }
-        if raw.len() != outputs * inputs * kernel * kernel * size_of::<f32>() {
-            return Err(unlike(node, "it has another number of weights than it says"));
-        }
-        let shift = if node.input.len() > 2 { self.numbers(node, 2)? } else { vec![0.0; outputs] };
-        if shift.len() != outputs {
-            return Err(unlike(node, "its bias has another length"));
-        }
+        let size = Size { kernel, stride, pad };
+        let side =
+            |side: usize| size.side(side).ok_or_else(|| self.file.differs(node, "it is larger than the map"));
         let (from, norm, map) = match input {
             Value::Crop if self.patches.is_none() && inputs == 3 => {
-                let map = Map { side: size.side(CROP_SIDE, node)?, channels: 3 * kernel * kernel };
-                let Size { kernel, stride, pad } = size;
+                let map = Map { side: side(CROP_SIDE)?, channels: 3 * kernel * kernel };
                 self.patches = Some((Patches { kernel, stride, pad }, map));
                 let to = Map { side: map.side, channels: outputs };
                 let size = Size { kernel: 1, stride: 1, pad: 0 };
@@ -196,23 +177,25 @@ impl Reader<'_> {
             }
             Value::Map(map) if map > 0 => (map, None, self.drafts[map - 1].to),
             Value::Norm(map, norm) if size == Size::WINOGRAD => (map, Some(norm), self.drafts[map - 1].to),
-            _ => return Err(unlike(node, "it does not follow another convolution")),
+            _ => return Err(self.file.differs(node, "it does not follow another convolution")),
         };
         if map.channels != inputs {
-            return Err(unlike(node, "it takes another number of channels"));
+            return Err(self.file.differs(node, "it takes another number of channels"));
         }
-        let to = Map { side: size.side(map.side, node)?, channels: outputs };
+        let to = Map { side: side(map.side)?, channels: outputs };
         self.drafts.push(Draft::new(from, norm, size, map, to, raw, shift));
         Ok(Value::Map(self.drafts.len()))
     }
 
     fn normalisation(&mut self, node: &NodeProto, input: Value) -> Result<Value> {
-        let Value::Map(map @ 1..) = input else { return Err(unlike(node, "it follows no convolution")) };
-        let [gain, bias, mean, variance] = [1, 2, 3, 4].map(|at| self.numbers(node, at));
+        let Value::Map(map @ 1..) = input else {
+            return Err(self.file.differs(node, "it follows no convolution"));
+        };
+        let [gain, bias, mean, variance] = [1, 2, 3, 4].map(|at| self.file.numbers(node, at));
         let (gain, bias, mean, variance) = (gain?, bias?, mean?, variance?);
         let channels = self.drafts[map - 1].to.channels;
         if [&gain, &bias, &mean, &variance].iter().any(|values| values.len() != channels) {
-            return Err(unlike(node, "it is for another number of channels"));
+            return Err(self.file.differs(node, "it is for another number of channels"));
         }
         let eps = f64::from(node.attribute("epsilon").map_or(1e-5, |eps| eps.f));
         let scale: Vec<f64> = gain
@@ -225,7 +208,7 @@ impl Reader<'_> {
                 .map(|c| ((values(c) - f64::from(mean[c])) * scale[c] + f64::from(bias[c])) as f32)
                 .collect()
         };
-        let alone = self.alone(node);
+        let alone = self.file.alone(node);
         let draft = &mut self.drafts[map - 1];
         if alone && draft.is_bare() {
             draft.shift = shifted(&|c| f64::from(draft.shift[c]));
@@ -236,20 +219,22 @@ impl Reader<'_> {
         Ok(Value::Norm(map, [scale, shifted(&|_| 0.0)]))
     }
 
-    fn activation(
-        &mut self,
-        node: &NodeProto,
-        input: Value,
-        slope: impl Fn(usize, usize) -> Result<f32>,
-    ) -> Result<Value> {
-        let Value::Map(map @ 1..) = input else { return Err(unlike(node, "it follows no convolution")) };
-        let alone = self.alone(node);
+    /// `slopes` below zero: one for each channel, or for all.
+    fn activation(&mut self, node: &NodeProto, input: Value, slopes: &[f32]) -> Result<Value> {
+        let Value::Map(map @ 1..) = input else {
+            return Err(self.file.differs(node, "it follows no convolution"));
+        };
+        let alone = self.file.alone(node);
         let draft = &mut self.drafts[map - 1];
         let channels = draft.to.channels;
-        let slopes = (0..channels).map(|channel| slope(channel, channels)).collect::<Result<Vec<_>>>()?;
+        let slopes = match slopes {
+            &[slope] => vec![slope; channels],
+            slopes if slopes.len() == channels => slopes.to_vec(),
+            _ => return Err(self.file.differs(node, "it has another number of slopes than channels")),
+        };
         let place = if draft.other.is_some() { &mut draft.after } else { &mut draft.before };
         if !alone || place.is_some() {
-            return Err(unlike(node, "it does not directly follow a convolution or a sum"));
+            return Err(self.file.differs(node, "it does not directly follow a convolution or a sum"));
         }
         *place = Some(slopes);
         Ok(Value::Map(map))
@@ -258,39 +243,25 @@ impl Reader<'_> {
     /// The later of the two maps takes the other one up.
     fn sum(&mut self, node: &NodeProto, a: Value, b: Value) -> Result<Value> {
         let (Value::Map(a), Value::Map(b)) = (a, b) else {
-            return Err(unlike(node, "it adds no two feature maps"));
+            return Err(self.file.differs(node, "it adds no two feature maps"));
         };
         let (earlier, later) = (a.min(b), a.max(b));
         let name = |map: usize| if map == a { &node.input[0] } else { &node.input[1] };
-        let alone = self.uses.get(name(later)) == Some(&1);
+        let alone = self.file.takes_once(name(later));
         if earlier == 0 || earlier == later {
-            return Err(unlike(node, "it adds no two feature maps"));
+            return Err(self.file.differs(node, "it adds no two feature maps"));
         }
         if self.drafts[earlier - 1].to != self.drafts[later - 1].to {
-            return Err(unlike(node, "it adds maps of other sizes"));
+            return Err(self.file.differs(node, "it adds maps of other sizes"));
         }
         let draft = &mut self.drafts[later - 1];
         if !alone || draft.other.is_some() || draft.after.is_some() {
-            return Err(unlike(node, "neither of its maps is a convolution's that nothing else takes"));
+            return Err(self
+                .file
+                .differs(node, "neither of its maps is a convolution's that nothing else takes"));
         }
         draft.other = Some(earlier);
         Ok(Value::Map(later))
-    }
-
-    /// Whether nothing but this node takes its first input.
-    fn alone(&self, node: &NodeProto) -> bool {
-        node.input.first().and_then(|name| self.uses.get(name)) == Some(&1)
-    }
-
-    fn tensor(&self, node: &NodeProto, at: usize) -> Result<TensorProto> {
-        let name = node.input.get(at).ok_or_else(|| unlike(node, "an input is missing"))?;
-        self.graph.constant(name)?.ok_or_else(|| unlike(node, "its weights are no constants"))
-    }
-
-    fn numbers(&self, node: &NodeProto, at: usize) -> Result<Vec<f32>> {
-        let raw = self.tensor(node, at)?.floats();
-        let raw = raw.ok_or_else(|| unlike(node, "its weights are not float32"))?;
-        Ok(raw.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
     }
 }
 
@@ -337,57 +308,16 @@ impl Draft {
 impl Size {
     const WINOGRAD: Self = Self { kernel: 3, stride: 1, pad: 1 };
 
-    fn of(node: &NodeProto, kernel: usize, width: usize) -> Result<Self> {
-        let ints = |name: &str| node.attribute(name).map(|a| a.ints.clone()).unwrap_or_default();
-        let all = |values: &[i64], value: i64| values.iter().all(|&v| v == value);
-        let (strides, pads, dilations) = (ints("strides"), ints("pads"), ints("dilations"));
-        let stride = strides.first().copied().unwrap_or(1);
-        let pad = pads.first().copied().unwrap_or(0);
-        let auto = node.attribute("auto_pad").is_some_and(|a| !a.s.is_empty() && a.s != "NOTSET".as_bytes());
-        let groups = node.attribute("group").map_or(1, |a| a.i);
-        if kernel != width || !all(&strides, stride) || !all(&pads, pad) || auto {
-            return Err(unlike(node, "it does not treat rows and columns alike"));
-        }
-        if groups != 1 || !all(&dilations, 1) {
-            return Err(unlike(node, "it is a convolution in groups, or with gaps"));
-        }
-        match (usize::try_from(stride), usize::try_from(pad)) {
-            (Ok(stride @ 1..), Ok(pad)) if (1..=11).contains(&kernel) && pad < kernel => {
-                Ok(Self { kernel, stride, pad })
-            }
-            _ => Err(unlike(node, "its size, stride or padding is none that a face network has")),
-        }
-    }
-
     /// Pixels along a side of what it gives for so many.
-    fn side(self, side: usize, node: &NodeProto) -> Result<usize> {
-        let free = (side + 2 * self.pad).checked_sub(self.kernel);
-        free.map(|free| free / self.stride + 1).ok_or_else(|| unlike(node, "it is larger than the map"))
+    fn side(self, side: usize) -> Option<usize> {
+        (side + 2 * self.pad).checked_sub(self.kernel).map(|free| free / self.stride + 1)
     }
-}
-
-fn dims(tensor: &TensorProto) -> Vec<usize> {
-    tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect()
-}
-
-fn unlike(node: &NodeProto, why: &str) -> Error {
-    let name = node.output.first().map_or(node.name.as_str(), String::as_str);
-    refused(&format!("`{name}` ({}): {why}", node.op_type))
-}
-
-fn refused(why: &str) -> Error {
-    Error::new(
-        ErrorKind::Engine,
-        format!(
-            "the network is no residual network of plain convolutions, {why}; use the engine rten for it"
-        ),
-    )
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use crate::error::ErrorKind;
     use crate::onnx::written::{Line, written};
     use crate::{Crop, Cut, RtenTrunk, Trunk, TrunkFile, WinogradTrunk};
 

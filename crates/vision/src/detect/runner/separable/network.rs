@@ -11,9 +11,12 @@ use super::{Output, Size};
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::graph::Graph;
 use crate::onnx::not_onnx;
-use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::onnx::proto::{GraphProto, ModelProto, NodeProto};
+use crate::onnx::reading::{Convolution, Reading, numbers};
 use crate::patches::Patches;
 use crate::spaces::Spaces;
+
+const UNLIKE: &str = "the detector is not made of separable convolutions";
 
 /// More numbers than any detector's map has: 1 GiB.
 const MOST_NUMBERS: usize = 1 << 28;
@@ -62,9 +65,8 @@ enum Value {
 }
 
 struct Reader<'a> {
-    graph: &'a Graph,
+    file: Reading<'a>,
     values: HashMap<String, Value>,
-    uses: HashMap<String, usize>,
     patches: Option<Patches>,
     steps: Vec<Step>,
 }
@@ -73,30 +75,26 @@ impl Network {
     pub(super) fn read(model: Bytes) -> Result<Self> {
         let model = ModelProto::decode(model).map_err(not_onnx)?;
         let graph = Graph::new(GraphProto::decode(model.graph.unwrap_or_default()).map_err(not_onnx)?)?;
+        let file = Reading::new(&graph, UNLIKE);
         let inputs = graph.inputs();
-        let &[input] = inputs.as_slice() else { return Err(refused("it has several inputs")) };
-        let mut uses: HashMap<String, usize> = HashMap::new();
-        let taken = graph.nodes().iter().flat_map(|node| &node.input);
-        for name in taken.chain(graph.outputs().iter().map(|output| &output.name)) {
-            *uses.entry(name.clone()).or_default() += 1;
-        }
+        let &[input] = inputs.as_slice() else { return Err(file.refused("it has several inputs")) };
         let values = HashMap::from([(input.name.clone(), Value::Input)]);
-        let mut reader = Reader { graph: &graph, values, uses, patches: None, steps: Vec::new() };
+        let mut reader = Reader { file, values, patches: None, steps: Vec::new() };
         for node in graph.nodes().iter().filter(|node| node.op() != "Constant") {
             let value = reader.node(node)?;
             let [output] = node.output.as_slice() else {
-                return Err(unlike(node, "it gives several values"));
+                return Err(reader.file.differs(node, "it gives several values"));
             };
             reader.values.insert(output.clone(), value);
         }
         let end = |name: &String| match reader.values.get(name) {
             Some(&Value::End(end)) => Ok(end),
             Some(&Value::Last(map)) => Ok(End { map, sigmoid: false }),
-            _ => Err(refused(&format!("its output `{name}` is no map's pixels"))),
+            _ => Err(reader.file.refused(&format!("its output `{name}` is no map's pixels"))),
         };
         let ends = graph.outputs().iter().map(|output| end(&output.name)).collect::<Result<Vec<_>>>()?;
-        let Reader { patches, steps, .. } = reader;
-        let patches = patches.ok_or_else(|| refused("it has no convolution"))?;
+        let Reader { file, patches, steps, .. } = reader;
+        let patches = patches.ok_or_else(|| file.refused("it has no convolution"))?;
         let mut last: Vec<usize> = (0..=steps.len()).map(|map| map.saturating_sub(1)).collect();
         for (at, step) in steps.iter().enumerate() {
             last[step.from] = at;
@@ -193,35 +191,33 @@ impl Size {
 impl Reader<'_> {
     fn node(&mut self, node: &NodeProto) -> Result<Value> {
         let taken = |at: usize| node.input.get(at).and_then(|name| self.values.get(name)).copied();
-        let known = |at: usize| taken(at).ok_or_else(|| unlike(node, "it takes an unknown value"));
+        let known = |at: usize| taken(at).ok_or_else(|| self.file.differs(node, "it takes an unknown value"));
         match (node.op(), known(0)?) {
             ("Conv", value) => self.convolution(node, value),
-            ("Relu", Value::Map(map @ 1..)) if self.uses.get(&node.input[0]) == Some(&1) => {
-                match &mut self.steps[map - 1].kind {
-                    Kind::Pointwise(Pointwise { relu, .. }) | Kind::Depthwise(Depthwise { relu, .. })
-                        if !*relu =>
-                    {
-                        *relu = true;
-                        Ok(Value::Map(map))
-                    }
-                    _ => Err(unlike(node, "it follows no convolution")),
+            ("Relu", Value::Map(map @ 1..)) if self.file.alone(node) => match &mut self.steps[map - 1].kind {
+                Kind::Pointwise(Pointwise { relu, .. }) | Kind::Depthwise(Depthwise { relu, .. })
+                    if !*relu =>
+                {
+                    *relu = true;
+                    Ok(Value::Map(map))
                 }
-            }
+                _ => Err(self.file.differs(node, "it follows no convolution")),
+            },
             ("MaxPool", Value::Map(map @ 1..)) => {
-                let two = |name: &str| ints(node, name) == [2, 2];
-                if !two("kernel_shape") || !two("strides") || ints(node, "pads").iter().any(|&pad| pad != 0) {
-                    return Err(unlike(node, "it takes not the largest of 2 x 2"));
+                let two = |name: &str| node.ints(name) == [2, 2];
+                if !two("kernel_shape") || !two("strides") || node.ints("pads").iter().any(|&pad| pad != 0) {
+                    return Err(self.file.differs(node, "it takes not the largest of 2 x 2"));
                 }
                 if node.attribute("ceil_mode").is_some_and(|mode| mode.i != 0) {
-                    return Err(unlike(node, "it rounds sizes up"));
+                    return Err(self.file.differs(node, "it rounds sizes up"));
                 }
                 Ok(self.push(Kind::Pool, map, self.steps[map - 1].channels))
             }
             ("Resize", Value::Map(map @ 1..)) => {
-                let scales = self.numbers(node, 2)?;
+                let scales = self.file.numbers(node, 2)?;
                 let nearest = node.attribute("mode").is_none_or(|mode| mode.s == "nearest".as_bytes());
                 if scales != [1.0, 1.0, 2.0, 2.0] || !nearest {
-                    return Err(unlike(node, "it does not double"));
+                    return Err(self.file.differs(node, "it does not double"));
                 }
                 Ok(self.push(Kind::Double, map, self.steps[map - 1].channels))
             }
@@ -229,70 +225,44 @@ impl Reader<'_> {
                 Value::Map(b @ 1..) if self.steps[a - 1].channels == self.steps[b - 1].channels => {
                     Ok(self.push(Kind::Add(b), a, self.steps[a - 1].channels))
                 }
-                _ => Err(unlike(node, "it adds no two maps")),
+                _ => Err(self.file.differs(node, "it adds no two maps")),
             },
-            ("Transpose", Value::Map(map @ 1..)) if ints(node, "perm") == [0, 2, 3, 1] => {
-                Ok(Value::Last(map))
-            }
+            ("Transpose", Value::Map(map @ 1..)) if node.ints("perm") == [0, 2, 3, 1] => Ok(Value::Last(map)),
             ("Reshape", Value::Last(map)) => {
-                let shape = self.tensor(node, 1)?;
+                let shape = self.file.tensor(node, 1)?;
                 // [1, pixels, channels]
                 match shape.integers().as_deref() {
                     Some(&[1, -1, channels]) if channels == self.steps[map - 1].channels as i64 => {
                         Ok(Value::End(End { map, sigmoid: false }))
                     }
-                    _ => Err(unlike(node, "it does not lay pixels out in a row")),
+                    _ => Err(self.file.differs(node, "it does not lay pixels out in a row")),
                 }
             }
             ("Sigmoid", Value::End(end)) if !end.sigmoid => Ok(Value::End(End { sigmoid: true, ..end })),
-            _ => Err(unlike(node, "there is no such step here")),
+            _ => Err(self.file.differs(node, "there is no such step here")),
         }
     }
 
     fn convolution(&mut self, node: &NodeProto, value: Value) -> Result<Value> {
-        let tensor = self.tensor(node, 1)?;
-        let &[outputs, inputs, kernel, width] = tensor.dims.as_slice() else {
-            return Err(unlike(node, "its filters are no squares"));
-        };
-        let size = |n: i64| usize::try_from(n).ok().filter(|n| (1..=1024).contains(n));
-        let (Some(outputs), Some(inputs), Some(kernel)) = (size(outputs), size(inputs), size(kernel)) else {
-            return Err(unlike(node, "it has no channels, or more than 1024"));
-        };
-        let (strides, pads) = (ints(node, "strides"), ints(node, "pads"));
-        let all = |values: &[i64], value: i64| values.iter().all(|&v| v == value);
-        let (stride, pad) = (strides.first().map_or(1, |&s| s), pads.first().map_or(0, |&p| p));
-        let auto = node.attribute("auto_pad").is_some_and(|a| !a.s.is_empty() && a.s != "NOTSET".as_bytes());
-        if width != kernel as i64 || auto || !all(&strides, stride) || !all(&pads, pad) {
-            return Err(unlike(node, "it does not treat rows and columns alike"));
-        }
-        if !all(&ints(node, "dilations"), 1) {
-            return Err(unlike(node, "it has gaps"));
-        }
-        let weights = self.numbers(node, 1)?;
-        let bias = if node.input.len() > 2 { self.numbers(node, 2)? } else { vec![0.0; outputs] };
-        if weights.len() != outputs * inputs * kernel * kernel || bias.len() != outputs {
-            return Err(unlike(node, "it has another number of weights than it says"));
-        }
-        let groups = node.attribute("group").map_or(1, |group| group.i);
+        let read = self.file.convolution(node)?;
+        let Convolution { outputs, inputs, groups, kernel, stride, pad, bias, .. } = read;
+        let weights: Vec<f32> = numbers(&read.weights).collect();
         let channels = |map: usize| self.steps[map - 1].channels;
-        match (value, [kernel as i64, stride, pad]) {
-            (Value::Input, [1..=11, 1..=8, 0..=10])
-                if inputs == 3 && groups == 1 && self.patches.is_none() =>
-            {
-                let patches = Patches { kernel, stride: stride as usize, pad: pad as usize };
+        match (value, [kernel, stride, pad]) {
+            (Value::Input, _) if inputs == 3 && groups == 1 && self.patches.is_none() => {
+                self.patches = Some(Patches { kernel, stride, pad });
                 let terms = 3 * kernel * kernel;
-                self.patches = Some(patches);
                 Ok(self.push(Kind::Pointwise(Pointwise::new(&weights, terms, &bias)), 0, outputs))
             }
             (Value::Map(map @ 1..), [1, 1, 0]) if groups == 1 && channels(map) == inputs => {
                 Ok(self.push(Kind::Pointwise(Pointwise::new(&weights, inputs, &bias)), map, outputs))
             }
             (Value::Map(map @ 1..), [3, 1, 1])
-                if inputs == 1 && groups == outputs as i64 && channels(map) == outputs =>
+                if inputs == 1 && groups == outputs && channels(map) == outputs =>
             {
                 Ok(self.push(Kind::Depthwise(Depthwise::new(&weights, &bias)), map, outputs))
             }
-            _ => Err(unlike(node, "it is no separable convolution")),
+            _ => Err(self.file.differs(node, "it is no separable convolution")),
         }
     }
 
@@ -300,21 +270,6 @@ impl Reader<'_> {
         self.steps.push(Step { kind, from, channels });
         Value::Map(self.steps.len())
     }
-
-    fn tensor(&self, node: &NodeProto, at: usize) -> Result<TensorProto> {
-        let name = node.input.get(at).ok_or_else(|| unlike(node, "an input is missing"))?;
-        self.graph.constant(name)?.ok_or_else(|| unlike(node, "its weights are no constants"))
-    }
-
-    fn numbers(&self, node: &NodeProto, at: usize) -> Result<Vec<f32>> {
-        let raw = self.tensor(node, at)?.floats();
-        let raw = raw.ok_or_else(|| unlike(node, "its weights are not float32"))?;
-        Ok(raw.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
-    }
-}
-
-fn ints(node: &NodeProto, name: &str) -> Vec<i64> {
-    node.attribute(name).map(|attribute| attribute.ints.clone()).unwrap_or_default()
 }
 
 fn check_len(numbers: usize) -> Result<()> {
@@ -327,16 +282,4 @@ fn check_len(numbers: usize) -> Result<()> {
 
 fn unfit(why: &str) -> Error {
     Error::new(ErrorKind::Engine, format!("the detector's input is {why}; give another side"))
-}
-
-fn unlike(node: &NodeProto, why: &str) -> Error {
-    let name = node.output.first().map_or(node.name.as_str(), String::as_str);
-    refused(&format!("`{name}` ({}): {why}", node.op_type))
-}
-
-fn refused(why: &str) -> Error {
-    Error::new(
-        ErrorKind::Engine,
-        format!("the detector is not made of separable convolutions, {why}; use the engine rten for it"),
-    )
 }
