@@ -145,20 +145,24 @@ impl<'a> Engines<'a> {
                 other => openvino = Some(other),
             }
         }
-        // That a network is of another kind is nothing to tell.
-        if let Ok(chosen) = self.on_winograd(&file) {
-            let note = match openvino {
-                Some(Ok(openvino)) => openvino.note,
-                Some(Err(error)) => Some(not_openvino(&error)),
-                None => (precision == Precision::Bf16).then(|| {
-                    "bf16 needs OpenVINO and a processor that computes in it: f32 is used".to_owned()
-                }),
-            };
-            return Ok(Chosen { note, ..chosen });
-        }
+        let unlike = match self.on_winograd(&file) {
+            Ok(chosen) => {
+                let note = match openvino {
+                    Some(Ok(openvino)) => openvino.note,
+                    Some(Err(error)) => Some(not_openvino(&error)),
+                    None => (precision == Precision::Bf16).then(|| {
+                        "bf16 needs OpenVINO and a processor that computes in it: f32 is used".to_owned()
+                    }),
+                };
+                return Ok(Chosen { note, ..chosen });
+            }
+            // That a network is of another kind is nothing to tell; that its features differ from rten's is.
+            Err(error) if error.is::<vision::Error>() => None,
+            Err(error) => Some(format!("winograd is not used: {error:#}")),
+        };
         match openvino.or_else(|| library.map(|library| self.on_openvino(&library, &file, precision))) {
-            None => rten(file, None),
-            Some(Ok(chosen)) => Ok(chosen),
+            None => rten(file, unlike),
+            Some(Ok(chosen)) => Ok(Chosen { note: chosen.note.clone().or(unlike), ..chosen }),
             Some(Err(error)) => rten(file, Some(not_openvino(&error))),
         }
     }
