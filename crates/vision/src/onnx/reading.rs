@@ -46,10 +46,10 @@ impl<'a> Reading<'a> {
 
     /// Whether nothing but this node takes its first input.
     pub(crate) fn alone(&self, node: &NodeProto) -> bool {
-        node.input.first().is_some_and(|name| self.takes_once(name))
+        node.input.first().is_some_and(|name| self.taken_once(name))
     }
 
-    pub(crate) fn takes_once(&self, name: &str) -> bool {
+    pub(crate) fn taken_once(&self, name: &str) -> bool {
         self.uses.get(name) == Some(&1)
     }
 

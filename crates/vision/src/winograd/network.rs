@@ -247,7 +247,7 @@ impl Reader<'_> {
         };
         let (earlier, later) = (a.min(b), a.max(b));
         let name = |map: usize| if map == a { &node.input[0] } else { &node.input[1] };
-        let alone = self.file.takes_once(name(later));
+        let alone = self.file.taken_once(name(later));
         if earlier == 0 || earlier == later {
             return Err(self.file.differs(node, "it adds no two feature maps"));
         }
