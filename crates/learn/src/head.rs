@@ -9,6 +9,7 @@ use crate::matmul::map_rows;
 use crate::norm;
 use crate::random::{self, Purpose};
 use crate::source::{self, Example, FeatureSource};
+use crate::values::Values;
 
 /// Examples scored at once in [`Head::evaluate`].
 const EVALUATION_BATCH: usize = 256;
@@ -25,14 +26,14 @@ pub struct HeadShape {
 }
 
 /// The starting weights of a neck: `Linear(input, output)` followed by `BatchNorm1d(output)`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NeckInit {
     /// Features in.
     pub input: usize,
     /// Values out.
     pub output: usize,
     /// `output` x `input`, row-major.
-    pub weight: Vec<f32>,
+    pub weight: Values,
     /// `output` values.
     pub bias: Vec<f32>,
     /// BatchNorm's scale, `output` values.
@@ -63,7 +64,7 @@ pub struct TensorView<'a> {
 pub struct Head {
     shape: HeadShape,
     bn_eps: f32,
-    pub(crate) neck_weight: Vec<f32>,
+    pub(crate) neck_weight: Values,
     pub(crate) neck_bias: Vec<f32>,
     pub(crate) bn_weight: Vec<f32>,
     pub(crate) bn_bias: Vec<f32>,
@@ -113,7 +114,7 @@ impl Head {
             )));
         }
         Ok(Self {
-            neck_weight: vec![0.0; neck],
+            neck_weight: vec![0.0; neck].into(),
             neck_bias: vec![0.0; dim],
             bn_weight: vec![1.0; dim],
             bn_bias: vec![0.0; dim],
@@ -130,7 +131,7 @@ impl Head {
         Self {
             shape,
             bn_eps,
-            neck_weight: Vec::new(),
+            neck_weight: Vec::new().into(),
             neck_bias: Vec::new(),
             bn_weight: Vec::new(),
             bn_bias: Vec::new(),
@@ -147,9 +148,7 @@ impl Head {
     pub fn from_neck(neck: NeckInit, classes: usize, seed: u64) -> Result<Self> {
         let shape = HeadShape { input: neck.input, dim: neck.output, classes };
         let mut head = Self::zeros(shape, neck.bn_eps)?;
-        Self::check_tensor("neck.weight", head.neck_weight.len(), &neck.weight)?;
-        // Moved, since a face network's last layer has 50 MB.
-        head.neck_weight = neck.weight;
+        head.set_neck_weight(neck.weight)?;
         head.set_tensor("neck.bias", &neck.bias)?;
         head.set_tensor("bn.weight", &neck.bn_weight)?;
         head.set_tensor("bn.bias", &neck.bn_bias)?;
@@ -216,7 +215,7 @@ impl Head {
             vec![classes, dim],
             vec![classes],
         ];
-        let values = [
+        let values: [&[f32]; 8] = [
             &self.neck_weight,
             &self.neck_bias,
             &self.bn_weight,
@@ -240,7 +239,7 @@ impl Head {
     /// is not finite, or negative in `bn.running_var`.
     pub fn set_tensor(&mut self, name: &str, values: &[f32]) -> Result<()> {
         let tensor = match name {
-            "neck.weight" => &mut self.neck_weight,
+            "neck.weight" => return self.set_neck_weight(values.to_vec().into()),
             "neck.bias" => &mut self.neck_bias,
             "bn.weight" => &mut self.bn_weight,
             "bn.bias" => &mut self.bn_bias,
@@ -257,6 +256,15 @@ impl Head {
         };
         Self::check_tensor(name, tensor.len(), values)?;
         tensor.copy_from_slice(values);
+        Ok(())
+    }
+
+    /// Replaces `neck.weight`, row-major, without a copy.
+    ///
+    /// Refuses what [`Head::set_tensor`] does, and changes nothing then.
+    pub fn set_neck_weight(&mut self, weight: Values) -> Result<()> {
+        Self::check_tensor("neck.weight", self.neck_weight.len(), &weight)?;
+        self.neck_weight = weight;
         Ok(())
     }
 
@@ -400,7 +408,7 @@ fn identity_neck(dim: usize) -> Result<NeckInit> {
     Ok(NeckInit {
         input: dim,
         output: dim,
-        weight,
+        weight: weight.into(),
         bias: vec![0.0; dim],
         bn_weight: vec![1.0; dim],
         bn_bias: vec![0.0; dim],

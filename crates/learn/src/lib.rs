@@ -43,6 +43,7 @@ mod schedule;
 mod server;
 mod source;
 mod trainer;
+mod values;
 
 pub use classifier::Classifier;
 pub use closed_form::{
@@ -59,3 +60,4 @@ pub use schedule::RateSchedule;
 pub use server::{ServerMoments, ServerOptimizer, ServerRule};
 pub use source::{Example, FeatureSource, MemoryFeatures};
 pub use trainer::{EpochStats, Moments, Trainer};
+pub use values::Values;

@@ -129,7 +129,7 @@ impl Trainer {
     pub fn head(&self) -> Head {
         let HeadShape { input, dim, .. } = self.shape;
         let mut head = Head::empty(self.shape, self.bn_eps);
-        head.neck_weight = transpose(&self.neck_weight.values, input, dim);
+        head.neck_weight = transpose(&self.neck_weight.values, input, dim).into();
         head.neck_bias = self.neck_bias.values.clone();
         head.bn_weight = self.bn_weight.values.clone();
         head.bn_bias = self.bn_bias.values.clone();

@@ -1,5 +1,7 @@
 //! `rank`: syndromes for one face.
 
+mod probes;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,17 +12,16 @@ use domain::normalise::Normaliser;
 use domain::rank::rank_by;
 use domain::{Encoding, ImageId, Normalisation, Pooling, Scoring, SyndromeId};
 use serde::Serialize;
-use vision::{Crop, Points};
+use vision::Points;
 
 use crate::Outcome;
 use crate::cohort_dir::CohortDir;
 use crate::consortium::show::name;
 use crate::context::Context;
-use crate::faces::{FaceFinder, failure, reason};
+use crate::faces::{failure, reason};
 use crate::output::Table;
-use crate::pipeline::bundle::Loaded;
 use crate::pipeline::encodings::{EncodingFile, gallery};
-use crate::pipeline::ensemble::{Blueprint, Ensemble};
+use probes::{Encoded, Probe};
 
 /// Arguments of `rank`.
 #[derive(Debug, Args)]
@@ -143,7 +144,8 @@ fn timed<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(T, f64)
 }
 
 /// Where the time went, in seconds. Cohort, gallery, detector and model are read once for all probes. The gallery is read
-/// beside all that follows but ranking, and the faces are found while the model is loaded.
+/// beside all that follows but ranking, the faces are found while the model is loaded, and a network that is loaded runs
+/// while others still are.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 struct Seconds {
     /// Reading the cohort's tables.
@@ -157,6 +159,7 @@ struct Seconds {
     decode: f64,
     detect: f64,
     align: f64,
+    /// Running the networks.
     trunk: f64,
     neck: f64,
     rank: f64,
@@ -201,131 +204,6 @@ fn points(values: &[f32], photos: usize) -> anyhow::Result<Option<Points>> {
     ensure!(values.len() == 10, "--points needs 10 numbers (x and y of five points), not {}", values.len());
     ensure!(photos == 1, "--points belongs to one photograph; {photos} are given");
     Ok(Some(Points(std::array::from_fn(|at| [values[2 * at], values[2 * at + 1]]))))
-}
-
-/// Photographs as probes.
-struct Encoded {
-    /// In the order of the photographs.
-    probes: Vec<anyhow::Result<Probe>>,
-    /// Names the model.
-    model: String,
-    dim: usize,
-}
-
-/// One of them.
-struct Probe {
-    encoding: Encoding,
-    /// Faces that the detector saw, if there were several.
-    faces: Option<usize>,
-    seconds: Seconds,
-}
-
-impl Encoded {
-    /// Looks for the faces while the networks are loaded.
-    fn new(args: &RankArgs, points: Option<&Points>, context: &Context) -> anyhow::Result<Self> {
-        let (model, trunk) = (args.model.as_deref(), args.trunk.as_deref());
-        let (found, loaded) = std::thread::scope(|scope| {
-            let found = scope.spawn(|| Faces::find(args, points, context));
-            let loaded = timed(|| Loaded::open(&context.config, model, trunk, None, true));
-            (found.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), loaded)
-        });
-        let (Faces { note, faces }, (loaded, model)) = (found?, loaded?);
-        note.into_iter().for_each(|note| context.output.note(note));
-        let Loaded { blueprint, weights, name } = loaded;
-        blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
-        let ensemble = blueprint.with(weights)?;
-        let encode = |face: anyhow::Result<Face>| {
-            let face = face?;
-            probe(&blueprint, &ensemble, Face { seconds: Seconds { model, ..face.seconds }, ..face })
-        };
-        Ok(Self { probes: faces.into_iter().map(encode).collect(), dim: blueprint.dim(), model: name })
-    }
-
-    /// Whether they can be compared with the encodings of a file.
-    fn check(&self, file: &EncodingFile, path: &Path, context: &Context) -> anyhow::Result<()> {
-        let (path, name, dim) = (path.display(), &self.model, self.dim);
-        match &file.model {
-            Some(model) => ensure!(
-                model == name,
-                "{path} was made by {model} but the model at hand is {name}; give the same --model and --trunk as to `encode`"
-            ),
-            None => context.output.warn(format_args!(
-                "{path} does not say which model made it; the ranking means something only if that was {name}"
-            )),
-        }
-        ensure!(
-            file.dim() == dim,
-            "the encodings in {path} have {} values and those of the model at hand {dim}; give the same --model and --trunk",
-            file.dim()
-        );
-        Ok(())
-    }
-}
-
-/// The faces of all photographs.
-struct Faces {
-    /// Why the detector is not run as wished, where it is not.
-    note: Option<String>,
-    faces: Vec<anyhow::Result<Face>>,
-}
-
-/// One of them.
-struct Face {
-    crop: Crop,
-    /// Faces that the detector saw beside it.
-    others: usize,
-    seconds: Seconds,
-}
-
-impl Faces {
-    fn find(args: &RankArgs, points: Option<&Points>, context: &Context) -> anyhow::Result<Self> {
-        let (finder, loading) = timed(|| {
-            FaceFinder::open(&context.config, args.detector.as_deref(), args.strict, args.photos.len())
-        })?;
-        let faces = args.photos.iter().map(|photo| Face::find(&finder, photo, points, loading)).collect();
-        Ok(Self { note: finder.note().map(str::to_owned), faces })
-    }
-}
-
-impl Face {
-    /// Decode, detect, align.
-    fn find(
-        finder: &FaceFinder,
-        file: &Path,
-        points: Option<&Points>,
-        detector: f64,
-    ) -> anyhow::Result<Self> {
-        let (photo, decode) = timed(|| {
-            let bytes = std::fs::read(file).context("cannot read it")?;
-            Ok(vision::decode::decode(&bytes, &vision::decode::Limits::default())?)
-        })?;
-        let (place, detect) = timed(|| finder.locate(&photo, points))?;
-        let (crop, align) = timed(|| Ok(place.crop(&photo)?))?;
-        let seconds = Seconds { detector, decode, detect, align, ..Seconds::default() };
-        Ok(Self { crop, others: place.others(), seconds })
-    }
-}
-
-/// A face's encoding: views, trunk, members.
-fn probe(blueprint: &Blueprint, ensemble: &Ensemble<'_>, face: Face) -> anyhow::Result<Probe> {
-    let (features, trunk) = timed(|| {
-        let views = vision::views::views(&face.crop);
-        let networks = blueprint.networks.iter();
-        networks
-            .map(|network| {
-                let mut out = vec![0.0; views.len() * network.trunk.output_len()];
-                network.trunk.features(&views, &mut out)?;
-                Ok(out)
-            })
-            .collect::<anyhow::Result<Vec<_>>>()
-    })?;
-    let (encoding, neck) =
-        timed(|| ensemble.encode(&features, 1)?.into_iter().next().context("the networks gave no encoding"))?;
-    Ok(Probe {
-        encoding,
-        faces: (face.others > 0).then_some(face.others + 1),
-        seconds: Seconds { trunk, neck, ..face.seconds },
-    })
 }
 
 /// What is compared against.
@@ -426,7 +304,7 @@ fn shown(ranking: &Ranking) -> String {
         for (step, seconds) in [
             ("cohort", cohort),
             ("gallery, beside the rest", gallery),
-            ("model, beside detector to align", model),
+            ("model, beside detector to trunk", model),
             ("detector", detector),
             ("decode", decode),
             ("detect", detect),

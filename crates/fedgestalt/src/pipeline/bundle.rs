@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::engines::{CalibrationFaces, Engines, Runs};
-use super::ensemble::Blueprint;
+use super::ensemble::{Blueprint, Loading};
 use super::weights::{self, Weights};
 use crate::config::Config;
 use crate::store;
@@ -59,18 +59,35 @@ pub struct Loaded {
 
 impl Loaded {
     /// The model in `folder`, or the networks as published without one. `trunk` takes the place of the network's file.
-    /// Engines are those of the configuration, compared on `faces`; with `single`, for one photograph at a time.
+    /// Engines are those of the configuration, compared on `faces`.
     pub fn open(
         config: &Config,
         folder: Option<&Path>,
         trunk: Option<&Path>,
         faces: Option<CalibrationFaces<'_>>,
-        single: bool,
     ) -> Result<Self> {
-        let engines = Engines::new(config, faces);
-        let engines = if single { engines.for_single_photographs() } else { engines };
+        Self::on(&Engines::new(config, faces), config, folder, trunk, &|_, _| ())
+    }
+
+    /// As [`Loaded::open`], for one photograph at a time; `loaded` is told of every network as soon as it can run.
+    pub fn for_photographs(
+        config: &Config,
+        folder: Option<&Path>,
+        trunk: Option<&Path>,
+        loaded: &Loading<'_>,
+    ) -> Result<Self> {
+        Self::on(&Engines::new(config, None).for_single_photographs(), config, folder, trunk, loaded)
+    }
+
+    fn on(
+        engines: &Engines<'_>,
+        config: &Config,
+        folder: Option<&Path>,
+        trunk: Option<&Path>,
+        loaded: &Loading<'_>,
+    ) -> Result<Self> {
         let Some(folder) = folder else {
-            let blueprint = Blueprint::load(config, trunk, &engines)?;
+            let blueprint = Blueprint::load_telling(config, trunk, engines, loaded)?;
             let name = name("published", &blueprint, None);
             return Ok(Self { blueprint, weights: None, name });
         };
@@ -80,7 +97,7 @@ impl Loaded {
         })?;
         let trained = model.config.on_machine_of(config);
         let (blueprint, weights) = rayon::join(
-            || Blueprint::load(&trained, trunk.or(model.trunk.as_deref()), &engines),
+            || Blueprint::load_telling(&trained, trunk.or(model.trunk.as_deref()), engines, loaded),
             || weights::load_with_digest(&folder.join(HEADS)),
         );
         let (blueprint, (weights, digest)) = (blueprint?, weights?);

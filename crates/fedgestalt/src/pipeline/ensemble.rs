@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use domain::Encoding;
-use learn::{ClosedForm, FormSettings, Head, NeckInit, RandomFeatures, Recipe, Refinement};
+use learn::{ClosedForm, FormSettings, Head, RandomFeatures, Recipe, Refinement};
 use rayon::prelude::*;
 use vision::views::VIEWS;
-use vision::{NeckWeights, Trunk};
+use vision::Trunk;
 
 use super::engines::{Engines, Neck, NetworkFile, Runs};
 use super::latest::Latest;
@@ -49,13 +49,7 @@ impl StartingNeck {
     /// A head that starts from this neck, with a classifier drawn from `seed`.
     pub fn head(&self, classes: usize, seed: u64) -> Result<Head> {
         Ok(match self {
-            Self::Own(neck) => {
-                let NeckWeights { input, output, weight, bias, bn_weight, bn_bias, bn_mean, bn_var, bn_eps } =
-                    neck.weights()?;
-                let init =
-                    NeckInit { input, output, weight, bias, bn_weight, bn_bias, bn_mean, bn_var, bn_eps };
-                Head::from_neck(init, classes, seed)?
-            }
+            Self::Own(neck) => Head::from_neck(neck.init()?, classes, seed)?,
             Self::Identity(dim) => Head::identity(*dim, classes, seed)?,
         })
     }
@@ -183,6 +177,9 @@ impl Form {
     }
 }
 
+/// Told of a network that is loaded, and of its place among the networks.
+pub type Loading<'a> = dyn Fn(usize, &Arc<Network>) + Sync + 'a;
+
 /// What the ensemble is made of: networks, each loaded once however many members stand on it, and members.
 pub struct Blueprint {
     /// The networks.
@@ -206,6 +203,16 @@ impl Blueprint {
     /// Loads the networks that the configuration names on the engines at hand; `trunk` takes the place of
     /// `[trunk] file`.
     pub fn load(config: &Config, trunk: Option<&Path>, engines: &Engines<'_>) -> Result<Self> {
+        Self::load_telling(config, trunk, engines, &|_, _| ())
+    }
+
+    /// As [`Blueprint::load`]; `loaded` is told of every network, and of its place, as soon as it can run.
+    pub fn load_telling(
+        config: &Config,
+        trunk: Option<&Path>,
+        engines: &Engines<'_>,
+        loaded: &Loading<'_>,
+    ) -> Result<Self> {
         let shared =
             trunk.map(Path::to_path_buf).or_else(|| config.trunk.file.as_ref().map(|f| config.resolve(f)));
         let mut wanted: Vec<(Option<PathBuf>, Cut, Precision)> = Vec::new();
@@ -231,12 +238,15 @@ impl Blueprint {
         // Reading, checking and packing hundreds of megabytes: one thread each, and not the pool's, which stays free for
         // those who wait for less.
         let networks: Vec<Arc<Network>> = std::thread::scope(|scope| {
-            let load = |((file, cut, precision), published)| {
-                scope.spawn(move || load(file, cut, precision, published, engines))
+            let load = |(at, ((file, cut, precision), published))| {
+                scope.spawn(move || {
+                    let network = load(file, cut, precision, published, engines).map(Arc::new);
+                    network.inspect(|network| loaded(at, network))
+                })
             };
-            let loading: Vec<_> = wanted.into_iter().zip(published).map(load).collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Network>>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(Arc::new)
+            let loading: Vec<_> = wanted.into_iter().zip(published).enumerate().map(load).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Arc<Network>>>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
             loading.into_iter().map(join).collect::<Result<_>>()
         })?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use learn::{ClosedForm, Head, HeadShape};
+use learn::{ClosedForm, Head, HeadShape, Values};
 
 use crate::store::tensors::{self, Tensor, Tensors};
 
@@ -14,6 +14,8 @@ const MEMBERS: &str = "members";
 const FORMS: &str = "forms";
 /// The tensor of the members' weights, where they are fitted. Members' own tensors have a slash in their names.
 const MEMBER_WEIGHTS: &str = "ensemble.weights";
+/// The largest tensor of a head, which stays in its file.
+const NECK_WEIGHT: &str = "neck.weight";
 const FORM_TENSORS: [&str; 2] = ["mean", "projection"];
 
 /// What training leaves of an ensemble, in the blueprint's order.
@@ -94,7 +96,7 @@ fn form(file: &Tensors, member: &str) -> Result<ClosedForm> {
 fn head(file: &Tensors, member: &str) -> Result<Head> {
     let bn_eps = file.facts().get(&epsilon(member)).context("it has no epsilon")?.parse()?;
     let get = |tensor: &str| file.get(&format!("{member}/{tensor}"));
-    let (neck, classifier) = (get("neck.weight")?, get("classifier.weight")?);
+    let (neck, classifier) = (get(NECK_WEIGHT)?, get("classifier.weight")?);
     let (&[dim, input], &[classes, width]) = (&neck.shape[..], &classifier.shape[..]) else {
         bail!("neck.weight and classifier.weight must be matrices");
     };
@@ -102,7 +104,9 @@ fn head(file: &Tensors, member: &str) -> Result<Head> {
         bail!("classifier.weight takes {width} values but the neck gives {dim}");
     }
     let mut head = Head::zeros(HeadShape { input, dim, classes }, bn_eps)?;
-    for tensor in Head::TENSORS {
+    let weight = file.mapped(&format!("{member}/{NECK_WEIGHT}"), &neck.shape)?;
+    head.set_neck_weight(Values::new(weight))?;
+    for tensor in Head::TENSORS.into_iter().filter(|&tensor| tensor != NECK_WEIGHT) {
         head.set_tensor(tensor, &get(tensor)?.values)?;
     }
     Ok(head)

@@ -6,7 +6,9 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, TensorInfo, TensorView};
@@ -118,9 +120,9 @@ pub fn save(
 #[derive(Debug)]
 pub struct Tensors {
     path: PathBuf,
-    bytes: Mapped,
+    bytes: Arc<Mapped>,
     /// Where each tensor's data lies in the file.
-    places: BTreeMap<String, (TensorInfo, std::ops::Range<usize>)>,
+    places: BTreeMap<String, (TensorInfo, Range<usize>)>,
     facts: BTreeMap<String, String>,
     /// Whether every tensor has a digest.
     has_digests: bool,
@@ -135,7 +137,7 @@ impl Tensors {
     /// [`ErrorKind::Io`] when it cannot be opened, [`ErrorKind::Corrupt`] when it is cut short, damaged or not a
     /// safetensors file: file and tensor are named.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = Mapped::open(path)?;
+        let bytes = Arc::new(Mapped::open(path)?);
         let corrupt = |fault: String| {
             Error::new(
                 ErrorKind::Corrupt,
@@ -259,6 +261,43 @@ impl Tensors {
         }
         Ok(tensor.values)
     }
+
+    /// As [`Tensors::shaped`], for those who keep the values longer than this.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensors::shaped`].
+    pub fn mapped(&self, name: &str, shape: &[usize]) -> Result<MappedValues> {
+        Ok(match self.shaped(name, shape)? {
+            Cow::Borrowed(_) => {
+                MappedValues::Mapped { file: self.bytes.clone(), place: self.places[name].1.clone() }
+            }
+            Cow::Owned(values) => MappedValues::Copied(values),
+        })
+    }
+}
+
+/// A tensor's values where they lie in its file, which stays mapped as long as there are such.
+#[derive(Debug)]
+pub enum MappedValues {
+    /// Where they can be read as they are.
+    Mapped {
+        /// The whole file.
+        file: Arc<Mapped>,
+        /// The values' bytes.
+        place: Range<usize>,
+    },
+    /// Where they cannot.
+    Copied(Vec<f32>),
+}
+
+impl AsRef<[f32]> for MappedValues {
+    fn as_ref(&self) -> &[f32] {
+        match self {
+            Self::Mapped { file, place } => bytemuck::cast_slice(&file[place.clone()]),
+            Self::Copied(values) => values,
+        }
+    }
 }
 
 /// The first value that is not finite.
@@ -324,6 +363,7 @@ mod tests {
         for (name, tensor) in example() {
             assert_eq!(tensors.get(&name).unwrap(), tensor);
             assert_eq!(tensors.shaped(&name, &tensor.shape).unwrap(), tensor.values);
+            assert_eq!(tensors.mapped(&name, &tensor.shape).unwrap().as_ref(), &*tensor.values);
         }
         assert_eq!(tensors.facts()["member"], "r50");
         let bytes = std::fs::read(&path).unwrap();

@@ -110,7 +110,7 @@ impl Head {
             self.bn_weight[j] = (scale * (variance + eps).sqrt() / factor) as f32;
             self.bn_bias[j] = 0.0;
         }
-        self.neck_weight.iter_mut().zip(weight).for_each(|(to, x)| *to = x as f32);
+        self.neck_weight = weight.into_iter().map(|x| x as f32).collect::<Vec<_>>().into();
         self.start_classifier(form, &apart, scale);
         self.check_finite()
     }
@@ -203,7 +203,7 @@ mod tests {
         let neck = NeckInit {
             input: INPUT,
             output: DIM,
-            weight: uniform(1, INPUT * DIM),
+            weight: uniform(1, INPUT * DIM).into(),
             bias: uniform(2, DIM),
             bn_weight: uniform(3, DIM).iter().map(|x| x + 2.0).collect(),
             bn_bias: uniform(4, DIM),

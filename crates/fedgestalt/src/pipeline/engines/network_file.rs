@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
+use learn::{NeckInit, Values};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vision::onnx::{Cut, TrunkFacts, TrunkFile};
@@ -39,7 +40,7 @@ enum Source {
 #[derive(Debug, Clone)]
 pub enum Neck {
     /// Its weights.
-    Weights(NeckWeights),
+    Read(NeckInit),
     /// Where they are kept: few of those who ask about a network need them.
     Kept {
         /// The file.
@@ -136,7 +137,7 @@ impl NetworkFile {
     }
 
     fn parsed(mut file: TrunkFile, kept: Option<Kept>) -> Self {
-        let neck = file.neck.take().map(Neck::Weights);
+        let neck = file.neck.take().map(|neck| Neck::Read(init(neck)));
         Self { facts: file.facts(), neck, source: Source::Parsed { file: Box::new(file), kept } }
     }
 
@@ -216,7 +217,7 @@ impl Neck {
     /// Length of the trunk's features.
     pub fn input(&self) -> usize {
         match self {
-            Self::Weights(weights) => weights.input,
+            Self::Read(neck) => neck.input,
             Self::Kept { input, .. } => *input,
         }
     }
@@ -224,26 +225,26 @@ impl Neck {
     /// Length of a representation.
     pub fn output(&self) -> usize {
         match self {
-            Self::Weights(weights) => weights.output,
+            Self::Read(neck) => neck.output,
             Self::Kept { output, .. } => *output,
         }
     }
 
-    /// The weights.
+    /// What heads start from. The weight of a neck that is kept stays in its file.
     ///
     /// # Errors
-    /// When the file that keeps them is damaged; it is named.
-    pub fn weights(&self) -> Result<NeckWeights> {
+    /// When the file that keeps it is damaged; it is named.
+    pub fn init(&self) -> Result<NeckInit> {
         let (file, input, output, bn_eps) = match self {
-            Self::Weights(weights) => return Ok(weights.clone()),
+            Self::Read(neck) => return Ok(neck.clone()),
             Self::Kept { file, input, output, bn_eps } => (file, *input, *output, *bn_eps),
         };
         let tensors = Tensors::open(file)?;
         let vector = |name: &str| Ok::<_, anyhow::Error>(tensors.shaped(name, &[output])?.into_owned());
-        Ok(NeckWeights {
+        Ok(NeckInit {
             input,
             output,
-            weight: tensors.shaped("weight", &[output, input])?.into_owned(),
+            weight: Values::new(tensors.mapped("weight", &[output, input])?),
             bias: vector("bias")?,
             bn_weight: vector("bn_weight")?,
             bn_bias: vector("bn_bias")?,
@@ -318,6 +319,11 @@ impl Kept {
     }
 }
 
+fn init(neck: NeckWeights) -> NeckInit {
+    let NeckWeights { input, output, weight, bias, bn_weight, bn_bias, bn_mean, bn_var, bn_eps } = neck;
+    NeckInit { input, output, weight: weight.into(), bias, bn_weight, bn_bias, bn_mean, bn_var, bn_eps }
+}
+
 fn save_neck(path: &Path, neck: &NeckWeights) -> Result<()> {
     let vectors = [
         ("bias", &neck.bias),
@@ -364,7 +370,7 @@ mod tests {
         let again = NetworkFile::open(&path, Cut::Auto, Some(&cache)).unwrap();
         assert!(matches!(again.source, Source::Known { .. }));
         assert_eq!(again.facts, first.facts);
-        let [first_neck, neck] = [&first, &again].map(|file| file.neck.as_ref().unwrap().weights().unwrap());
+        let [first_neck, neck] = [&first, &again].map(|file| file.neck.as_ref().unwrap().init().unwrap());
         assert!(neck == first_neck);
         assert_eq!(again.trunk_file().unwrap().model(), first.trunk_file().unwrap().model());
         let batch = again.with_batch(2).unwrap();
