@@ -77,8 +77,7 @@ pub fn run(args: EncodeArgs, context: &Context) -> anyhow::Result<Done> {
     let crops = Files(aligned.files.into_iter().collect());
     let calibration = CalibrationFaces { crops: &crops, images: images.clone() };
     let (model, trunk) = (args.model.as_deref(), args.trunk.as_deref());
-    let Loaded { blueprint, weights, name } =
-        Loaded::open(&context.config, model, trunk, Some(calibration))?;
+    let Loaded { blueprint, weights, name } = Loaded::open(&context.config, model, trunk, Some(calibration))?;
     blueprint.remarks().iter().for_each(|remark| context.output.note(remark));
     let weighed = weights.as_ref().is_some_and(|weights| !weights.members.is_empty());
     if weighed && format == Format::Csv {

@@ -69,14 +69,16 @@ impl Loaded {
         Self::on(&Engines::new(config, faces), config, folder, trunk, &|_, _| ())
     }
 
-    /// As [`Loaded::open`], for one photograph at a time; `loaded` is told of every network as soon as it can run.
+    /// As [`Loaded::open`], for so many photographs, one at a time; `loaded` is told of every network as soon as it can run.
     pub fn for_photographs(
         config: &Config,
         folder: Option<&Path>,
         trunk: Option<&Path>,
+        photographs: usize,
         loaded: &Loading<'_>,
     ) -> Result<Self> {
-        Self::on(&Engines::new(config, None).for_single_photographs(), config, folder, trunk, loaded)
+        let engines = Engines::new(config, None).for_photographs(photographs);
+        Self::on(&engines, config, folder, trunk, loaded)
     }
 
     fn on(

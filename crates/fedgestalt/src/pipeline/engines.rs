@@ -4,6 +4,7 @@ mod calibration;
 mod detector;
 mod library;
 mod network_file;
+mod speed;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -94,8 +95,8 @@ pub struct Engines<'a> {
     config: &'a Config,
     faces: Option<CalibrationFaces<'a>>,
     batch: usize,
-    /// Whether all threads work on one batch, so that networks are loaded in the least time.
-    single: bool,
+    /// How many photographs come one at a time, if they do: all threads work on one batch, and networks are loaded in the least time.
+    photographs: Option<usize>,
     cache: Option<PathBuf>,
     openvino: Mutex<Option<Option<Arc<OpenVino>>>>,
 }
@@ -107,13 +108,14 @@ impl<'a> Engines<'a> {
             Some(folder) => Some(config.resolve(folder)),
             None => library::user_cache(),
         };
-        Self { config, faces, batch: config.trunk.batch, single: false, cache, openvino: Mutex::new(None) }
+        let (batch, openvino) = (config.trunk.batch, Mutex::new(None));
+        Self { config, faces, batch, photographs: None, cache, openvino }
     }
 
-    /// For single photographs: a photograph's views are a batch, on which all threads work together.
+    /// For about so many photographs, one at a time: a photograph's views are a batch, on which all threads work together.
     #[must_use]
-    pub fn for_single_photographs(self) -> Self {
-        Self { batch: VIEWS.min(self.batch), single: true, ..self }
+    pub fn for_photographs(self, photographs: usize) -> Self {
+        Self { batch: VIEWS.min(self.batch), photographs: Some(photographs), ..self }
     }
 
     /// Loads a network on the engine that the configuration asks for. `shipped` tells of the network that comes with the
@@ -126,6 +128,11 @@ impl<'a> Engines<'a> {
         match self.config.trunk.engine {
             Engine::Rten => rten(file, None),
             Engine::Auto if shipped => rten(file, None),
+            // Only OpenVINO computes in bf16.
+            Engine::Auto if precision != Precision::Bf16 => match self.photographs {
+                Some(photographs) => self.soonest(file, precision, photographs),
+                None => self.fastest(file, precision),
+            },
             Engine::Auto => self.fastest(file, precision),
             Engine::Winograd => self.on_winograd(&file),
             Engine::OpenVino => self.on_openvino(&self.needed_openvino("trunk")?, &file, precision),
@@ -133,7 +140,7 @@ impl<'a> Engines<'a> {
         }
     }
 
-    /// The network on the fastest engine that takes it: OpenVINO where it computes in bf16, then our own for residual networks,
+    /// The network on the engine of most crops in a second: OpenVINO where it computes in bf16, then our own for residual networks,
     /// then OpenVINO in f32, then rten.
     fn fastest(&self, file: NetworkFile, precision: Precision) -> Result<Chosen> {
         let library = self.openvino()?;
@@ -156,9 +163,7 @@ impl<'a> Engines<'a> {
                 };
                 return Ok(Chosen { note, ..chosen });
             }
-            // That a network is of another kind is nothing to tell; that its features differ from rten's is.
-            Err(error) if error.is::<vision::Error>() => None,
-            Err(error) => Some(format!("winograd is not used: {error:#}")),
+            Err(error) => unlike(&error),
         };
         match openvino.or_else(|| library.map(|library| self.on_openvino(&library, &file, precision))) {
             None => rten(file, unlike),
@@ -190,18 +195,24 @@ impl<'a> Engines<'a> {
         if let Some(found) = looked.as_ref() {
             return Ok(found.clone());
         }
-        let named = self.config.trunk.openvino.as_ref().map(|path| self.config.resolve(path));
-        let library = match &named {
-            Some(path) => {
-                let file = library::openvino_in(path).with_context(|| {
-                    format!("[trunk] openvino: {} holds no libopenvino_c", path.display())
-                })?;
-                Some(library::load_openvino(&file)?)
-            }
+        let library = self.openvino_file()?.map(|file| library::load_openvino(&file)).transpose();
+        let library = match &self.config.trunk.openvino {
+            Some(_) => library?,
             // A library that nobody asked for and that cannot be loaded is as good as none.
-            None => library::openvino().and_then(|file| library::load_openvino(&file).ok()),
+            None => library.unwrap_or_default(),
         };
         Ok(looked.insert(library).clone())
+    }
+
+    /// Where OpenVINO's library is, if it is anywhere.
+    fn openvino_file(&self) -> Result<Option<PathBuf>> {
+        let Some(named) = self.config.trunk.openvino.as_ref().map(|path| self.config.resolve(path)) else {
+            return Ok(library::openvino());
+        };
+        let found = library::openvino_in(&named);
+        found
+            .map(Some)
+            .with_context(|| format!("[trunk] openvino: {} holds no libopenvino_c", named.display()))
     }
 
     /// The first of the wished precisions in which the features agree with rten's.
@@ -244,7 +255,7 @@ impl<'a> Engines<'a> {
         let name = format!("openvino {}", library.version());
         self.measured(file, &name, library.processor(), precision, &|batch| {
             let threads = rayon::current_num_threads();
-            let streams = if self.single { 1 } else { threads };
+            let streams = if self.photographs.is_some() { 1 } else { threads };
             let options = Options { streams, threads, batch, precision, cache: cache.as_deref() };
             let known = cache.as_ref().and_then(|_| file.with_batch(batch));
             let known = known.map(|path| OpenVinoTrunk::from_file(library, &path, &file.facts, &options));
@@ -340,6 +351,11 @@ fn without_onnxruntime(section: &str) -> anyhow::Error {
 
 fn rten(file: NetworkFile, note: Option<String>) -> Result<Chosen> {
     Ok(Chosen { trunk: Box::new(file.into_rten()?), runs: Runs::rten(), note })
+}
+
+/// Why a network that our own engine takes is not run on it; that it is of another kind is nothing to tell.
+fn unlike(error: &anyhow::Error) -> Option<String> {
+    (!error.is::<vision::Error>()).then(|| format!("winograd is not used: {error:#}"))
 }
 
 fn not_openvino(error: &anyhow::Error) -> String {

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use domain::Encoding;
 use learn::{ClosedForm, FormSettings, Head, RandomFeatures, Recipe, Refinement};
 use rayon::prelude::*;
-use vision::views::VIEWS;
 use vision::Trunk;
+use vision::views::VIEWS;
 
 use super::engines::{Engines, Neck, NetworkFile, Runs};
 use super::latest::Latest;

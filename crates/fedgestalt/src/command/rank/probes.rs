@@ -45,7 +45,7 @@ impl Encoded {
                     // Nobody listens where no photograph can be used.
                     let _ = tell.send((at, network.clone()));
                 };
-                timed(|| Loaded::for_photographs(&context.config, model, trunk, &tell))
+                timed(|| Loaded::for_photographs(&context.config, model, trunk, args.photos.len(), &tell))
             });
             let found = found.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let found = found.map(|mut found| {

@@ -33,7 +33,7 @@ pub struct NetworkFile {
 
 enum Source {
     Parsed { file: Box<TrunkFile>, kept: Option<Kept> },
-    Known { path: PathBuf, cut: Cut, kept: Kept },
+    Known { kept: Kept },
 }
 
 /// The neck of a network.
@@ -60,6 +60,9 @@ struct Kept {
     folder: PathBuf,
     /// Stands for the network's path and cut.
     key: String,
+    /// The network's own file.
+    path: PathBuf,
+    cut: Cut,
 }
 
 /// By which a file is known again.
@@ -121,12 +124,11 @@ impl NetworkFile {
     pub fn open(path: &Path, cut: Cut, cache: Option<&Path>) -> Result<Self> {
         let meta = std::fs::metadata(path).context("cannot read it")?;
         let stamp = Stamp::of(path, &meta).filter(|stamp| stamp.len >= WORTH_KEEPING);
-        let kept = cache.zip(stamp.as_ref()).map(|(folder, stamp)| Kept::new(folder, &stamp.path, &cut));
+        let kept = cache.zip(stamp.as_ref()).map(|(folder, stamp)| Kept::new(folder, path, stamp, &cut));
         if let (Some(kept), Some(stamp)) = (&kept, &stamp)
             && let Some((facts, neck)) = kept.known(stamp)
         {
-            let source = Source::Known { path: path.to_owned(), cut, kept: kept.clone() };
-            return Ok(Self { facts, neck, source });
+            return Ok(Self { facts, neck, source: Source::Known { kept: kept.clone() } });
         }
         let bytes = std::fs::read(path).context("cannot read it")?;
         let file = TrunkFile::parse_owned(bytes, cut)?;
@@ -148,11 +150,11 @@ impl NetworkFile {
     pub fn trunk_file(&self) -> Result<TrunkFile> {
         match &self.source {
             Source::Parsed { file, .. } => Ok(TrunkFile::clone(file)),
-            Source::Known { path, cut, kept } => {
+            Source::Known { kept } => {
                 if let Ok(model) = std::fs::read(kept.file("onnx")) {
                     return Ok(TrunkFile::known(self.facts.clone(), None, model));
                 }
-                let file = TrunkFile::parse_owned(std::fs::read(path)?, cut.clone())?;
+                let file = TrunkFile::parse_owned(std::fs::read(&kept.path)?, kept.cut.clone())?;
                 // What is known would be said of another network.
                 ensure!(file.facts() == self.facts, "it was altered while it was read; start again");
                 kept.write("onnx", file.model());
@@ -166,10 +168,18 @@ impl NetworkFile {
     /// # Errors
     /// As [`NetworkFile::trunk_file`], and when rten cannot load or run it.
     pub fn into_rten(self) -> Result<RtenTrunk> {
-        if let Source::Parsed { file, .. } = self.source {
-            return Ok(RtenTrunk::new(*file)?);
+        match self.source {
+            Source::Parsed { file, .. } => Ok(RtenTrunk::new(*file)?),
+            Source::Known { .. } => self.on_rten(),
         }
-        if let Source::Known { kept, .. } = &self.source {
+    }
+
+    /// As [`NetworkFile::into_rten`], with a copy of a network that was just parsed.
+    ///
+    /// # Errors
+    /// As [`NetworkFile::into_rten`].
+    pub fn on_rten(&self) -> Result<RtenTrunk> {
+        if let Source::Known { kept } = &self.source {
             let file = kept.file("onnx");
             if let Ok(trunk) = RtenTrunk::from_file(&file, &self.facts, rayon::current_num_threads()) {
                 return Ok(trunk);
@@ -185,7 +195,7 @@ impl NetworkFile {
     /// # Errors
     /// As [`NetworkFile::trunk_file`], and when it is not such a network.
     pub fn on_winograd(&self) -> Result<WinogradTrunk> {
-        if let Source::Known { kept, .. } = &self.source
+        if let Source::Known { kept } = &self.source
             && let Ok(model) = Mapped::open(&kept.file("onnx"))
         {
             match WinogradTrunk::new(&TrunkFile::known(self.facts.clone(), None, model)) {
@@ -199,9 +209,25 @@ impl NetworkFile {
         Ok(WinogradTrunk::new(&self.trunk_file()?)?)
     }
 
+    /// Whether it is large enough to be kept, and not kept yet: it was altered a moment ago.
+    pub fn is_unsettled(&self) -> bool {
+        matches!(&self.source, Source::Parsed { kept: Some(kept), .. } if !kept.file("json").exists())
+    }
+
+    /// As the next process will know it, without its neck; `None` where it is not kept.
+    pub fn as_known(&self) -> Option<Self> {
+        let (Source::Parsed { kept: Some(kept), .. } | Source::Known { kept }) = &self.source else {
+            return None;
+        };
+        if let Source::Parsed { file, .. } = &self.source {
+            kept.write("onnx", file.model());
+        }
+        Some(Self { facts: self.facts.clone(), neck: None, source: Source::Known { kept: kept.clone() } })
+    }
+
     /// The cut network in a file, for batches of one size. `None` where nothing is kept of it.
     pub fn with_batch(&self, batch: usize) -> Option<PathBuf> {
-        let (Source::Parsed { kept: Some(kept), .. } | Source::Known { kept, .. }) = &self.source else {
+        let (Source::Parsed { kept: Some(kept), .. } | Source::Known { kept }) = &self.source else {
             return None;
         };
         let extension = format!("{batch}.{}.onnx", hex::encode(&self.facts.digest[..8]));
@@ -256,9 +282,10 @@ impl Neck {
 }
 
 impl Kept {
-    fn new(folder: &Path, path: &Path, cut: &Cut) -> Self {
-        let digest = Sha256::digest(format!("{}\0{cut:?}", path.display()));
-        Self { folder: folder.to_owned(), key: hex::encode(&digest[..12]) }
+    fn new(folder: &Path, path: &Path, stamp: &Stamp, cut: &Cut) -> Self {
+        let digest = Sha256::digest(format!("{}\0{cut:?}", stamp.path.display()));
+        let key = hex::encode(&digest[..12]);
+        Self { folder: folder.to_owned(), key, path: path.to_owned(), cut: cut.clone() }
     }
 
     fn file(&self, extension: &str) -> PathBuf {
@@ -367,7 +394,9 @@ mod tests {
         let path = network(folder.path(), "a.onnx", 1);
         let first = NetworkFile::open(&path, Cut::Auto, Some(&cache)).unwrap();
         assert!(matches!(first.source, Source::Parsed { .. }));
+        let soon = first.as_known().unwrap();
         let again = NetworkFile::open(&path, Cut::Auto, Some(&cache)).unwrap();
+        assert_eq!(again.trunk_file().unwrap().model(), soon.trunk_file().unwrap().model());
         assert!(matches!(again.source, Source::Known { .. }));
         assert_eq!(again.facts, first.facts);
         let [first_neck, neck] = [&first, &again].map(|file| file.neck.as_ref().unwrap().init().unwrap());
@@ -380,7 +409,7 @@ mod tests {
 
         // Same path, same length, same time of modification.
         let time = std::fs::metadata(&path).unwrap().modified().unwrap();
-        let Source::Known { kept, .. } = &again.source else { panic!("it is known") };
+        let Source::Known { kept } = &again.source else { panic!("it is known") };
         std::fs::remove_file(kept.file("onnx")).unwrap();
         network(folder.path(), "a.onnx", 2);
         let error = again.trunk_file().map(|_| ()).unwrap_err().to_string();
