@@ -6,8 +6,8 @@ use pulp::{Simd, WithSimd};
 
 static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
-/// Rows of the most common kernels.
-pub(crate) const ROWS: usize = 6;
+/// Rows of the kernel for what the others leave.
+pub(crate) const REST: usize = 4;
 
 /// The most columns that a panel has.
 pub(crate) const WIDEST_PANEL: usize = 32;
@@ -58,6 +58,12 @@ pub(crate) fn kernel_shape() -> (usize, usize) {
     }
 
     compute(Shape)
+}
+
+/// So many rows and those that fill the last kernel up, where kernels take `rows_of_kernel` or, at the end, [`REST`].
+pub(crate) fn filled_up(rows: usize, rows_of_kernel: usize) -> usize {
+    let rest = rows % rows_of_kernel;
+    rows - rest + rest.next_multiple_of(REST).min(rows_of_kernel)
 }
 
 /// Columns of a panel.

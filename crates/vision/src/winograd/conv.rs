@@ -13,7 +13,7 @@ use super::minimal::WinogradBlock;
 use super::prepare::Prepare;
 use super::taps::{self, TapsBlock};
 use super::weights::Weights;
-use crate::kernel::{ROWS, compute, panel_width};
+use crate::kernel::{compute, filled_up, kernel_shape, panel_width};
 
 /// Filters with at most this many pairs of channels may be kept as they are multiplied; larger ones are transformed for every
 /// run, in which there are many crops for them.
@@ -163,8 +163,8 @@ impl Conv {
         let threads = rayon::current_num_threads();
         let turns = tiles.div_ceil(threads).div_ceil(largest);
         let block = |turns: usize| tiles.div_ceil(threads * turns);
-        // Rows are filled up to a multiple of those that a kernel has.
-        let time = |turns: usize| turns * block(turns).next_multiple_of(ROWS);
+        let (rows, _) = kernel_shape();
+        let time = |turns: usize| turns * filled_up(block(turns), rows);
         block((turns..turns + 4).min_by_key(|&turns| time(turns)).unwrap_or(turns))
     }
 }

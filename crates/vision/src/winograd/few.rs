@@ -4,6 +4,8 @@
 //! memory and reading them again takes longer than the products. So each thread transforms a part that its cache holds and
 //! multiplies all tiles with it.
 
+use std::ops::Range;
+
 use pulp::Simd;
 use rayon::prelude::*;
 
@@ -13,7 +15,7 @@ use super::finish::vectors;
 use super::layout::TILE_PIXELS;
 use super::minimal::{Matrices, Pixels, Products};
 use super::prepare::Prepare;
-use crate::kernel::{Task, compute, kernel_shape, multiply};
+use crate::kernel::{REST, Task, compute, filled_up, kernel_shape, multiply};
 
 /// Input channels whose filters are transformed in one go: a panel's and the products stay in a core's second cache.
 const INPUTS: usize = 64;
@@ -37,7 +39,7 @@ impl FewTiles<'_> {
         let tiles = out.len() / conv.to.tile_len();
         // A block of windows for every thread.
         let block = tiles.div_ceil(rayon::current_num_threads());
-        let from = Matrices { rows: block.next_multiple_of(kernel_rows), depth: conv.from.depth() };
+        let from = Matrices { rows: filled_up(block, kernel_rows), depth: conv.from.depth() };
         let block_len = POINTS * from.stride();
         let windows = space(windows, tiles.div_ceil(block) * block_len);
         windows.par_chunks_exact_mut(block_len).enumerate().for_each(|(at, windows)| {
@@ -121,19 +123,12 @@ impl Task for Columns<'_> {
                     let products = &mut products[point * to.stride()..][..from.rows * depth];
                     let (products, _) = S::as_mut_simd_f32s(products);
                     let (products, _) = products.as_chunks_mut::<V>();
-                    let groups = windows.chunks_exact(R * from.depth);
-                    for (windows, products) in groups.zip(products.chunks_exact_mut(R)) {
-                        let mut rows: [&[f32]; R] = [&[]; R];
-                        for (row, windows) in rows.iter_mut().zip(windows.chunks_exact(from.depth)) {
-                            *row = &windows[inputs.start..inputs.end];
-                        }
-                        let mut sums = [[simd.splat_f32s(0.0); V]; R];
-                        if input > 0 {
-                            sums.copy_from_slice(products);
-                        }
-                        let sums = multiply::<S, R, V>(simd, rows, filters, sums);
-                        products.copy_from_slice(&sums);
-                    }
+                    let whole = from.rows / R * R;
+                    let (windows, windows_of_rest) = windows.split_at(whole * from.depth);
+                    let (products, products_of_rest) = products.split_at_mut(whole);
+                    let add = Add { simd, filters, inputs: inputs.clone(), depth: from.depth };
+                    add.to::<R, V>(windows, products);
+                    add.to::<REST, V>(windows_of_rest, products_of_rest);
                 }
             }
         }
@@ -153,6 +148,35 @@ impl Task for Columns<'_> {
                 let mut pixels = Pixels { finish: &finish, other, other_at, out, at, simd };
                 filter::tile(simd, &source, &mut pixels);
             }
+        }
+    }
+}
+
+/// A panel's filters for some input channels, to be added.
+struct Add<'a, S: Simd> {
+    simd: S,
+    filters: &'a [S::f32s],
+    inputs: Range<usize>,
+    /// Numbers of a window.
+    depth: usize,
+}
+
+impl<S: Simd> Add<'_, S> {
+    /// Adds the products of all windows, `R` at a time; those of the first input channels are the first.
+    #[inline(always)]
+    fn to<const R: usize, const V: usize>(&self, windows: &[f32], products: &mut [[S::f32s; V]]) {
+        let Self { simd, filters, ref inputs, depth } = *self;
+        for (windows, products) in windows.chunks_exact(R * depth).zip(products.chunks_exact_mut(R)) {
+            let mut rows: [&[f32]; R] = [&[]; R];
+            for (row, windows) in rows.iter_mut().zip(windows.chunks_exact(depth)) {
+                *row = &windows[inputs.start..inputs.end];
+            }
+            let mut sums = [[simd.splat_f32s(0.0); V]; R];
+            if inputs.start > 0 {
+                sums.copy_from_slice(products);
+            }
+            let sums = multiply::<S, R, V>(simd, rows, filters, sums);
+            products.copy_from_slice(&sums);
         }
     }
 }

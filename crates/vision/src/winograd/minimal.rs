@@ -6,7 +6,7 @@ use super::conv::{APART, Block, space};
 use super::filter::{self, POINTS, Sink, Source, WINDOW};
 use super::finish::{FinishVector, at_in, vectors};
 use super::layout::{TILE, TILE_PIXELS};
-use crate::kernel::{Task, multiply};
+use crate::kernel::{REST, Task, filled_up, multiply};
 
 /// Windows are transformed, multiplied with the filters point by point, and the products transformed to pixels.
 pub(super) struct WinogradBlock<'a> {
@@ -26,7 +26,7 @@ impl Task for WinogradBlock<'_> {
     fn run<S: Simd, const R: usize, const V: usize>(self, simd: S) {
         let Self { block, norm, windows, products } = self;
         let tiles = block.out.len() / block.conv.to.tile_len();
-        let rows = tiles.next_multiple_of(R);
+        let rows = filled_up(tiles, R);
         let from = Matrices { rows, depth: block.conv.from.depth() };
         let to = Matrices { rows, depth: block.conv.to.depth() };
         let windows = space(windows, POINTS * from.stride());
@@ -113,17 +113,12 @@ impl Block<'_> {
             for panel in 0..to.depth / columns {
                 let filters = &self.filters[(panel * POINTS + point) * product_len..][..from.depth * columns];
                 let (filters, _) = S::as_simd_f32s(filters);
-                let groups = windows.chunks_exact(R * from.depth);
-                for (windows, products) in groups.zip(products.chunks_exact_mut(R * width)) {
-                    let mut rows: [&[f32]; R] = [&[]; R];
-                    for (row, windows) in rows.iter_mut().zip(windows.chunks_exact(from.depth)) {
-                        *row = windows;
-                    }
-                    let sums = multiply::<S, R, V>(simd, rows, filters, [[simd.splat_f32s(0.0); V]; R]);
-                    for (row, sums) in sums.iter().enumerate() {
-                        products[row * width + panel * V..][..V].copy_from_slice(sums);
-                    }
-                }
+                let whole = from.rows / R * R;
+                let (windows, windows_of_rest) = windows.split_at(whole * from.depth);
+                let (products, products_of_rest) = products.split_at_mut(whole * width);
+                let panel = Panel { simd, filters, depth: from.depth, width, first: panel * V };
+                panel.multiply::<R, V>(windows, products);
+                panel.multiply::<REST, V>(windows_of_rest, products_of_rest);
             }
         }
     }
@@ -142,6 +137,36 @@ impl Block<'_> {
                 let mut pixels =
                     Pixels { finish: &finish, other, other_at: (at, width), out, at: (at, width), simd };
                 filter::tile(simd, &source, &mut pixels);
+            }
+        }
+    }
+}
+
+/// A panel's filters for one point.
+struct Panel<'a, S: Simd> {
+    simd: S,
+    filters: &'a [S::f32s],
+    /// Numbers of a window.
+    depth: usize,
+    /// Vectors from a window's products to the next.
+    width: usize,
+    /// The panel's first vector among those.
+    first: usize,
+}
+
+impl<S: Simd> Panel<'_, S> {
+    /// Writes the products of all windows, `R` at a time.
+    #[inline(always)]
+    fn multiply<const R: usize, const V: usize>(&self, windows: &[f32], products: &mut [S::f32s]) {
+        let Self { simd, filters, depth, width, first } = *self;
+        for (windows, products) in windows.chunks_exact(R * depth).zip(products.chunks_exact_mut(R * width)) {
+            let mut rows: [&[f32]; R] = [&[]; R];
+            for (row, windows) in rows.iter_mut().zip(windows.chunks_exact(depth)) {
+                *row = windows;
+            }
+            let sums = multiply::<S, R, V>(simd, rows, filters, [[simd.splat_f32s(0.0); V]; R]);
+            for (row, sums) in sums.iter().enumerate() {
+                products[row * width + first..][..V].copy_from_slice(sums);
             }
         }
     }

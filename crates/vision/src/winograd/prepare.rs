@@ -9,7 +9,7 @@ use super::filter::{self, Sink, Source, WINDOW};
 use crate::kernel::{Task, WIDEST_PANEL};
 
 /// Input channels whose weights are read in one go from each output's, which lie far apart.
-const GATHERED: usize = 32;
+const GATHERED: usize = 64;
 
 /// A panel of filters: for every product of a pair of channels with one value each, a row for every input channel.
 pub(super) struct Prepare<'a> {
@@ -47,13 +47,10 @@ impl Task for Prepare<'_> {
         let mut gathered = vec![0f32; GATHERED * taps * width];
         for (start, rows) in inputs.clone().step_by(GATHERED).zip((0..).step_by(GATHERED)) {
             let known = start.min(conv.from.channels)..(start + GATHERED).min(conv.from.channels);
-            gathered.fill(0.0);
-            for (column, (weights, scale)) in outputs[..count].iter().enumerate() {
-                let weights = &weights[known.start * taps..known.end * taps];
-                for (gathered, &weight) in gathered.chunks_exact_mut(width).zip(weights) {
-                    gathered[column] = f32::from_le_bytes(weight) * scale;
-                }
+            if count < width || known.len() < GATHERED {
+                gathered.fill(0.0);
             }
+            turn(&outputs[..count], known.start * taps..known.end * taps, &mut gathered, width);
             let (filters, _) = S::as_simd_f32s(&gathered);
             let (filters, _) = filters.as_chunks::<V>();
             let filters = filters.chunks_exact(taps).take(inputs.end - start);
@@ -69,6 +66,30 @@ impl Task for Prepare<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Writes some weights of each output as a column of `turned`, whose rows are `width` apart. Not for wide vectors: with them the
+/// compiler scatters numbers one by one, which takes longer than four columns next to each other.
+#[inline(never)]
+fn turn(outputs: &[(&[[u8; 4]], f32)], weights: Range<usize>, turned: &mut [f32], width: usize) {
+    let (fours, rest) = outputs.as_chunks::<4>();
+    for (column, [a, b, c, d]) in (0..).step_by(4).zip(fours) {
+        let scales = [a.1, b.1, c.1, d.1];
+        let [a, b, c, d] = [a.0, b.0, c.0, d.0].map(|all| &all[weights.clone()]);
+        let numbers = a.iter().zip(b).zip(c.iter().zip(d));
+        for (row, ((&a, &b), (&c, &d))) in turned.chunks_exact_mut(width).zip(numbers) {
+            let row = &mut row[column..][..4];
+            row[0] = f32::from_le_bytes(a) * scales[0];
+            row[1] = f32::from_le_bytes(b) * scales[1];
+            row[2] = f32::from_le_bytes(c) * scales[2];
+            row[3] = f32::from_le_bytes(d) * scales[3];
+        }
+    }
+    for (column, (all, scale)) in (4 * fours.len()..).zip(rest) {
+        for (row, &weight) in turned.chunks_exact_mut(width).zip(&all[weights.clone()]) {
+            row[column] = f32::from_le_bytes(weight) * scale;
         }
     }
 }
