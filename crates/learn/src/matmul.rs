@@ -139,8 +139,9 @@ pub(crate) fn map_rows(x: &[f32], n: usize, weight: &[f32], input: usize) -> Vec
             for start in (0..input).step_by(BLOCK_INPUT) {
                 let inner = BLOCK_INPUT.min(input - start);
                 let (x, weight) = (&x[start..], &weight[start..]);
-                let weight = Mat::new(weight, cols, inner, input).t();
-                matmul(&mut out, Mat::new(x, BLOCK_ROWS, inner, input), weight, true);
+                // The weight, which is many times larger, is taken as it lies; `gemm` would lay it out otherwise first.
+                let x = Mat::new(x, BLOCK_ROWS, inner, input).t();
+                matmul(&mut out, Mat::new(weight, cols, inner, input), x, true);
             }
             out
         })
@@ -149,7 +150,9 @@ pub(crate) fn map_rows(x: &[f32], n: usize, weight: &[f32], input: usize) -> Vec
     for (row, out) in out.chunks_exact_mut(dim).enumerate() {
         let blocks = &products[row / BLOCK_ROWS * col_blocks..][..col_blocks];
         for (block, out) in blocks.iter().zip(out.chunks_mut(BLOCK_COLS)) {
-            out.copy_from_slice(&block[row % BLOCK_ROWS * out.len()..][..out.len()]);
+            for (out, column) in out.iter_mut().zip(block.chunks_exact(BLOCK_ROWS)) {
+                *out = column[row % BLOCK_ROWS];
+            }
         }
     }
     out

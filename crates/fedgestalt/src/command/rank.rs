@@ -82,19 +82,18 @@ pub struct RankArgs {
 /// When the gallery or the models cannot be used, or the only probe.
 pub fn run(args: RankArgs, context: &Context) -> anyhow::Result<Outcome> {
     let points = points(&args.points, args.photos.len())?;
-    let (dir, cohort_seconds) = timed(|| CohortDir::open(&args.cohort))?;
-    // The gallery is read while the photographs are encoded.
     let scoring = Scoring {
         pooling: args.pooling.unwrap_or(context.config.kernel.pooling),
         normalisation: args.normalisation.unwrap_or(context.config.kernel.normalisation),
     };
+    // The gallery is read while the photographs are encoded.
     let (gallery, encoded) = std::thread::scope(|scope| {
-        let gallery = scope.spawn(|| timed(|| Gallery::open(&dir.cohort, &args.encodings, scoring)));
+        let gallery = scope.spawn(|| Gallery::open(&args.cohort, &args.encodings, scoring));
         let encoded = (!args.photos.is_empty()).then(|| Encoded::new(&args, points.as_ref(), context));
         let gallery = gallery.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (gallery, encoded)
     });
-    let (gallery, seconds) = gallery?;
+    let gallery = gallery?;
     let top = usize::from(args.top);
     let mut rankings = Vec::new();
     for image in &args.image {
@@ -102,8 +101,7 @@ pub fn run(args: RankArgs, context: &Context) -> anyhow::Result<Outcome> {
             .file
             .encoding(image)
             .with_context(|| format!("cannot use {}", args.encodings.display()))?;
-        let seconds = Seconds { cohort: cohort_seconds, gallery: seconds, ..Seconds::default() };
-        rankings.push(gallery.ranking(image.to_string(), &encoding, None, top, seconds)?);
+        rankings.push(gallery.ranking(image.to_string(), &encoding, None, top, Seconds::default())?);
     }
     let mut failures = 0;
     if let Some(encoded) = encoded.transpose()? {
@@ -111,8 +109,7 @@ pub fn run(args: RankArgs, context: &Context) -> anyhow::Result<Outcome> {
         for (photo, probe) in args.photos.iter().zip(encoded.probes) {
             let name = photo.display().to_string();
             rankings.push(match probe {
-                Ok(Probe { encoding, faces, seconds: took }) => {
-                    let seconds = Seconds { cohort: cohort_seconds, gallery: seconds, ..took };
+                Ok(Probe { encoding, faces, seconds }) => {
                     gallery.ranking(name, &encoding, faces, top, seconds)?
                 }
                 Err(error) if args.photos.len() + args.image.len() == 1 => return Err(error.context(name)),
@@ -143,8 +140,8 @@ fn timed<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(T, f64)
     Ok((work()?, began.elapsed().as_secs_f64()))
 }
 
-/// Where the time went, in seconds. Cohort, gallery, detector and model are read once for all probes. The gallery is read
-/// beside all that follows but ranking, the faces are found while the model is loaded, and a network that is loaded runs
+/// Where the time went, in seconds. Cohort, gallery, detector and model are read once for all probes. Cohort and gallery are
+/// read beside all that follows but ranking, the faces are found while the model is loaded, and a network that is loaded runs
 /// while others still are.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 struct Seconds {
@@ -207,23 +204,29 @@ fn points(values: &[f32], photos: usize) -> anyhow::Result<Option<Points>> {
 }
 
 /// What is compared against.
-struct Gallery<'a> {
-    cohort: &'a Cohort,
+struct Gallery {
+    cohort: Cohort,
     file: EncodingFile,
     /// The images of all galleries of the cohort, sorted, and their syndromes' indexes.
     images: Vec<(ImageId, usize)>,
     scoring: Scoring,
     normaliser: Option<Normaliser>,
+    /// Of reading the cohort's tables and the encodings.
+    seconds: [f64; 2],
 }
 
-impl<'a> Gallery<'a> {
-    fn open(cohort: &'a Cohort, encodings: &Path, scoring: Scoring) -> anyhow::Result<Self> {
-        let file = EncodingFile::load(encodings)?;
-        let images = gallery(cohort)?;
-        let normaliser = file
-            .normaliser(scoring, &images)
-            .with_context(|| format!("cannot use {}; run `encode` again", encodings.display()))?;
-        Ok(Self { cohort, file, images, scoring, normaliser })
+impl Gallery {
+    fn open(cohort: &Path, encodings: &Path, scoring: Scoring) -> anyhow::Result<Self> {
+        let (cohort, of_cohort) = timed(|| Ok(CohortDir::open(cohort)?.cohort))?;
+        let ((file, images, normaliser), of_file) = timed(|| {
+            let file = EncodingFile::load(encodings)?;
+            let images = gallery(&cohort)?;
+            let normaliser = file
+                .normaliser(scoring, &images)
+                .with_context(|| format!("cannot use {}; run `encode` again", encodings.display()))?;
+            Ok((file, images, normaliser))
+        })?;
+        Ok(Self { cohort, file, images, scoring, normaliser, seconds: [of_cohort, of_file] })
     }
 
     /// Ranks against every gallery image, without the probe itself.
@@ -255,7 +258,7 @@ impl<'a> Gallery<'a> {
                 .map(|place| {
                     let syndrome = self.cohort.syndromes()[place.label as usize].id.clone();
                     Place {
-                        name: name(self.cohort, &syndrome),
+                        name: name(&self.cohort, &syndrome),
                         syndrome,
                         distance: place.distance,
                         nearest_image: images[place.gallery_index].0.clone(),
@@ -263,7 +266,8 @@ impl<'a> Gallery<'a> {
                 })
                 .collect())
         })?;
-        let seconds = Some(Seconds { rank: took, ..seconds });
+        let [cohort, gallery] = self.seconds;
+        let seconds = Some(Seconds { cohort, gallery, rank: took, ..seconds });
         Ok(Ranking { faces, syndromes, seconds, ..Ranking::of(probe) })
     }
 }
@@ -302,7 +306,7 @@ fn shown(ranking: &Ranking) -> String {
     {
         let mut table = Table::new(["step", "seconds"]);
         for (step, seconds) in [
-            ("cohort", cohort),
+            ("cohort, beside the rest", cohort),
             ("gallery, beside the rest", gallery),
             ("model, beside detector to trunk", model),
             ("detector", detector),
