@@ -20,7 +20,7 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
 )
 GALLERY, LENGTH, SYNDROMES = 6500, 6144, 322
-ENGINES = ("rten", "winograd", "openvino")
+ENGINES = ("rten", "winograd", "openvino", "auto")
 REPOSITORY = Path(__file__).parent.parent
 
 

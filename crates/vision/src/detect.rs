@@ -195,6 +195,14 @@ impl Detector {
         self.moved(bytes, |file| Ok(Box::new(load(library, file, threads)?)))
     }
 
+    /// Whether [`on_separable`](Self::on_separable) takes the steps of a file, without loading it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Engine`] if it does not; the node at which it differs is named.
+    pub fn check_separable(bytes: &[u8]) -> Result<()> {
+        SeparableRunner::load(bytes).map(|_| ())
+    }
+
     fn moved(&self, bytes: &[u8], start: impl FnOnce(&[u8]) -> Result<Box<dyn Runner>>) -> Result<Self> {
         Ok(Self { kind: self.kind, network: self.network.moved(bytes, start)? })
     }
