@@ -3,16 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use domain::ImageId;
 use fedgestalt::config::Config;
 use fedgestalt::pipeline::engines::{CalibrationFaces, Engines};
-use fedgestalt::pipeline::ensemble::Blueprint;
+use fedgestalt::pipeline::ensemble::{Blueprint, Network};
 use fedgestalt::pipeline::features::{Crops, Table, Variants, table, view_features};
 use learn::FeatureSource;
+use serde_json::{Value, json};
 use vision::views::{VIEWS, views};
 use vision::{CROP_LEN, Crop, Precision, Trunk};
 
@@ -229,6 +230,54 @@ fn residual_networks_need_no_engine_from_elsewhere_and_others_go_to_rten() {
     assert_ne!(blueprint.networks[0].runs.engine, "winograd");
     let error = format!("{:#}", load("engine = \"winograd\"", "tiny.onnx", None).map(|_| ()).unwrap_err());
     assert!(error.contains("tiny.onnx") && error.contains("(AveragePool)"), "{error}");
+}
+
+#[test]
+fn every_network_is_told_of_once_it_can_run() {
+    let config =
+        config("engine = \"rten\"", &[("tuned", "mini_iresnet.onnx"), ("published", "iresnet.onnx")]);
+    let told = Mutex::new(Vec::new());
+    let loaded = |at: usize, network: &Arc<Network>| told.lock().unwrap().push((at, network.name()));
+    let engines = Engines::new(&config, None).for_photographs(1);
+    let blueprint = Blueprint::load_telling(&config, None, &engines, &loaded).unwrap();
+    let mut told = told.into_inner().unwrap();
+    told.sort();
+    let names: Vec<_> = blueprint.networks.iter().map(|network| network.name()).enumerate().collect();
+    assert_eq!(told, names);
+}
+
+#[test]
+#[cfg_attr(not(has_openvino), ignore = "OpenVINO is not there: set FEDGESTALT_OPENVINO to its folder")]
+fn few_photographs_are_seen_by_the_engine_that_answers_first() {
+    let cache = tempfile::tempdir().unwrap();
+    let file = network("iresnet.onnx");
+    let text = format!(
+        "[trunk]\ncache = \"{}\"\n[[members]]\nname = \"m\"\nkind = \"published\"\ntrunk = \"{}\"\n",
+        cache.path().display(),
+        file.display()
+    );
+    let config = Config::parse(&text).unwrap();
+    let engine = |photographs: usize| {
+        let engines = Engines::new(&config, None).for_photographs(photographs);
+        Blueprint::load(&config, None, &engines).unwrap().networks[0].runs.engine.clone()
+    };
+    engine(1);
+    // The first load has measured both. A start that takes a second pays off after ten photographs.
+    let records = std::fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().path());
+    let read = |path: &PathBuf| -> Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
+    let is_speeds = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "json")
+            && read(path)["agreement"]["compiled_in"]["first"].as_f64().is_some_and(|seconds| seconds > 0.0)
+    };
+    let record = records.into_iter().find(is_speeds).unwrap();
+    let mut measured = read(&record);
+    assert!(measured["agreement"]["openvino"]["first"].as_f64().unwrap() > 0.0);
+    measured["agreement"] = json!({
+        "compiled_in": { "first": 0.2, "next": 0.2 },
+        "openvino": { "first": 1.1, "next": 0.1 },
+    });
+    std::fs::write(&record, measured.to_string()).unwrap();
+    assert_eq!([1, 9, 11, 100].map(engine), ["winograd", "winograd", "openvino", "openvino"]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod layout;
 mod minimal;
 mod network;
 mod prepare;
+mod rows;
 mod run;
 mod taps;
 mod weights;

@@ -15,6 +15,7 @@ use super::finish::vectors;
 use super::layout::TILE_PIXELS;
 use super::minimal::{Matrices, Pixels, Products};
 use super::prepare::Prepare;
+use super::rows::Rows;
 use crate::kernel::{REST, Task, compute, filled_up, kernel_shape, multiply};
 
 /// Input channels whose filters are transformed in one go: a panel's and the products stay in a core's second cache.
@@ -44,8 +45,9 @@ impl FewTiles<'_> {
         let windows = space(windows, tiles.div_ceil(block) * block_len);
         windows.par_chunks_exact_mut(block_len).enumerate().for_each(|(at, windows)| {
             let tiles = block.min(tiles - at * block);
+            let rows = Rows::new(conv.to, at * block, tiles);
             let block = Block { conv, filters: &[], x, first: at * block, other: None, out: &mut [] };
-            compute(Windows { block, tiles, norm, from, windows });
+            compute(Windows { block, rows, norm, from, windows });
         });
 
         let windows = &*windows;
@@ -69,7 +71,7 @@ impl FewTiles<'_> {
 /// The windows of a block of tiles.
 struct Windows<'a> {
     block: Block<'a>,
-    tiles: usize,
+    rows: Rows,
     norm: Option<&'a [Vec<f32>; 2]>,
     from: Matrices,
     windows: &'a mut [f32],
@@ -80,7 +82,7 @@ impl Task for Windows<'_> {
 
     #[inline(always)]
     fn run<S: Simd, const R: usize, const V: usize>(self, simd: S) {
-        self.block.transform_windows(simd, self.tiles, self.norm, self.from, self.windows);
+        self.block.transform_windows(simd, &self.rows, self.norm, self.from, self.windows);
     }
 }
 
@@ -110,20 +112,25 @@ impl Task for Columns<'_> {
         let to = Matrices { rows: from.rows, depth };
         let stride = INPUTS * depth + APART.max(depth);
         let filters = space(filters, POINTS * stride);
-        let products = space(products, tiles.div_ceil(block) * POINTS * to.stride());
+        let blocks = (0..tiles).step_by(block);
+        let rows: Vec<Rows> =
+            blocks.map(|first| Rows::new(conv.to, first, block.min(tiles - first))).collect();
+        let products = space(products, rows.len() * POINTS * to.stride());
         for input in (0..from.depth).step_by(INPUTS) {
             let inputs = input..from.depth.min(input + INPUTS);
             let panel = Prepare { conv, first, inputs: inputs.clone(), stride, panel: filters };
             panel.run::<S, R, V>(simd);
             let blocks = windows.chunks_exact(POINTS * from.stride());
-            for (windows, products) in blocks.zip(products.chunks_exact_mut(POINTS * to.stride())) {
+            let blocks = blocks.zip(products.chunks_exact_mut(POINTS * to.stride())).zip(&rows);
+            for ((windows, products), rows) in blocks {
                 for point in 0..POINTS {
+                    let rows = filled_up(rows.of_point(point), R);
                     let (filters, _) = S::as_simd_f32s(&filters[point * stride..][..inputs.len() * depth]);
-                    let windows = &windows[point * from.stride()..][..from.rows * from.depth];
-                    let products = &mut products[point * to.stride()..][..from.rows * depth];
+                    let windows = &windows[point * from.stride()..][..rows * from.depth];
+                    let products = &mut products[point * to.stride()..][..rows * depth];
                     let (products, _) = S::as_mut_simd_f32s(products);
                     let (products, _) = products.as_chunks_mut::<V>();
-                    let whole = from.rows / R * R;
+                    let whole = rows / R * R;
                     let (windows, windows_of_rest) = windows.split_at(whole * from.depth);
                     let (products, products_of_rest) = products.split_at_mut(whole);
                     let add = Add { simd, filters, inputs: inputs.clone(), depth: from.depth };
@@ -137,16 +144,17 @@ impl Task for Columns<'_> {
         let (out, _) = S::as_mut_simd_f32s(out);
         let other = vectors::<S>(other);
         let (stride, width) = (to.stride() / S::F32_LANES, conv.to.depth() / S::F32_LANES);
-        for tile in 0..tiles {
+        for (tile, place) in rows.iter().flat_map(Rows::places).enumerate() {
             let of_block = tile / block * POINTS * stride;
             for vector in 0..V {
                 let channel = first / S::F32_LANES + vector;
                 let finish = conv.finish.vector(simd, channel);
-                let source = Products { products, stride, at: of_block + tile % block * V + vector };
+                let at = of_block + vector;
+                let source = Products { products, stride, width: V, rows: &place.rows, at };
                 let other_at = (tile * TILE_PIXELS * width + channel, width);
                 let at = (tile * TILE_PIXELS * V + vector, V);
                 let mut pixels = Pixels { finish: &finish, other, other_at, out, at, simd };
-                filter::tile(simd, &source, &mut pixels);
+                filter::tile(simd, place.kind, &source, &mut pixels);
             }
         }
     }

@@ -6,6 +6,7 @@ use super::conv::{APART, Block, space};
 use super::filter::{self, POINTS, Sink, Source, WINDOW};
 use super::finish::{FinishVector, at_in, vectors};
 use super::layout::{TILE, TILE_PIXELS};
+use super::rows::{Rows, point};
 use crate::kernel::{REST, Task, filled_up, multiply};
 
 /// Windows are transformed, multiplied with the filters point by point, and the products transformed to pixels.
@@ -26,18 +27,19 @@ impl Task for WinogradBlock<'_> {
     fn run<S: Simd, const R: usize, const V: usize>(self, simd: S) {
         let Self { block, norm, windows, products } = self;
         let tiles = block.out.len() / block.conv.to.tile_len();
-        let rows = filled_up(tiles, R);
-        let from = Matrices { rows, depth: block.conv.from.depth() };
-        let to = Matrices { rows, depth: block.conv.to.depth() };
+        let most = filled_up(tiles, R);
+        let from = Matrices { rows: most, depth: block.conv.from.depth() };
+        let to = Matrices { rows: most, depth: block.conv.to.depth() };
+        let rows = Rows::new(block.conv.to, block.first, tiles);
         let windows = space(windows, POINTS * from.stride());
         let products = space(products, POINTS * to.stride());
-        block.transform_windows(simd, tiles, norm, from, windows);
-        block.multiply::<S, R, V>(simd, (from, windows), (to, products));
-        block.transform_products(simd, tiles, to, products);
+        block.transform_windows(simd, &rows, norm, from, windows);
+        block.multiply::<S, R, V>(simd, &rows, (from, windows), (to, products));
+        block.transform_products(simd, &rows, to, products);
     }
 }
 
-/// A matrix for every point, with a row for every tile.
+/// A matrix for every point, with room for a row for every tile.
 #[derive(Clone, Copy)]
 pub(super) struct Matrices {
     pub(super) rows: usize,
@@ -56,12 +58,12 @@ impl Matrices {
 }
 
 impl Block<'_> {
-    /// Writes the windows of so many tiles.
+    /// Writes the windows of the tiles that have these rows.
     #[inline(always)]
     pub(super) fn transform_windows<S: Simd>(
         &self,
         simd: S,
-        tiles: usize,
+        rows: &Rows,
         norm: Option<&[Vec<f32>; 2]>,
         matrices: Matrices,
         windows: &mut [f32],
@@ -71,7 +73,7 @@ impl Block<'_> {
         let norm = norm.map(|norm| norm.each_ref().map(|numbers| S::as_simd_f32s(numbers).0));
         let (points, _) = S::as_mut_simd_f32s(windows);
         let (stride, width) = (matrices.stride() / S::F32_LANES, map.depth() / S::F32_LANES);
-        for tile in 0..tiles {
+        for (tile, place) in rows.places().iter().enumerate() {
             let number = self.first + tile;
             let (crop, number) = (number / map.tiles(), number % map.tiles());
             let x = &self.x[crop * map.len()..][..map.len()];
@@ -91,8 +93,8 @@ impl Block<'_> {
             }
             for vector in 0..width {
                 let source = Window { pixels: &pixels, inside: &inside, norm, vector, simd };
-                let at = tile * width + vector;
-                filter::window(simd, &source, &mut Points { points, stride, at });
+                let mut points = Points { points, stride, rows: &place.rows, width, vector };
+                filter::window(simd, place.kind, &source, &mut points);
             }
         }
     }
@@ -101,6 +103,7 @@ impl Block<'_> {
     fn multiply<S: Simd, const R: usize, const V: usize>(
         &self,
         simd: S,
+        rows: &Rows,
         (from, windows): (Matrices, &[f32]),
         (to, products): (Matrices, &mut [f32]),
     ) {
@@ -108,12 +111,13 @@ impl Block<'_> {
         let width = to.depth / S::F32_LANES;
         let product_len = self.conv.product_len();
         for point in 0..POINTS {
-            let windows = &windows[point * from.stride()..][..from.len()];
-            let (products, _) = S::as_mut_simd_f32s(&mut products[point * to.stride()..][..to.len()]);
+            let rows = filled_up(rows.of_point(point), R);
+            let windows = &windows[point * from.stride()..][..rows * from.depth];
+            let (products, _) = S::as_mut_simd_f32s(&mut products[point * to.stride()..][..rows * to.depth]);
             for panel in 0..to.depth / columns {
                 let filters = &self.filters[(panel * POINTS + point) * product_len..][..from.depth * columns];
                 let (filters, _) = S::as_simd_f32s(filters);
-                let whole = from.rows / R * R;
+                let whole = rows / R * R;
                 let (windows, windows_of_rest) = windows.split_at(whole * from.depth);
                 let (products, products_of_rest) = products.split_at_mut(whole * width);
                 let panel = Panel { simd, filters, depth: from.depth, width, first: panel * V };
@@ -124,19 +128,19 @@ impl Block<'_> {
     }
 
     #[inline(always)]
-    fn transform_products<S: Simd>(self, simd: S, tiles: usize, matrices: Matrices, products: &[f32]) {
+    fn transform_products<S: Simd>(self, simd: S, rows: &Rows, matrices: Matrices, products: &[f32]) {
         let (products, _) = S::as_simd_f32s(products);
         let (out, _) = S::as_mut_simd_f32s(self.out);
         let other = vectors::<S>(self.other);
         let (stride, width) = (matrices.stride() / S::F32_LANES, matrices.depth / S::F32_LANES);
-        for tile in 0..tiles {
+        for (tile, place) in rows.places().iter().enumerate() {
             for vector in 0..width {
                 let finish = self.conv.finish.vector(simd, vector);
-                let source = Products { products, stride, at: tile * width + vector };
+                let source = Products { products, stride, rows: &place.rows, width, at: vector };
                 let at = tile * TILE_PIXELS * width + vector;
                 let mut pixels =
                     Pixels { finish: &finish, other, other_at: (at, width), out, at: (at, width), simd };
-                filter::tile(simd, &source, &mut pixels);
+                filter::tile(simd, place.kind, &source, &mut pixels);
             }
         }
     }
@@ -199,28 +203,39 @@ impl<S: Simd> Source<S> for Window<'_, S> {
 /// One vector of each point of a block's windows.
 struct Points<'a, V> {
     points: &'a mut [V],
+    /// Vectors from a matrix to the next, and from a row to the next.
     stride: usize,
-    at: usize,
+    width: usize,
+    /// The rows, by the point's kind.
+    rows: &'a [usize; 4],
+    vector: usize,
 }
 
 impl<S: Simd> Sink<S> for Points<'_, S::f32s> {
     #[inline(always)]
     fn put(&mut self, row: usize, column: usize, value: S::f32s) {
-        self.points[(row * WINDOW + column) * self.stride + self.at] = value;
+        let at = self.rows[point(row, column)] * self.width + self.vector;
+        self.points[(row * WINDOW + column) * self.stride + at] = value;
     }
 }
 
 /// One vector of each point of a block's products.
 pub(super) struct Products<'a, V> {
     pub(super) products: &'a [V],
+    /// Vectors from a matrix to the next, and from a row to the next.
     pub(super) stride: usize,
+    pub(super) width: usize,
+    /// The rows, by the point's kind.
+    pub(super) rows: &'a [usize; 4],
+    /// Where the first row's is in the first matrix.
     pub(super) at: usize,
 }
 
 impl<S: Simd> Source<S> for Products<'_, S::f32s> {
     #[inline(always)]
     fn at(&self, row: usize, column: usize) -> S::f32s {
-        self.products[(row * WINDOW + column) * self.stride + self.at]
+        let at = self.rows[point(row, column)] * self.width + self.at;
+        self.products[(row * WINDOW + column) * self.stride + at]
     }
 }
 
