@@ -174,7 +174,7 @@ impl<'a> Engines<'a> {
 
     fn on_winograd(&self, file: &NetworkFile) -> Result<Chosen> {
         let f32 = vision::Precision::F32;
-        let (trunk, agreement) = self.measured(file, "winograd 1", "", f32, &|_| file.on_winograd())?;
+        let (trunk, agreement) = self.measured(file, "winograd 2", "", f32, &|_| file.on_winograd())?;
         accept_f32(&agreement)?;
         Ok(chosen(trunk, None, agreement, None))
     }

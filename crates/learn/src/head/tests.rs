@@ -77,7 +77,7 @@ fn a_representation_does_not_depend_on_its_batch() {
         assert!(alone.iter().zip(together).all(|(a, b)| a.to_bits() == b.to_bits()), "row {row}");
         let want: f64 = x[row * shape.input..][..shape.input]
             .iter()
-            .zip(&head.neck_weight)
+            .zip(head.neck_weight.iter())
             .map(|(&x, &w)| f64::from(x) * f64::from(w))
             .sum();
         assert!((f64::from(alone[0]) - want / (1.0 + 1e-5f64).sqrt()).abs() < 1e-4);

@@ -87,7 +87,7 @@ impl Engines<'_> {
         };
         let key = Key {
             trunk: hex::encode(file.facts.digest),
-            engine: format!("soonest of compiled in 1 and {}", stamp(&library)),
+            engine: format!("soonest of compiled in 2 and {}", stamp(&library)),
             processor: format!("{}, {} threads", processor(), rayon::current_num_threads()),
             precision: format!("{precision:?}"),
             batch: self.batch,

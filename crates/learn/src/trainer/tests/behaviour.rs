@@ -299,7 +299,8 @@ fn a_stronger_proximal_term_keeps_a_site_nearer_to_the_rounds_weights() {
             trainer.epoch(&data, &rows, epoch).unwrap();
         }
         let end = trainer.head();
-        let squares = end.neck_weight.iter().zip(&start.neck_weight).map(|(a, b)| f64::from(a - b).powi(2));
+        let squares =
+            end.neck_weight.iter().zip(start.neck_weight.iter()).map(|(a, b)| f64::from(a - b).powi(2));
         squares.sum::<f64>().sqrt()
     };
     let (free, weak, strong) = (way(0.0), way(0.1), way(10.0));
