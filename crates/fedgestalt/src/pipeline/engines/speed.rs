@@ -63,8 +63,11 @@ impl Engines<'_> {
             Some(speeds) if speeds.openvino_is_sooner(photographs) => {
                 match self.openvino()?.map(|library| self.on_openvino(&library, &file, precision)) {
                     Some(Ok(chosen)) => Ok(chosen),
-                    // It was there when it was measured.
-                    _ => self.compiled_in(file),
+                    // It ran when it was measured.
+                    Some(Err(error)) => {
+                        Ok(Chosen { note: Some(super::not_openvino(&error)), ..self.compiled_in(file)? })
+                    }
+                    None => self.compiled_in(file),
                 }
             }
             _ => self.compiled_in(file),
