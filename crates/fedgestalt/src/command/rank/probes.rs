@@ -2,7 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use domain::Encoding;
@@ -15,6 +16,9 @@ use crate::faces::FaceFinder;
 use crate::pipeline::bundle::Loaded;
 use crate::pipeline::encodings::EncodingFile;
 use crate::pipeline::ensemble::{Blueprint, Ensemble, Network};
+
+/// How long networks may load before that is said: the first start after a change compares engines, which takes some seconds.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Photographs as probes.
 pub(super) struct Encoded {
@@ -49,7 +53,7 @@ impl Encoded {
             });
             let found = found.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let found = found.map(|mut found| {
-                found.see(&ready);
+                found.see(&ready, context);
                 found
             });
             (found, loaded.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -113,8 +117,21 @@ impl Faces {
     }
 
     /// Runs each network on all faces as soon as it is there. One at a time: each takes all threads.
-    fn see(&mut self, networks: &Receiver<(usize, Arc<Network>)>) {
-        for (at, network) in networks {
+    fn see(&mut self, networks: &Receiver<(usize, Arc<Network>)>, context: &Context) {
+        let mut said = false;
+        loop {
+            let (at, network) = match networks.recv_timeout(PATIENCE) {
+                Ok(loaded) => loaded,
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    if !std::mem::replace(&mut said, true) {
+                        context.output.note(
+                            "networks are read and engines compared; what comes of it is kept, and the next start is faster",
+                        );
+                    }
+                    continue;
+                }
+            };
             for face in &mut self.faces {
                 let seen = match face {
                     Ok(face) => face.see(at, &network),
