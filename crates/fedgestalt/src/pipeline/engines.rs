@@ -124,7 +124,7 @@ impl<'a> Engines<'a> {
     /// # Errors
     ///
     /// When a named engine is not there or cannot run the network; with `auto`, when rten cannot run it.
-    pub fn load(&self, file: NetworkFile, precision: Precision, shipped: bool) -> Result<Chosen> {
+    pub fn load(&self, file: &NetworkFile, precision: Precision, shipped: bool) -> Result<Chosen> {
         match self.config.trunk.engine {
             Engine::Rten => rten(file, None),
             Engine::Auto if shipped => rten(file, None),
@@ -134,25 +134,25 @@ impl<'a> Engines<'a> {
                 None => self.fastest(file, precision),
             },
             Engine::Auto => self.fastest(file, precision),
-            Engine::Winograd => self.on_winograd(&file),
-            Engine::OpenVino => self.on_openvino(&self.needed_openvino("trunk")?, &file, precision),
-            Engine::OnnxRuntime => self.on_onnxruntime(&file, precision),
+            Engine::Winograd => self.on_winograd(file),
+            Engine::OpenVino => self.on_openvino(&self.needed_openvino("trunk")?, file, precision),
+            Engine::OnnxRuntime => self.on_onnxruntime(file, precision),
         }
     }
 
     /// The network on the engine of most crops in a second: OpenVINO where it computes in bf16, then our own for residual networks,
     /// then OpenVINO in f32, then rten.
-    fn fastest(&self, file: NetworkFile, precision: Precision) -> Result<Chosen> {
+    fn fastest(&self, file: &NetworkFile, precision: Precision) -> Result<Chosen> {
         let library = self.openvino()?;
         let in_bf16 = |library: &Arc<OpenVino>| library.has_bf16() && precision != Precision::F32;
         let mut openvino = None;
         if let Some(library) = library.as_ref().filter(|library| in_bf16(library)) {
-            match self.on_openvino(library, &file, precision) {
+            match self.on_openvino(library, file, precision) {
                 Ok(chosen) if chosen.trunk.precision() == vision::Precision::Bf16 => return Ok(chosen),
                 other => openvino = Some(other),
             }
         }
-        let unlike = match self.on_winograd(&file) {
+        let unlike = match self.on_winograd(file) {
             Ok(chosen) => {
                 let note = match openvino {
                     Some(Ok(openvino)) => openvino.note,
@@ -165,7 +165,7 @@ impl<'a> Engines<'a> {
             }
             Err(error) => unlike(&error),
         };
-        match openvino.or_else(|| library.map(|library| self.on_openvino(&library, &file, precision))) {
+        match openvino.or_else(|| library.map(|library| self.on_openvino(&library, file, precision))) {
             None => rten(file, unlike),
             Some(Ok(chosen)) => Ok(Chosen { note: chosen.note.clone().or(unlike), ..chosen }),
             Some(Err(error)) => rten(file, Some(not_openvino(&error))),
@@ -349,8 +349,8 @@ fn without_onnxruntime(section: &str) -> anyhow::Error {
     )
 }
 
-fn rten(file: NetworkFile, note: Option<String>) -> Result<Chosen> {
-    Ok(Chosen { trunk: Box::new(file.into_rten()?), runs: Runs::rten(), note })
+fn rten(file: &NetworkFile, note: Option<String>) -> Result<Chosen> {
+    Ok(Chosen { trunk: Box::new(file.on_rten()?), runs: Runs::rten(), note })
 }
 
 /// Why a network that our own engine takes is not run on it; that it is of another kind is nothing to tell.

@@ -465,7 +465,7 @@ fn load(
     let own = network.neck.take().map(StartingNeck::Own);
     let (chosen, head) = std::thread::scope(|scope| {
         let head = own.as_ref().filter(|_| published).map(|neck| scope.spawn(|| neck.head(1, 0)));
-        let chosen = engines.load(network, precision, file.is_none());
+        let chosen = engines.load(&network, precision, file.is_none());
         let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Head>>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };

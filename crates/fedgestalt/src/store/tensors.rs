@@ -294,6 +294,7 @@ pub enum MappedValues {
 impl AsRef<[f32]> for MappedValues {
     fn as_ref(&self) -> &[f32] {
         match self {
+            // `Tensors::mapped` has seen that they lie as numbers do.
             Self::Mapped { file, place } => bytemuck::cast_slice(&file[place.clone()]),
             Self::Copied(values) => values,
         }

@@ -42,20 +42,21 @@ impl FewTiles<'_> {
         let block = tiles.div_ceil(rayon::current_num_threads());
         let from = Matrices { rows: filled_up(block, kernel_rows), depth: conv.from.depth() };
         let block_len = POINTS * from.stride();
-        let windows = space(windows, tiles.div_ceil(block) * block_len);
+        let rows = (0..tiles).step_by(block).map(|first| Rows::new(conv.to, first, block.min(tiles - first)));
+        let rows: Vec<Rows> = rows.collect();
+        let windows = space(windows, rows.len() * block_len);
         windows.par_chunks_exact_mut(block_len).enumerate().for_each(|(at, windows)| {
-            let tiles = block.min(tiles - at * block);
-            let rows = Rows::new(conv.to, at * block, tiles);
+            let rows = &rows[at];
             let block = Block { conv, filters: &[], x, first: at * block, other: None, out: &mut [] };
             compute(Windows { block, rows, norm, from, windows });
         });
 
-        let windows = &*windows;
+        let (windows, rows) = (&*windows, rows.as_slice());
         let columns = space(columns, out.len());
         columns.par_chunks_exact_mut(tiles * TILE_PIXELS * width).enumerate().for_each(|(panel, out)| {
             with_scratch(|filters, products| {
                 let first = panel * width;
-                compute(Columns { conv, first, windows, from, block, tiles, other, filters, products, out });
+                compute(Columns { conv, first, windows, from, block, rows, other, filters, products, out });
             });
         });
 
@@ -71,7 +72,7 @@ impl FewTiles<'_> {
 /// The windows of a block of tiles.
 struct Windows<'a> {
     block: Block<'a>,
-    rows: Rows,
+    rows: &'a Rows,
     norm: Option<&'a [Vec<f32>; 2]>,
     from: Matrices,
     windows: &'a mut [f32],
@@ -82,7 +83,7 @@ impl Task for Windows<'_> {
 
     #[inline(always)]
     fn run<S: Simd, const R: usize, const V: usize>(self, simd: S) {
-        self.block.transform_windows(simd, &self.rows, self.norm, self.from, self.windows);
+        self.block.transform_windows(simd, self.rows, self.norm, self.from, self.windows);
     }
 }
 
@@ -95,7 +96,8 @@ struct Columns<'a> {
     from: Matrices,
     /// Tiles of a block of windows.
     block: usize,
-    tiles: usize,
+    /// Of each block.
+    rows: &'a [Rows],
     other: Option<&'a [f32]>,
     filters: &'a mut Vec<f32>,
     products: &'a mut Vec<f32>,
@@ -107,21 +109,18 @@ impl Task for Columns<'_> {
 
     #[inline(always)]
     fn run<S: Simd, const R: usize, const V: usize>(self, simd: S) {
-        let Self { conv, first, windows, from, block, tiles, other, filters, products, out } = self;
+        let Self { conv, first, windows, from, block, rows, other, filters, products, out } = self;
         let depth = V * S::F32_LANES;
         let to = Matrices { rows: from.rows, depth };
         let stride = INPUTS * depth + APART.max(depth);
         let filters = space(filters, POINTS * stride);
-        let blocks = (0..tiles).step_by(block);
-        let rows: Vec<Rows> =
-            blocks.map(|first| Rows::new(conv.to, first, block.min(tiles - first))).collect();
         let products = space(products, rows.len() * POINTS * to.stride());
         for input in (0..from.depth).step_by(INPUTS) {
             let inputs = input..from.depth.min(input + INPUTS);
             let panel = Prepare { conv, first, inputs: inputs.clone(), stride, panel: filters };
             panel.run::<S, R, V>(simd);
             let blocks = windows.chunks_exact(POINTS * from.stride());
-            let blocks = blocks.zip(products.chunks_exact_mut(POINTS * to.stride())).zip(&rows);
+            let blocks = blocks.zip(products.chunks_exact_mut(POINTS * to.stride())).zip(rows);
             for ((windows, products), rows) in blocks {
                 for point in 0..POINTS {
                     let rows = filled_up(rows.of_point(point), R);
@@ -150,7 +149,7 @@ impl Task for Columns<'_> {
                 let channel = first / S::F32_LANES + vector;
                 let finish = conv.finish.vector(simd, channel);
                 let at = of_block + vector;
-                let source = Products { products, stride, width: V, rows: &place.rows, at };
+                let source = Products { products, stride, width: V, place, at };
                 let other_at = (tile * TILE_PIXELS * width + channel, width);
                 let at = (tile * TILE_PIXELS * V + vector, V);
                 let mut pixels = Pixels { finish: &finish, other, other_at, out, at, simd };

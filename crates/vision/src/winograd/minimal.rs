@@ -6,7 +6,7 @@ use super::conv::{APART, Block, space};
 use super::filter::{self, POINTS, Sink, Source, WINDOW};
 use super::finish::{FinishVector, at_in, vectors};
 use super::layout::{TILE, TILE_PIXELS};
-use super::rows::{Rows, point};
+use super::rows::{Place, Rows};
 use crate::kernel::{REST, Task, filled_up, multiply};
 
 /// Windows are transformed, multiplied with the filters point by point, and the products transformed to pixels.
@@ -93,7 +93,7 @@ impl Block<'_> {
             }
             for vector in 0..width {
                 let source = Window { pixels: &pixels, inside: &inside, norm, vector, simd };
-                let mut points = Points { points, stride, rows: &place.rows, width, vector };
+                let mut points = Points { points, stride, width, place, vector };
                 filter::window(simd, place.kind, &source, &mut points);
             }
         }
@@ -136,7 +136,7 @@ impl Block<'_> {
         for (tile, place) in rows.places().iter().enumerate() {
             for vector in 0..width {
                 let finish = self.conv.finish.vector(simd, vector);
-                let source = Products { products, stride, rows: &place.rows, width, at: vector };
+                let source = Products { products, stride, width, place, at: vector };
                 let at = tile * TILE_PIXELS * width + vector;
                 let mut pixels =
                     Pixels { finish: &finish, other, other_at: (at, width), out, at: (at, width), simd };
@@ -206,15 +206,15 @@ struct Points<'a, V> {
     /// Vectors from a matrix to the next, and from a row to the next.
     stride: usize,
     width: usize,
-    /// The rows, by the point's kind.
-    rows: &'a [usize; 4],
+    /// The tile's rows.
+    place: &'a Place,
     vector: usize,
 }
 
 impl<S: Simd> Sink<S> for Points<'_, S::f32s> {
     #[inline(always)]
     fn put(&mut self, row: usize, column: usize, value: S::f32s) {
-        let at = self.rows[point(row, column)] * self.width + self.vector;
+        let at = self.place.row(row, column) * self.width + self.vector;
         self.points[(row * WINDOW + column) * self.stride + at] = value;
     }
 }
@@ -225,8 +225,8 @@ pub(super) struct Products<'a, V> {
     /// Vectors from a matrix to the next, and from a row to the next.
     pub(super) stride: usize,
     pub(super) width: usize,
-    /// The rows, by the point's kind.
-    pub(super) rows: &'a [usize; 4],
+    /// The tile's rows.
+    pub(super) place: &'a Place,
     /// Where the first row's is in the first matrix.
     pub(super) at: usize,
 }
@@ -234,7 +234,7 @@ pub(super) struct Products<'a, V> {
 impl<S: Simd> Source<S> for Products<'_, S::f32s> {
     #[inline(always)]
     fn at(&self, row: usize, column: usize) -> S::f32s {
-        let at = self.rows[point(row, column)] * self.width + self.at;
+        let at = self.place.row(row, column) * self.width + self.at;
         self.products[(row * WINDOW + column) * self.stride + at]
     }
 }

@@ -23,7 +23,7 @@ const LONG_ONLY: [bool; WINDOW] = [false, false, false, true, true, false];
 
 /// A point's kind, by its row and column.
 #[inline(always)]
-pub(super) const fn point(row: usize, column: usize) -> Kind {
+const fn point(row: usize, column: usize) -> Kind {
     let down = if LONG_ONLY[row] { DOWN } else { 0 };
     let across = if LONG_ONLY[column] { ACROSS } else { 0 };
     down | across
@@ -41,7 +41,15 @@ pub(super) struct Rows {
 pub(super) struct Place {
     pub(super) kind: Kind,
     /// In a matrix, by the kind of its point; anything where there is none.
-    pub(super) rows: [usize; KINDS],
+    rows: [usize; KINDS],
+}
+
+impl Place {
+    /// The tile's row in the matrix of a point, by the point's row and column.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize, column: usize) -> usize {
+        self.rows[point(row, column)]
+    }
 }
 
 impl Rows {

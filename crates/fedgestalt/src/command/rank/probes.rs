@@ -51,11 +51,10 @@ impl Encoded {
                 };
                 timed(|| Loaded::for_photographs(&context.config, model, trunk, args.photos.len(), &tell))
             });
-            let found = found.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            let found = found.map(|mut found| {
-                found.see(&ready, context);
-                found
-            });
+            let mut found = found.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            if let Ok(faces) = &mut found {
+                faces.see(&ready, context);
+            }
             (found, loaded.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let (Faces { note, faces }, (loaded, model)) = (found?, loaded?);

@@ -167,17 +167,6 @@ impl NetworkFile {
     ///
     /// # Errors
     /// As [`NetworkFile::trunk_file`], and when rten cannot load or run it.
-    pub fn into_rten(self) -> Result<RtenTrunk> {
-        match self.source {
-            Source::Parsed { file, .. } => Ok(RtenTrunk::new(*file)?),
-            Source::Known { .. } => self.on_rten(),
-        }
-    }
-
-    /// As [`NetworkFile::into_rten`], with a copy of a network that was just parsed.
-    ///
-    /// # Errors
-    /// As [`NetworkFile::into_rten`].
     pub fn on_rten(&self) -> Result<RtenTrunk> {
         if let Source::Known { kept } = &self.source {
             let file = kept.file("onnx");
@@ -436,7 +425,7 @@ mod tests {
         let file = kept.file("onnx");
         for load in [
             |known: NetworkFile| known.on_winograd().map(|_| ()),
-            |known: NetworkFile| known.into_rten().map(|_| ()),
+            |known: NetworkFile| known.on_rten().map(|_| ()),
         ] {
             std::fs::write(&file, b"damaged").unwrap();
             load(open()).unwrap();

@@ -55,13 +55,13 @@ impl Engines<'_> {
     /// The network on the engine that answers first for so many photographs.
     pub(super) fn soonest(
         &self,
-        file: NetworkFile,
+        file: &NetworkFile,
         precision: Precision,
         photographs: usize,
     ) -> Result<Chosen> {
-        match self.speeds(&file, precision)? {
+        match self.speeds(file, precision)? {
             Some(speeds) if speeds.openvino_is_sooner(photographs) => {
-                match self.openvino()?.map(|library| self.on_openvino(&library, &file, precision)) {
+                match self.openvino()?.map(|library| self.on_openvino(&library, file, precision)) {
                     Some(Ok(chosen)) => Ok(chosen),
                     // It ran when it was measured.
                     Some(Err(error)) => {
@@ -75,8 +75,8 @@ impl Engines<'_> {
     }
 
     /// The network on our own engine if it takes it, else on rten.
-    pub(super) fn compiled_in(&self, file: NetworkFile) -> Result<Chosen> {
-        match self.on_winograd(&file) {
+    fn compiled_in(&self, file: &NetworkFile) -> Result<Chosen> {
+        match self.on_winograd(file) {
             Ok(chosen) => Ok(chosen),
             Err(error) => rten(file, super::unlike(&error)),
         }
@@ -104,15 +104,11 @@ impl Engines<'_> {
         // What is timed is what the next process will do.
         let known = file.as_known();
         let file = known.as_ref().unwrap_or(file);
-        // One network at a time: what is timed shares the processor with nothing that can wait.
+        // One network at a time, so that none is timed beside another.
         static MEASURING: Mutex<()> = Mutex::new(());
         let _alone = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
-        let openvino =
-            || -> Result<Chosen> { self.on_openvino(&self.needed_openvino("trunk")?, file, precision) };
-        let compiled_in = || match self.on_winograd(file) {
-            Ok(chosen) => Ok(chosen),
-            Err(_) => Ok(Chosen { trunk: Box::new(file.on_rten()?), runs: super::Runs::rten(), note: None }),
-        };
+        let compiled_in = || self.compiled_in(file);
+        let openvino = || self.on_openvino(&self.needed_openvino("trunk")?, file, precision);
         let (photo, points) = calibration::rendered(0)?;
         let views = vision::views::views(&vision::align::align(&photo, &points)?);
         let speeds =
